@@ -1,0 +1,126 @@
+"""vorch.toml → Settings: every limit and timeout, named with its unit, checked when it is read.
+
+Order, the later wins: the defaults below, /etc/vorch/vorch.toml, the user's own vorch.toml (or the
+one file that VORCH_CONFIG names), then VORCH_URI for the state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vorch.errors import BadConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All that can be set. The comment on each is its documentation in docs/configure.md."""
+
+    # Where the cluster's state is: memory:, or sqlite:///path/to/vorch.db.
+    uri: str = ""
+    # The host that an embedded cluster runs on.
+    hypervisor_uri: str = "qemu:///system"
+    # Folder of the embedded cluster's disks; empty: "disks" beside the state file.
+    pool_path: str = ""
+    # How long `stop` waits for the guest before it reports.
+    stop_timeout_s: float = 60.0
+    # How long a disk or NIC may take to be let go by the guest.
+    detach_timeout_s: float = 20.0
+    # How long an installer may run.
+    install_timeout_s: float = 7200.0
+    # How long deleted disks can be had back.
+    keep_deleted_h: float = 24.0
+    # A process that works on a plan and cannot be seen from here counts as dead after this silence.
+    runner_silent_after_s: float = 30.0
+    # How long a task waits for another one on the same VM; 0: it says `conflict` at once.
+    wait_s: float = 0.0
+    # Ended tasks that are kept.
+    tasks_kept: int = 500
+    # Memory of a host that is never given to guests.
+    node_reserve_mib: int = 512
+    # Memory that the hypervisor needs for each VM beside the guest's own.
+    vm_overhead_mib: int = 64
+    # Address and port of the service.
+    listen_host: str = "127.0.0.1"
+    listen_port: int = 8420
+
+    def __post_init__(self) -> None:
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            if item.type == "float" and (value < 0 or value != value):
+                raise BadConfig(f"cannot use {item.name} = {value}: it must be 0 or more")
+            if item.type == "int" and value < 0:
+                raise BadConfig(f"cannot use {item.name} = {value}: it must be 0 or more")
+
+
+def default_uri() -> str:
+    """The embedded cluster's state when nobody says otherwise."""
+    if os.geteuid() == 0:
+        return "sqlite:///var/lib/vorch/vorch.db"
+    data = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return f"sqlite://{data}/vorch/vorch.db"
+
+
+def config_files() -> tuple[Path, ...]:
+    """The files that are read, where they exist, the later winning."""
+    if os.environ.get("VORCH_CONFIG"):
+        return (Path(os.environ["VORCH_CONFIG"]),)
+    home = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    return (Path("/etc/vorch/vorch.toml"), Path(home) / "vorch" / "vorch.toml")
+
+
+def load(uri: str | None = None) -> Settings:
+    """The settings in force. `uri` (from a caller or option) wins over everything."""
+    values: dict[str, Any] = {}
+    for path in config_files():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            if os.environ.get("VORCH_CONFIG"):
+                raise BadConfig(
+                    f"cannot read {str(path)!r}: there is no such file; VORCH_CONFIG names it"
+                ) from None
+            continue
+        except (OSError, UnicodeDecodeError) as exc:
+            raise BadConfig(f"cannot read {str(path)!r}: {exc}; mend or remove it") from exc
+        values.update(_parse(text, path))
+    if os.environ.get("VORCH_URI"):
+        values["uri"] = os.environ["VORCH_URI"]
+    if uri:
+        values["uri"] = uri
+    if not values.get("uri"):
+        values["uri"] = default_uri()
+    if "hypervisor_uri" not in values and os.geteuid() != 0:
+        # Only root may use the system's libvirt without asking; a user has one of their own.
+        values["hypervisor_uri"] = "qemu:///session"
+    return Settings(**values)
+
+
+def _parse(text: str, path: Path) -> dict[str, Any]:
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        raise BadConfig(f"cannot read {str(path)!r}: it is not TOML: {exc}; mend it") from exc
+    known = {item.name: item.type for item in dataclasses.fields(Settings)}
+    values: dict[str, Any] = {}
+    for name, value in table.items():
+        if name not in known:
+            raise BadConfig(
+                f"cannot use {name!r} in {str(path)!r}: there is no such setting;"
+                " docs/configure.md lists all",
+                setting=name,
+            )
+        kind = known[name]
+        if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if type(value).__name__ != kind:
+            raise BadConfig(
+                f"cannot use {name} = {value!r} in {str(path)!r}: it must be of type {kind}",
+                setting=name,
+            )
+        values[name] = value
+    return values

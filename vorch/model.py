@@ -1,0 +1,807 @@
+"""What vorch knows: frozen, validated values, from a NIC to the whole cluster.
+
+Every value checks itself when it is made, so what exists is sound: a bad name, size or address
+raises `Invalid` before anything is touched, whichever door it came through. Nothing here does I/O,
+reads a clock or makes up an identifier; those come in as arguments.
+
+Sizes carry their unit in the name. Times are seconds since the epoch (UTC).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from vorch.errors import Invalid, NotFound
+
+GIB = 1024**3
+MIB = 1024**2
+
+# ---------------------------------------------------------------------------------------------
+# Checks. Each says what is wrong with which value and what would be right.
+
+_HOST_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+_TARGET = re.compile(r"(vd|sd|hd|xvd)[a-z]{1,2}")
+_INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}")
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,62}")
+
+
+def check_vm_name(name: str, what: str = "VM name") -> str:
+    """A VM's name is also its guest's host name, so it keeps to the rules of one DNS label."""
+    if not _HOST_LABEL.fullmatch(name):
+        raise Invalid(
+            f"cannot use {name!r} as {what}: it must be 1 to 63 of a-z, 0-9 and '-', beginning and"
+            " ending with a letter or digit; choose another name",
+            name=name,
+        )
+    return name
+
+
+def check_name(name: str, what: str = "name") -> str:
+    """Names of everything but VMs. No slash and no leading dot: a name is never a path."""
+    if not _NAME.fullmatch(name):
+        raise Invalid(
+            f"cannot use {name!r} as {what}: it must be 1 to 63 of letters, digits, '.', '_' and"
+            " '-', beginning with a letter or digit; choose another name",
+            name=name,
+        )
+    return name
+
+
+def check_text(text: str, what: str, limit: int = 4096) -> str:
+    """Free text that goes into XML and onto terminals: no control characters, bounded."""
+    bad = [c for c in text if (ord(c) < 32 and c not in "\n\t") or 0x7F <= ord(c) < 0xA0]
+    unpaired = any(0xD800 <= ord(c) <= 0xDFFF or ord(c) in (0xFFFE, 0xFFFF) for c in text)
+    if bad or unpaired or len(text) > limit:
+        raise Invalid(
+            f"cannot use that {what}: it must be text of at most {limit} characters without"
+            " control characters; shorten or clean it"
+        )
+    return text
+
+
+def check_range(value: int, low: int, high: int, what: str, unit: str = "") -> int:
+    if type(value) is not int or not low <= value <= high:
+        unit = f" {unit}" if unit else ""
+        raise Invalid(
+            f"cannot use {value!r} as {what}: it must be a whole number from {low} to"
+            f" {high}{unit}; choose one in that range"
+        )
+    return value
+
+
+def _check_pattern(pattern: re.Pattern[str], value: str, what: str, example: str) -> str:
+    if not pattern.fullmatch(value):
+        raise Invalid(f"cannot use {value!r} as {what}: it does not look like {example!r}")
+    return value
+
+
+def check_uuid(value: str) -> str:
+    return _check_pattern(_UUID, value, "identifier", "6f1c7e0e-5a4f-4a8e-9e55-0f6d9a3b1c2d")
+
+
+def check_mac(value: str) -> str:
+    _check_pattern(_MAC, value, "MAC address", "52:54:00:12:34:56")
+    if int(value[:2], 16) & 1:
+        raise Invalid(
+            f"cannot use {value!r} as MAC address: it is a multicast address; clear the lowest bit"
+            " of its first byte (as in 52:54:00:…)"
+        )
+    return value
+
+
+def check_interface(value: str, what: str = "bridge name") -> str:
+    return _check_pattern(_INTERFACE, value, what, "br0")
+
+
+# ---------------------------------------------------------------------------------------------
+# Disks and volumes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """Where the bytes of a disk or image are: a name in a pool. Never a path from a user."""
+
+    pool: str
+    name: str
+
+    def __post_init__(self) -> None:
+        check_name(self.pool, "pool name")
+        if len(self.name) > 200 or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
+            raise Invalid(
+                f"cannot use {self.name!r} as volume name: letters, digits, '.', '_', '-'"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.pool}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileSource:
+    """How a host reaches a volume: a file of its own. The format is never guessed."""
+
+    path: str
+    format: Literal["qcow2", "raw"]
+
+
+# What a pool's driver answers when it is asked where a volume is. RBD comes as another kind.
+Source = FileSource
+
+
+class DiskBus(StrEnum):
+    VIRTIO = "virtio"
+    SCSI = "scsi"
+    SATA = "sata"
+    IDE = "ide"
+    XEN = "xen"
+
+
+TARGET_PREFIX = {
+    DiskBus.VIRTIO: "vd",
+    DiskBus.SCSI: "sd",
+    DiskBus.SATA: "sd",
+    DiskBus.IDE: "hd",
+    DiskBus.XEN: "xvd",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """A disk or CD drive of a VM. `volume` is None for an empty CD drive only."""
+
+    name: str
+    target: str
+    volume: Volume | None
+    size_bytes: int = 0
+    bus: DiskBus = DiskBus.VIRTIO
+    device: Literal["disk", "cdrom"] = "disk"
+    boot: int | None = None
+    # The volume belongs to this VM: it is deleted, cloned and snapshotted with it. A CD that came
+    # from the ISO store is not owned; a cloud-init seed is.
+    owned: bool = True
+    read_only: bool = False
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "disk name")
+        _check_pattern(_TARGET, self.target, "disk target", "vda")
+        if self.volume is None and self.device != "cdrom":
+            raise Invalid(f"cannot make disk {self.name!r}: only a CD drive can be empty")
+        check_range(self.size_bytes, 0, 2**60, f"size of disk {self.name!r}", "bytes")
+        if self.boot is not None:
+            check_range(self.boot, 1, 99, "boot order")
+
+
+class NicModel(StrEnum):
+    VIRTIO = "virtio"
+    E1000E = "e1000e"
+    E1000 = "e1000"
+    RTL8139 = "rtl8139"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nic:
+    name: str
+    mac: str
+    network: str
+    model: NicModel = NicModel.VIRTIO
+    boot: int | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "NIC name")
+        check_mac(self.mac)
+        check_name(self.network, "network name")
+        if self.boot is not None:
+            check_range(self.boot, 1, 99, "boot order")
+
+
+# ---------------------------------------------------------------------------------------------
+# Virtual machines
+
+
+class Firmware(StrEnum):
+    BIOS = "bios"
+    UEFI = "uefi"
+
+
+class Consistency(StrEnum):
+    """What a snapshot is worth: how still the guest was when it was taken."""
+
+    STOPPED = "stopped"
+    FROZEN = "frozen"
+    CRASH = "crash-consistent"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """All disks of a VM at one point. `disks` maps the disk's name to its size at that point."""
+
+    name: str
+    taken_at: float
+    consistency: Consistency
+    disks: dict[str, int]
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "snapshot name")
+        check_text(self.description, "description")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectBoot:
+    """A kernel started straight by the hypervisor, as installers are. Volumes hold the files."""
+
+    kernel: Volume
+    initrd: Volume | None = None
+    command_line: str = ""
+
+    def __post_init__(self) -> None:
+        check_text(self.command_line, "kernel command line", 2048)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vm:
+    """The definition of a VM. What it does right now is a `Domain`, seen on its node."""
+
+    name: str
+    id: str
+    # Grows with every change of the definition; a running domain carries the generation that it
+    # was started from, so "takes effect at the next start" is something one can see.
+    generation: int = 1
+    node: str
+    wanted: Literal["running", "stopped"] = "stopped"
+    vcpus: int = 1
+    vcpus_max: int = 8
+    memory_mib: int = 1024
+    memory_max_mib: int = 1024
+    # "default" (what runs everywhere on this kind of host), "host" (all that this host has) or a
+    # model that the hypervisor knows by name.
+    cpu: str = "default"
+    machine: str = "q35"
+    firmware: Firmware = Firmware.BIOS
+    secure_boot: bool = False
+    tpm: bool = False
+    graphics: bool = True
+    agent: bool = True
+    disks: tuple[Disk, ...] = ()
+    nics: tuple[Nic, ...] = ()
+    direct_boot: DirectBoot | None = None
+    snapshots: tuple[Snapshot, ...] = ()
+    description: str = ""
+    created_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_vm_name(self.name)
+        check_uuid(self.id)
+        check_name(self.node, "node name")
+        check_range(self.vcpus_max, 1, 512, "largest number of vCPUs")
+        check_range(self.vcpus, 1, self.vcpus_max, "number of vCPUs")
+        check_range(self.memory_max_mib, 16, 16 * 1024**2, "largest memory", "MiB")
+        check_range(self.memory_mib, 16, self.memory_max_mib, "memory", "MiB")
+        _check_pattern(_WORD, self.cpu, "CPU model", "qemu64")
+        _check_pattern(_WORD, self.machine, "machine type", "q35")
+        check_text(self.description, "description")
+        if self.secure_boot and self.firmware is not Firmware.UEFI:
+            raise Invalid("cannot use secure boot with BIOS: it is a part of UEFI; ask for UEFI")
+        for what, names in (
+            ("disk name", [disk.name for disk in self.disks]),
+            ("disk target", [disk.target for disk in self.disks]),
+            ("NIC name", [nic.name for nic in self.nics]),
+            ("MAC address", [nic.mac for nic in self.nics]),
+            ("snapshot name", [snapshot.name for snapshot in self.snapshots]),
+        ):
+            for name in names:
+                if names.count(name) > 1:
+                    raise Invalid(f"cannot use {what} {name!r} twice in VM {self.name!r}")
+
+    def disk(self, name: str) -> Disk:
+        for disk in self.disks:
+            if disk.name == name:
+                return disk
+        raise NotFound(
+            f"cannot find disk {name!r} of VM {self.name!r}: it has"
+            f" {', '.join(repr(disk.name) for disk in self.disks) or 'none'}",
+            vm=self.name,
+            disk=name,
+        )
+
+    def nic(self, name: str) -> Nic:
+        for nic in self.nics:
+            if name in (nic.name, nic.mac):
+                return nic
+        raise NotFound(
+            f"cannot find NIC {name!r} of VM {self.name!r}: it has"
+            f" {', '.join(repr(nic.name) for nic in self.nics) or 'none'}",
+            vm=self.name,
+            nic=name,
+        )
+
+    def snapshot(self, name: str) -> Snapshot:
+        for snapshot in self.snapshots:
+            if snapshot.name == name:
+                return snapshot
+        raise NotFound(
+            f"cannot find snapshot {name!r} of VM {self.name!r}: it has"
+            f" {', '.join(repr(one.name) for one in self.snapshots) or 'none'}",
+            vm=self.name,
+            snapshot=name,
+        )
+
+    @property
+    def volumes(self) -> tuple[Volume, ...]:
+        """What is deleted with the VM."""
+        return tuple(disk.volume for disk in self.disks if disk.owned and disk.volume is not None)
+
+    @property
+    def data_disks(self) -> tuple[Disk, ...]:
+        """The disks that a snapshot or clone is about: not CDs, not what belongs to others."""
+        return tuple(d for d in self.disks if d.device == "disk" and d.owned and not d.read_only)
+
+
+class Power(StrEnum):
+    """What a domain is seen to do."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    CRASHED = "crashed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Domain:
+    """A VM as its host shows it. One that no host shows is stopped: domains are transient."""
+
+    id: str
+    name: str
+    node: str
+    power: Power
+    reason: str = ""
+    vcpus: int = 0
+    memory_mib: int = 0
+    generation: int = 0
+    cpu_time_ns: int = 0
+    # Made by vorch (it carries vorch's metadata), as opposed to somebody else's on the same host.
+    ours: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """An address of a guest, and who says so."""
+
+    mac: str
+    ip: str
+    source: Literal["lease", "agent", "arp", "config"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskFigures:
+    name: str
+    read_bytes: int = 0
+    written_bytes: int = 0
+    reads: int = 0
+    writes: int = 0
+    allocated_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NicFigures:
+    name: str
+    received_bytes: int = 0
+    sent_bytes: int = 0
+    received_packets: int = 0
+    sent_packets: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """Counters of a running VM at one moment. Rates are the difference of two of them."""
+
+    at: float
+    power: Power
+    vcpus: int
+    cpu_time_ns: int
+    memory_mib: int
+    # What the guest itself says that it uses; None without a balloon driver in the guest.
+    memory_used_mib: int | None = None
+    disks: tuple[DiskFigures, ...] = ()
+    nics: tuple[NicFigures, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VmStatus:
+    """A VM as a person asks for it: the definition and what is seen of it, side by side."""
+
+    vm: Vm
+    power: Power
+    domain: Domain | None = None
+    addresses: tuple[Address, ...] = ()
+    # A sentence for each thing that a person should know ("takes effect at the next start").
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.vm.name
+
+
+# ---------------------------------------------------------------------------------------------
+# Images, networks, pools, nodes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageDisk:
+    """One disk of an image: a volume that is only read and that linked clones stand on."""
+
+    name: str
+    volume: Volume
+    size_bytes: int
+    bus: DiskBus = DiskBus.VIRTIO
+    boot: int | None = 1
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "disk name")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """Where systems come from: an imported disk image, a template made of a VM, or an ISO."""
+
+    name: str
+    kind: Literal["disk", "template", "iso"]
+    disks: tuple[ImageDisk, ...]
+    source: str = ""
+    sha256: str = ""
+    format: str = ""
+    firmware: Firmware = Firmware.BIOS
+    vcpus: int = 1
+    memory_mib: int = 1024
+    description: str = ""
+    created_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "image name")
+        check_text(self.description, "description")
+        check_text(self.source, "source")
+        check_range(self.vcpus, 1, 512, "number of vCPUs")
+        check_range(self.memory_mib, 16, 16 * 1024**2, "memory", "MiB")
+        if not self.disks:
+            raise Invalid(f"cannot make image {self.name!r}: it has no disk")
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(disk.size_bytes for disk in self.disks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """A network by name. `bridge`: onto a bridge that exists; `nat`, `isolated`: made by vorch."""
+
+    name: str
+    kind: Literal["bridge", "nat", "isolated"]
+    # For `bridge` the host's bridge; for the others the name of the one that vorch makes.
+    bridge: str
+    subnet: str | None = None
+    dhcp: bool = True
+    vlan: int | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "network name")
+        check_interface(self.bridge)
+        if self.vlan is not None:
+            check_range(self.vlan, 1, 4094, "VLAN tag")
+            if self.kind != "bridge":
+                raise Invalid(
+                    f"cannot put network {self.name!r} on VLAN {self.vlan}: a {self.kind} network"
+                    " is not on a wire that has VLANs; make it of kind 'bridge'"
+                )
+        if self.kind == "bridge":
+            if self.subnet is not None:
+                raise Invalid(
+                    f"cannot give network {self.name!r} the subnet {self.subnet}: addresses on an"
+                    " existing bridge are not vorch's to give; leave the subnet away"
+                )
+            return
+        if self.subnet is None:
+            if self.kind == "nat" or self.dhcp:
+                raise Invalid(f"cannot make network {self.name!r}: a subnet is missing")
+            return
+        try:
+            subnet = ipaddress.IPv4Network(self.subnet)
+        except ValueError as exc:
+            raise Invalid(
+                f"cannot use {self.subnet!r} as subnet: {exc}; write it as in 10.80.0.0/24"
+            ) from exc
+        if not subnet.is_private or subnet.prefixlen > 29 or subnet.prefixlen < 8:
+            raise Invalid(
+                f"cannot use {self.subnet!r} as subnet: it must be a private range between /8 and"
+                " /29; write it as in 10.80.0.0/24"
+            )
+
+
+def subnet_layout(subnet: str) -> tuple[str, int, str, str]:
+    """(host's address, prefix length, first and last DHCP address) of a NAT or isolated network.
+
+    The lower quarter is kept for addresses that people give out by hand.
+    """
+    net = ipaddress.IPv4Network(subnet)
+    first = max(2, net.num_addresses // 4)
+    return (str(net[1]), net.prefixlen, str(net[first]), str(net[net.num_addresses - 2]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """A place for volumes. `url` says which driver: dir:///path, memory:."""
+
+    name: str
+    url: str
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "pool name")
+        check_text(self.url, "pool URL", 1024)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolUsage:
+    capacity_bytes: int
+    free_bytes: int
+    used_bytes: int
+    provisioned_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """What a host is, found by asking it (and, for the accelerator, by booting something)."""
+
+    hypervisor: Literal["kvm", "xen", "memory"]
+    cpus: int
+    memory_mib: int
+    architecture: str = "x86_64"
+    # "kvm" when a guest was seen to run under it, else "tcg"; `accelerator_why` says how we know.
+    accelerator: str = "tcg"
+    accelerator_why: str = ""
+    libvirt_version: str = ""
+    hypervisor_version: str = ""
+    cpu_model: str = ""
+    machines: tuple[str, ...] = ()
+    cpu_models: tuple[str, ...] = ()
+    uefi: bool = False
+    secure_boot: bool = False
+    tpm: bool = False
+    # Networks with DHCP and NAT can be made on this host (not in an unprivileged session).
+    networks: bool = True
+    # VLAN tags can be set on ports of plain Linux bridges.
+    bridge_vlans: bool = False
+    probed_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    name: str
+    uri: str
+    facts: HostFacts | None = None
+    # Memory that is never given to guests.
+    reserve_mib: int = 512
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "node name")
+        check_text(self.uri, "libvirt URI", 1024)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trashed:
+    """What was deleted and can still be had back until `purge_at`: a whole VM, or one disk."""
+
+    key: str
+    name: str
+    volumes: tuple[Volume, ...]
+    vm: Vm | None
+    deleted_at: float
+    purge_at: float
+
+
+# ---------------------------------------------------------------------------------------------
+# cloud-init
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StaticAddress:
+    address: str
+    gateway: str | None = None
+    dns: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        try:
+            interface = ipaddress.ip_interface(self.address)
+            if "/" not in self.address:
+                raise ValueError("the prefix length is missing")
+            if self.gateway is not None:
+                gateway = ipaddress.ip_address(self.gateway)
+                if gateway not in interface.network:
+                    raise ValueError(f"the gateway {self.gateway} is not in {interface.network}")
+            for server in self.dns:
+                ipaddress.ip_address(server)
+        except ValueError as exc:
+            raise Invalid(
+                f"cannot use {self.address!r} as a static address: {exc}; write an address with its"
+                " prefix length, as in 10.80.0.5/24, and a gateway inside that network"
+            ) from exc
+
+
+_USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+_HASH = re.compile(r"\$[0-9a-z]+\$[!-9;-~]{8,512}")
+_SSH_KEY = re.compile(
+    r"(ssh-(rsa|ed25519|dss)|ecdsa-sha2-[a-z0-9-]+|sk-(ssh|ecdsa)-[a-z0-9@.-]+)"
+    r" [A-Za-z0-9+/=]{16,16384}( [^\x00-\x1f]*)?"
+)
+_PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+:~=_-]{0,127}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloudInit:
+    """What a guest is told at its first boot (NoCloud). Secrets in it are hashes and public keys."""
+
+    hostname: str = ""
+    user: str = ""
+    ssh_keys: tuple[str, ...] = ()
+    password_hash: str = field(default="", repr=False)
+    # One per NIC, in order; None means DHCP. Fewer than NICs: the rest get DHCP.
+    addresses: tuple[StaticAddress | None, ...] = ()
+    packages: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
+    # Goes in beside vorch's own part, unread, as a MIME part of the user-data.
+    user_data: str = ""
+
+    def __post_init__(self) -> None:
+        if self.hostname:
+            check_vm_name(self.hostname, "host name")
+        if self.user:
+            _check_pattern(_USER, self.user, "user name", "alice")
+        if self.password_hash:
+            _check_pattern(
+                _HASH, self.password_hash, "password hash", "$6$salt$… (openssl passwd -6)"
+            )
+        for key in self.ssh_keys:
+            _check_pattern(_SSH_KEY, key, "SSH public key", "ssh-ed25519 AAAAC3… you@home")
+        for package in self.packages:
+            _check_pattern(_PACKAGE, package, "package name", "nginx")
+        for command in self.commands:
+            check_text(command, "command", 8192)
+        if (self.ssh_keys or self.password_hash) and not self.user:
+            raise Invalid(
+                "cannot set an SSH key or password: the user that they are for is missing; name it"
+            )
+        if len(self.user_data) > 1024 * 1024:
+            raise Invalid("cannot use that user-data: it is larger than 1 MiB; shorten it")
+
+
+# ---------------------------------------------------------------------------------------------
+# Tasks
+
+
+class TaskState(StrEnum):
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    UNDONE = "undone"
+    CANCELLED = "cancelled"
+    # Past the point where it could be undone and not finished: `recover` goes on with it.
+    STUCK = "stuck"
+
+
+TASK_LOG_LINES = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """The record of one operation: what, who, when, how far, how it ended."""
+
+    id: str
+    verb: str
+    subject: str
+    why: str
+    who: str
+    started_at: float
+    state: TaskState = TaskState.RUNNING
+    finished_at: float | None = None
+    percent: float = 0.0
+    doing: str = ""
+    log: tuple[str, ...] = ()
+    error: dict[str, object] | None = None
+    result: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def over(self) -> bool:
+        return self.state is not TaskState.RUNNING
+
+
+# ---------------------------------------------------------------------------------------------
+# The whole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One finding of `doctor`: what was looked at, whether it is well, and what to do."""
+
+    name: str
+    level: Literal["ok", "warning", "error"]
+    detail: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """One look at everything: what the store says and what the hosts show, at one moment.
+
+    Decisions are functions of this value. `domains` is keyed by VM id; `silent` names the nodes
+    that did not answer, whose VMs' power is therefore not known.
+    """
+
+    vms: dict[str, Vm] = field(default_factory=dict)
+    nodes: dict[str, Node] = field(default_factory=dict)
+    pools: dict[str, Pool] = field(default_factory=dict)
+    images: dict[str, Image] = field(default_factory=dict)
+    networks: dict[str, Network] = field(default_factory=dict)
+    trash: dict[str, Trashed] = field(default_factory=dict)
+    domains: dict[str, Domain] = field(default_factory=dict)
+    silent: dict[str, str] = field(default_factory=dict)
+    # Version of each document as it was read ("vm/web" → 17), for the compare-and-set.
+    versions: dict[str, int] = field(default_factory=dict)
+
+    def vm(self, name: str) -> Vm:
+        if name in self.vms:
+            return self.vms[name]
+        check_vm_name(name)
+        raise NotFound(
+            f"cannot find VM {name!r}: there is none of that name; `vorch list` shows all", vm=name
+        )
+
+    def image(self, name: str) -> Image:
+        if name in self.images:
+            return self.images[name]
+        check_name(name, "image name")
+        raise NotFound(
+            f"cannot find image {name!r}: there is none of that name; `vorch image list` shows all",
+            image=name,
+        )
+
+    def network(self, name: str) -> Network:
+        if name in self.networks:
+            return self.networks[name]
+        check_name(name, "network name")
+        raise NotFound(
+            f"cannot find network {name!r}: there is none of that name; `vorch network list` shows"
+            " all",
+            network=name,
+        )
+
+    def node(self, name: str) -> Node:
+        if name in self.nodes:
+            return self.nodes[name]
+        check_name(name, "node name")
+        raise NotFound(
+            f"cannot find node {name!r}: there is none of that name; `vorch node list` shows all",
+            node=name,
+        )
+
+    def pool(self, name: str) -> Pool:
+        if name in self.pools:
+            return self.pools[name]
+        check_name(name, "pool name")
+        raise NotFound(
+            f"cannot find pool {name!r}: it has {', '.join(map(repr, self.pools)) or 'none'}",
+            pool=name,
+        )
+
+    def power(self, vm: Vm) -> Power:
+        if vm.id in self.domains:
+            return self.domains[vm.id].power
+        return Power.UNKNOWN if vm.node in self.silent else Power.STOPPED
+
+    def domain(self, vm: Vm) -> Domain | None:
+        return self.domains.get(vm.id)

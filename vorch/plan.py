@@ -1,0 +1,522 @@
+"""What vorch can do: the closed set of steps, and `Plan`, the steps with the reason for them.
+
+A step is data. It says what should become true, not how: `execute` knows how to do and undo each.
+Every step can be done twice without harm, and undone when it was done in part or not at all, since
+a crash may fall anywhere. Steps that cannot be undone (`undoable = False`) mark the point from
+which a plan only goes forward.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from vorch.model import Disk, Network, Nic, Vm, Volume
+
+GIB = 1024**3
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / GIB:.4g} GiB"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateVolume:
+    """An empty volume."""
+
+    undoable: ClassVar[bool] = True
+    volume: Volume
+    size_bytes: int
+    kind: Literal["create-volume"] = "create-volume"
+
+    def __str__(self) -> str:
+        return f"create an empty volume {self.volume} of {_size(self.size_bytes)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloneVolume:
+    """A linked clone: a new volume that stands on `base` and holds only what differs."""
+
+    undoable: ClassVar[bool] = True
+    base: Volume
+    volume: Volume
+    size_bytes: int
+    kind: Literal["clone-volume"] = "clone-volume"
+
+    def __str__(self) -> str:
+        return f"make {self.volume} ({_size(self.size_bytes)}) as a linked clone of {self.base}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyVolume:
+    """A full copy, of a snapshot when `snapshot` is given, else of a volume that nobody writes."""
+
+    undoable: ClassVar[bool] = True
+    source: Volume
+    snapshot: str | None
+    volume: Volume
+    kind: Literal["copy-volume"] = "copy-volume"
+
+    def __str__(self) -> str:
+        at = f" at snapshot {self.snapshot!r}" if self.snapshot else ""
+        return f"copy {self.source}{at} to {self.volume}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportVolume:
+    """Bring a file or URL into the pool: a disk image (converted), or a file just as it is."""
+
+    undoable: ClassVar[bool] = True
+    location: str
+    volume: Volume
+    content: Literal["disk", "iso", "file"]
+    sha256: str = ""
+    kind: Literal["import-volume"] = "import-volume"
+
+    def __str__(self) -> str:
+        return f"import {self.location} as {self.volume}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteIso:
+    """A small CD image with these files on it: a cloud-init seed, an answer file."""
+
+    undoable: ClassVar[bool] = True
+    volume: Volume
+    label: str
+    files: dict[str, str] = field(repr=False)
+    kind: Literal["write-iso"] = "write-iso"
+
+    def __str__(self) -> str:
+        return f"write {self.volume}: a CD labelled {self.label!r} with {', '.join(self.files)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtractFile:
+    """Take one file off a CD image: the kernel or initrd of an installer."""
+
+    undoable: ClassVar[bool] = True
+    iso: Volume
+    path: str
+    volume: Volume
+    kind: Literal["extract-file"] = "extract-file"
+
+    def __str__(self) -> str:
+        return f"take {self.path} off the CD {self.iso} into {self.volume}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtendInitrd:
+    """A new initrd: `source` with these files added at its root (a preseed file)."""
+
+    undoable: ClassVar[bool] = True
+    source: Volume
+    volume: Volume
+    files: dict[str, str] = field(repr=False)
+    kind: Literal["extend-initrd"] = "extend-initrd"
+
+    def __str__(self) -> str:
+        return f"add {', '.join(self.files)} to the initrd {self.source}, as {self.volume}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrowVolume:
+    """Make a volume larger; of a running VM through its host, so that the guest sees it."""
+
+    undoable: ClassVar[bool] = False
+    volume: Volume
+    size_bytes: int
+    vm: Vm | None = None
+    disk: str = ""
+    kind: Literal["grow-volume"] = "grow-volume"
+
+    def __str__(self) -> str:
+        return f"grow {self.volume} to {_size(self.size_bytes)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseVolume:
+    """Turn what a volume holds now into a base for linked clones; the volume goes on from it."""
+
+    undoable: ClassVar[bool] = True
+    volume: Volume
+    base: Volume
+    kind: Literal["base-volume"] = "base-volume"
+
+    def __str__(self) -> str:
+        return f"keep what {self.volume} holds as the base {self.base}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrashVolume:
+    """Put a volume aside; it can be had back until it is purged."""
+
+    undoable: ClassVar[bool] = True
+    volume: Volume
+    kind: Literal["trash-volume"] = "trash-volume"
+
+    def __str__(self) -> str:
+        return f"move {self.volume} to the trash"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreVolume:
+    undoable: ClassVar[bool] = True
+    volume: Volume
+    kind: Literal["restore-volume"] = "restore-volume"
+
+    def __str__(self) -> str:
+        return f"take {self.volume} back out of the trash"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PurgeVolume:
+    """Delete a volume for good, whether it is in the trash or not."""
+
+    undoable: ClassVar[bool] = False
+    volume: Volume
+    kind: Literal["purge-volume"] = "purge-volume"
+
+    def __str__(self) -> str:
+        return f"delete {self.volume} for good"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotDisks:
+    """All data disks of the VM at one point. Outcome `consistency`: how still the guest was."""
+
+    undoable: ClassVar[bool] = True
+    vm: Vm
+    snapshot: str
+    freeze: bool = True
+    kind: Literal["snapshot-disks"] = "snapshot-disks"
+
+    def __str__(self) -> str:
+        disks = ", ".join(disk.name for disk in self.vm.data_disks)
+        return f"take snapshot {self.snapshot!r} of {disks} of {self.vm.name} at one point"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RollbackDisks:
+    """Set the disks of a stopped VM back to a snapshot. What came after it is lost."""
+
+    undoable: ClassVar[bool] = False
+    vm: Vm
+    snapshot: str
+    kind: Literal["rollback-disks"] = "rollback-disks"
+
+    def __str__(self) -> str:
+        return f"set the disks of {self.vm.name} back to snapshot {self.snapshot!r}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropSnapshot:
+    """Delete a snapshot of all disks; the disks go on as they are."""
+
+    undoable: ClassVar[bool] = False
+    vm: Vm
+    snapshot: str
+    kind: Literal["drop-snapshot"] = "drop-snapshot"
+
+    def __str__(self) -> str:
+        return f"delete snapshot {self.snapshot!r} of {self.vm.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartDomain:
+    undoable: ClassVar[bool] = True
+    vm: Vm
+    networks: tuple[Network, ...] = ()
+    kind: Literal["start-domain"] = "start-domain"
+
+    def __str__(self) -> str:
+        return f"start {self.vm.name} on {self.vm.node}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskToStop:
+    """Ask the guest to shut down and wait until it has. Leaving off is all there is to undo."""
+
+    undoable: ClassVar[bool] = True
+    vm: Vm
+    timeout_s: float
+    kind: Literal["ask-to-stop"] = "ask-to-stop"
+
+    def __str__(self) -> str:
+        return f"ask {self.vm.name} to shut down and wait up to {self.timeout_s:g} s"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutDomain:
+    """End the VM at once, as pulling its plug would."""
+
+    undoable: ClassVar[bool] = False
+    vm: Vm
+    kind: Literal["cut-domain"] = "cut-domain"
+
+    def __str__(self) -> str:
+        return f"cut the power of {self.vm.name} on {self.vm.node}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwaitEnd:
+    """Wait until the VM is off by itself: an installer that ends by powering off or rebooting."""
+
+    undoable: ClassVar[bool] = True
+    vm: Vm
+    timeout_s: float
+    kind: Literal["await-end"] = "await-end"
+
+    def __str__(self) -> str:
+        return f"wait up to {self.timeout_s:g} s until {self.vm.name} is off by itself"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PauseDomain:
+    undoable: ClassVar[bool] = True
+    vm: Vm
+    kind: Literal["pause-domain"] = "pause-domain"
+
+    def __str__(self) -> str:
+        return f"pause {self.vm.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResumeDomain:
+    undoable: ClassVar[bool] = True
+    vm: Vm
+    kind: Literal["resume-domain"] = "resume-domain"
+
+    def __str__(self) -> str:
+        return f"let {self.vm.name} go on"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResetDomain:
+    undoable: ClassVar[bool] = False
+    vm: Vm
+    kind: Literal["reset-domain"] = "reset-domain"
+
+    def __str__(self) -> str:
+        return f"press the reset button of {self.vm.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttachDisk:
+    """Plug a disk into the running VM."""
+
+    undoable: ClassVar[bool] = True
+    vm: Vm
+    disk: Disk
+    kind: Literal["attach-disk"] = "attach-disk"
+
+    def __str__(self) -> str:
+        return f"plug disk {self.disk.name!r} into {self.vm.name} as {self.disk.target}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetachDisk:
+    """Unplug a disk from the running VM, and wait until the guest has let go of it."""
+
+    undoable: ClassVar[bool] = True
+    vm: Vm
+    disk: Disk
+    kind: Literal["detach-disk"] = "detach-disk"
+
+    def __str__(self) -> str:
+        return f"unplug disk {self.disk.name!r} from {self.vm.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttachNic:
+    undoable: ClassVar[bool] = True
+    vm: Vm
+    nic: Nic
+    network: Network
+    kind: Literal["attach-nic"] = "attach-nic"
+
+    def __str__(self) -> str:
+        return f"plug NIC {self.nic.name!r} into {self.vm.name}, on network {self.network.name!r}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetachNic:
+    undoable: ClassVar[bool] = True
+    vm: Vm
+    nic: Nic
+    network: Network
+    kind: Literal["detach-nic"] = "detach-nic"
+
+    def __str__(self) -> str:
+        return f"unplug NIC {self.nic.name!r} from {self.vm.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeMedia:
+    """Put a CD into a running VM's drive, or take it out. `before` is what was in there."""
+
+    undoable: ClassVar[bool] = True
+    vm: Vm
+    disk: Disk
+    before: Disk
+    kind: Literal["change-media"] = "change-media"
+
+    def __str__(self) -> str:
+        if self.disk.volume is None:
+            return f"take the CD out of drive {self.disk.name!r} of {self.vm.name}"
+        return f"put {self.disk.volume} into drive {self.disk.name!r} of {self.vm.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetVcpus:
+    undoable: ClassVar[bool] = True
+    vm: Vm
+    vcpus: int
+    before: int
+    kind: Literal["set-vcpus"] = "set-vcpus"
+
+    def __str__(self) -> str:
+        return f"give the running {self.vm.name} {self.vcpus} vCPUs (now {self.before})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetMemory:
+    undoable: ClassVar[bool] = True
+    vm: Vm
+    memory_mib: int
+    before_mib: int
+    kind: Literal["set-memory"] = "set-memory"
+
+    def __str__(self) -> str:
+        return f"give the running {self.vm.name} {self.memory_mib} MiB (now {self.before_mib})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnsureNetwork:
+    """The network is there on the node. One that others may use by then is left there."""
+
+    undoable: ClassVar[bool] = True
+    node: str
+    network: Network
+    # The network is new with this plan, so it goes when the plan is undone.
+    new: bool = False
+    kind: Literal["ensure-network"] = "ensure-network"
+
+    def __str__(self) -> str:
+        return f"see that network {self.network.name!r} is there on {self.node}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveNetwork:
+    undoable: ClassVar[bool] = True
+    node: str
+    network: Network
+    kind: Literal["remove-network"] = "remove-network"
+
+    def __str__(self) -> str:
+        return f"take network {self.network.name!r} off {self.node}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Save:
+    """Write one document of the store: `after`, or its deletion (None).
+
+    It and the mark in the journal that it is done are one commit. `fill` puts outcomes of earlier
+    steps into the document: {"disks.0.size_bytes": "local/image.debian size_bytes"}.
+    """
+
+    undoable: ClassVar[bool] = True
+    key: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    fill: dict[str, str] = field(default_factory=dict)
+    kind: Literal["save"] = "save"
+
+    def __str__(self) -> str:
+        kind, _, name = self.key.partition("/")
+        if self.after is None:
+            return f"forget {kind} {name!r}"
+        return f"record {kind} {name!r}" if self.before is None else f"update {kind} {name!r}"
+
+
+Step = Annotated[
+    CreateVolume
+    | CloneVolume
+    | CopyVolume
+    | ImportVolume
+    | WriteIso
+    | ExtractFile
+    | ExtendInitrd
+    | GrowVolume
+    | BaseVolume
+    | TrashVolume
+    | RestoreVolume
+    | PurgeVolume
+    | SnapshotDisks
+    | RollbackDisks
+    | DropSnapshot
+    | StartDomain
+    | AskToStop
+    | CutDomain
+    | AwaitEnd
+    | PauseDomain
+    | ResumeDomain
+    | ResetDomain
+    | AttachDisk
+    | DetachDisk
+    | AttachNic
+    | DetachNic
+    | ChangeMedia
+    | SetVcpus
+    | SetMemory
+    | EnsureNetwork
+    | RemoveNetwork
+    | Save,
+    Field(discriminator="kind"),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Steps, the sentence that says why, and what they rest on.
+
+    `claims` are the documents ("vm/web") that nobody else may work on meanwhile; `reads` are the
+    versions they were decided from. Both are checked in the one commit that opens the journal.
+    """
+
+    verb: str
+    subject: str
+    why: str
+    steps: tuple[Step, ...] = ()
+    claims: tuple[str, ...] = ()
+    reads: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def empty(self) -> bool:
+        return not self.steps
+
+    def __str__(self) -> str:
+        lines = [f"{self.verb} {self.subject}: {self.why}"]
+        lines += [f"  {number}. {step}" for number, step in enumerate(self.steps, 1)]
+        return "\n".join(lines if self.steps else [*lines, "  nothing to do"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Journal:
+    """How far a plan is: the document that lets another process finish or undo it.
+
+    Forward, the steps before `position` are done and the one at it may be done in part; backward,
+    the steps after it are undone and the one at it may be undone in part. `runner` identifies the
+    process at work (empty: nobody), `beat_at` is when it was last heard of.
+    """
+
+    id: str
+    plan: Plan
+    runner: dict[str, Any]
+    beat_at: float
+    position: int = 0
+    direction: Literal["forward", "backward"] = "forward"
+    outcomes: dict[str, Any] = field(default_factory=dict)
+    problem: dict[str, Any] | None = None

@@ -1,0 +1,458 @@
+"""What the world must offer to vorch, as Protocols. `drivers/` has what fulfils them.
+
+Every driver of a port passes the same contract suite (tests/contract). All calls block; all raise
+`VorchError`s only. "Safe to repeat" means: when what is asked for is so already, the call returns
+quietly, because a plan may be carried on after a crash at any point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Literal, Protocol
+
+from vorch.model import (
+    Address,
+    Check,
+    Disk,
+    Domain,
+    Figures,
+    HostFacts,
+    Network,
+    Nic,
+    PoolUsage,
+    Source,
+    Vm,
+    Volume,
+)
+
+# ---------------------------------------------------------------------------------------------
+# State
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One JSON document. `version` is the store's revision at which it was last written."""
+
+    key: str
+    version: int
+    body: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.key.partition("/")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One part of a commit: the document must be at `version` (0: absent; None: no matter).
+
+    `body` None deletes it. `check_only` leaves it as it is and only asks for the version.
+    """
+
+    key: str
+    version: int | None
+    body: dict[str, Any] | None = None
+    check_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A claim on a name for a time. A newer holder has a greater epoch, for ever."""
+
+    name: str
+    holder: str
+    epoch: int
+    expires_at: float
+
+
+class State(Protocol):
+    """A small transactional store of JSON documents, keyed "kind/name"."""
+
+    def get(self, key: str) -> Document | None: ...
+
+    def read(self, kinds: Sequence[str]) -> dict[str, Document]:
+        """All documents of these kinds, by key, as they were at one moment."""
+        ...
+
+    def commit(self, changes: Sequence[Change], *, lease: Lease | None = None) -> int:
+        """All or nothing; the new revision.
+
+        Raises `Conflict` (field `key`) if a version differs, or if `lease` is given and a newer epoch of it exists.
+        """
+        ...
+
+    def acquire(self, name: str, holder: str, ttl_s: float, *, now: float) -> Lease | None:
+        """The lease, if it is free, expired or this holder's own already; else None.
+
+        A fresh acquisition has a greater epoch than all before it; the holder's own, still valid
+        lease keeps its epoch.
+        """
+        ...
+
+    def renew(self, lease: Lease, ttl_s: float, *, now: float) -> Lease | None:
+        """The lease with a later end; None if somebody else has had it since."""
+        ...
+
+    def release(self, lease: Lease) -> None:
+        """Safe to repeat."""
+        ...
+
+    def lease(self, name: str) -> Lease | None:
+        """Who had it last, whether expired or not."""
+        ...
+
+    def changes(self, since: int, timeout_s: float) -> tuple[int, tuple[str, ...]]:
+        """(revision now, keys written or deleted after `since`), waiting for one up to the time."""
+        ...
+
+    def close(self) -> None: ...
+
+
+# ---------------------------------------------------------------------------------------------
+# Progress
+
+
+class Progress(Protocol):
+    """How a long act says how far it is. Raises `Cancelled` when the task was cancelled."""
+
+    def __call__(self, percent: float | None = None, line: str | None = None) -> None: ...
+
+
+def no_progress(percent: float | None = None, line: str | None = None) -> None:
+    """For callers who do not want to know."""
+
+
+# ---------------------------------------------------------------------------------------------
+# Images
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeInfo:
+    name: str
+    size_bytes: int
+    # What it takes up in the pool now.
+    used_bytes: int
+    format: str
+    base: str | None = None
+    snapshots: tuple[str, ...] = ()
+    trashed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What an import found out."""
+
+    size_bytes: int
+    format: str
+    sha256: str
+
+
+class Images(Protocol):
+    """The volumes of one pool. Names come from vorch and have been checked."""
+
+    # A volume can be snapshotted here while a guest writes to it. Where not, the hypervisor does.
+    live_snapshots: bool
+
+    def create(self, volume: str, size_bytes: int) -> None:
+        """Safe to repeat while nothing has been written. NoRoom if the pool is full."""
+        ...
+
+    def clone(self, base: str, volume: str, size_bytes: int) -> None:
+        """A linked clone, at least as large as its base. Safe to repeat."""
+        ...
+
+    def copy(self, source: str, snapshot: str | None, volume: str, progress: Progress) -> None:
+        """A full, independent copy. A partial earlier one is replaced. Sparse stays sparse."""
+        ...
+
+    def import_file(
+        self,
+        location: str,
+        volume: str,
+        content: Literal["disk", "iso", "file"],
+        sha256: str,
+        progress: Progress,
+    ) -> Imported:
+        """From a path, file: or http(s): URL. Format by content, never by name.
+
+        `Invalid` for a checksum that differs, a format that is not known, and anything that refers
+        to other files. A partial earlier import is replaced.
+        """
+        ...
+
+    def write_file(self, volume: str, data: bytes) -> None:
+        """A small raw volume with exactly these bytes. Replaces an earlier one."""
+        ...
+
+    def read_file(self, volume: str, limit_bytes: int) -> bytes:
+        """The bytes of a raw volume. Invalid if there are more than the limit."""
+        ...
+
+    def open_read(self, volume: str) -> BinaryIO:
+        """A raw volume as a file, to take things off a CD without copying it."""
+        ...
+
+    def grow(self, volume: str, size_bytes: int) -> None:
+        """Of a volume that nobody has open. Safe to repeat; Invalid for a smaller size."""
+        ...
+
+    def make_base(self, volume: str, base: str) -> None:
+        """`base` holds what `volume` held and is never written again; `volume` is its clone.
+
+        Nobody has it open. Safe to repeat. Refused (`Conflict`) while it has snapshots.
+        """
+        ...
+
+    def unmake_base(self, volume: str, base: str) -> None:
+        """Undo `make_base`: nothing was written since and no other clone stands on it."""
+        ...
+
+    def snapshot(self, volumes: Sequence[str], snapshot: str) -> None:
+        """All of them at one point. Nobody has them open, unless `live_snapshots`.
+
+        An earlier, partial one of the same name is replaced.
+        """
+        ...
+
+    def rollback(self, volumes: Sequence[str], snapshot: str) -> None:
+        """Nobody has them open. Size as well as content. Safe to repeat."""
+        ...
+
+    def drop_snapshot(self, volumes: Sequence[str], snapshot: str) -> None:
+        """Safe to repeat. Nobody has them open, unless `live_snapshots`."""
+        ...
+
+    def trash(self, volume: str) -> None:
+        """Out of sight, recoverable. Safe to repeat; NotFound if it is in neither place."""
+        ...
+
+    def restore(self, volume: str) -> None:
+        """Back from the trash. Safe to repeat."""
+        ...
+
+    def purge(self, volume: str) -> None:
+        """Delete for good, trashed or not. Safe to repeat.
+
+        A base that clones still stand on is kept, hidden, until the last of them is gone.
+        """
+        ...
+
+    def locate(self, volume: str) -> Source:
+        """Where a host finds it. NotFound if it is not there."""
+        ...
+
+    def info(self, volume: str) -> VolumeInfo: ...
+
+    def list(self) -> tuple[VolumeInfo, ...]:
+        """Every volume, trashed and hidden ones included: nothing of vorch's is ever out of view."""
+        ...
+
+    def usage(self) -> PoolUsage: ...
+
+
+class Media(Protocol):
+    """Making and reading the small things that guests and installers are told by."""
+
+    def iso(self, label: str, files: Mapping[str, str]) -> bytes:
+        """A CD image with these files at its root."""
+        ...
+
+    def extract(self, iso: BinaryIO, path: str) -> bytes:
+        """One file off a CD image. NotFound if it is not on it."""
+        ...
+
+    def find(self, iso: BinaryIO, candidates: Sequence[str]) -> str | None:
+        """The first of these paths that is on the CD."""
+        ...
+
+    def initrd_archive(self, files: Mapping[str, str]) -> bytes:
+        """What is put behind an initrd so that the kernel finds these files at its root."""
+        ...
+
+
+# ---------------------------------------------------------------------------------------------
+# Hypervisor
+
+
+class Console(Protocol):
+    """A two-way byte stream to a guest's serial port."""
+
+    def read(self, timeout_s: float) -> bytes:
+        """What came, at once; b"" when nothing came in that time. Unreachable when it ended."""
+        ...
+
+    def write(self, data: bytes) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Display:
+    """Where a guest's screen can be seen, from the host's own point of view."""
+
+    kind: Literal["vnc"]
+    host: str
+    port: int
+
+
+class Hypervisor(Protocol):
+    """One host. VMs are known by their id; `Vm` is what to start, sources are where its disks are.
+
+    `sources` maps disk names to places; an empty CD drive has none.
+    """
+
+    def facts(self) -> HostFacts:
+        """What this host is, quickly: accelerator as last probed, or unknown ("")."""
+        ...
+
+    def probe(self, progress: Progress) -> HostFacts:
+        """The same, with the accelerator found by really booting something (seconds)."""
+        ...
+
+    def domains(self) -> tuple[Domain, ...]:
+        """All domains of the host in one bulk call, those that are not vorch's included."""
+        ...
+
+    def domain(self, vm_id: str) -> Domain | None: ...
+
+    def start(self, vm: Vm, sources: Mapping[str, Source], networks: Mapping[str, Network]) -> None:
+        """As a transient domain. Safe to repeat while it runs."""
+        ...
+
+    def shut_down(self, vm_id: str) -> None:
+        """Ask the guest (agent if it answers, else power button). Returns at once."""
+        ...
+
+    def cut(self, vm_id: str) -> None:
+        """End it now. Safe to repeat; returns when it is gone."""
+        ...
+
+    def await_end(self, vm_id: str, timeout_s: float, progress: Progress) -> bool:
+        """True when the domain is gone or off, False when the time is over."""
+        ...
+
+    def pause(self, vm_id: str) -> None: ...
+
+    def resume(self, vm_id: str) -> None: ...
+
+    def reset(self, vm_id: str) -> None: ...
+
+    def attach_disk(self, vm: Vm, disk: Disk, source: Source | None) -> None:
+        """Safe to repeat."""
+        ...
+
+    def detach_disk(self, vm: Vm, disk: Disk, timeout_s: float) -> None:
+        """Returns when the guest has let go. Safe to repeat. TimedOut if it does not."""
+        ...
+
+    def attach_nic(self, vm: Vm, nic: Nic, network: Network) -> None: ...
+
+    def detach_nic(self, vm: Vm, nic: Nic, timeout_s: float) -> None: ...
+
+    def change_media(self, vm: Vm, disk: Disk, source: Source | None) -> None: ...
+
+    def grow_disk(self, vm: Vm, disk: Disk, size_bytes: int) -> None:
+        """Of a running VM. Safe to repeat."""
+        ...
+
+    def set_vcpus(self, vm_id: str, vcpus: int) -> None:
+        """Live. Unsupported when this host or guest cannot."""
+        ...
+
+    def set_memory(self, vm_id: str, memory_mib: int) -> None: ...
+
+    def freeze(self, vm_id: str) -> bool:
+        """Ask the guest's agent to hold all writes. False when no agent answers."""
+        ...
+
+    def thaw(self, vm_id: str) -> None:
+        """Safe to repeat, and when nothing was frozen."""
+        ...
+
+    def snapshot(self, vm: Vm, disks: Sequence[Disk], snapshot: str) -> None:
+        """All these disks of a running VM at one point, inside their volumes.
+
+        Only asked for pools that have no `live_snapshots`. Replaces a partial one of that name.
+        """
+        ...
+
+    def drop_snapshot(self, vm: Vm, disks: Sequence[Disk], snapshot: str) -> None:
+        """Safe to repeat."""
+        ...
+
+    def ensure_network(self, network: Network) -> None:
+        """Safe to repeat. Unsupported when this host cannot; Invalid when the bridge is missing."""
+        ...
+
+    def remove_network(self, network: Network) -> None: ...
+
+    def addresses(self, vm: Vm) -> tuple[Address, ...]:
+        """By DHCP lease, agent and ARP table: whatever answers quickly."""
+        ...
+
+    def figures(self, vm: Vm, *, now: float) -> Figures: ...
+
+    def display(self, vm_id: str) -> Display | None: ...
+
+    def console(self, vm_id: str) -> Console: ...
+
+    def checks(self) -> tuple[Check, ...]:
+        """What is missing on this host and why a VM would not run."""
+        ...
+
+    def used_subnets(self) -> tuple[str, ...]:
+        """IPv4 networks that this host has a route to, so that a new one does not clash."""
+        ...
+
+    def close(self) -> None: ...
+
+
+# ---------------------------------------------------------------------------------------------
+# Time, chance and processes
+
+
+class Clock(Protocol):
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        ...
+
+    def sleep(self, seconds: float) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """Where identifiers come from, so that tests and simulations can repeat themselves."""
+
+    uuid: Callable[[], str]
+    # n random bytes
+    take: Callable[[int], bytes]
+
+
+class Processes(Protocol):
+    """Who runs a plan, and whether that process still lives."""
+
+    def me(self) -> dict[str, Any]:
+        """What identifies this process, for good: never the same for two."""
+        ...
+
+    def alive(self, identity: Mapping[str, Any]) -> bool | None:
+        """False only when it is certain that the process has ended; None when it cannot be seen."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """All ports in one hand, as `execute` and `orchestrator` take them."""
+
+    state: State
+    hypervisor: Callable[[str], Hypervisor]
+    images: Callable[[str], Images]
+    media: Media
+    clock: Clock
+    chance: Chance
+    processes: Processes
+    who: str
+    # Long acts keep a sign of life going in a thread of their own; a simulated world has none.
+    threads: bool
+    close: Callable[[], None]
