@@ -1,0 +1,194 @@
+"""What VMs are made of: the image and ISO store, and networks."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from typing import Literal
+
+from vorch.decide.fresh import Fresh
+from vorch.decide.lifecycle import default_pool
+from vorch.decide.records import new_name, reads, save
+from vorch.errors import Conflict, Invalid
+from vorch.model import Cluster, Firmware, Image, ImageDisk, Network, Volume
+from vorch.plan import EnsureNetwork, ImportVolume, Plan, PurgeVolume, RemoveNetwork, Step
+
+# Where private networks are looked for when nobody names one.
+SUBNETS = "10.80.0.0/16"
+
+
+def image_import(
+    cluster: Cluster,
+    name: str,
+    location: str,
+    fresh: Fresh,
+    *,
+    kind: Literal["disk", "iso"],
+    sha256: str,
+    firmware: Firmware,
+    vcpus: int,
+    memory_mib: int,
+    pool: str | None,
+    description: str,
+) -> Plan:
+    new_name("image", cluster.images, name)
+    sha256 = sha256.lower()
+    if sha256 and (len(sha256) != 64 or set(sha256) - set("0123456789abcdef")):
+        raise Invalid(
+            "cannot use that SHA-256: it must be 64 hexadecimal digits, as sha256sum prints it"
+        )
+    where = cluster.pool(pool).name if pool else default_pool(cluster)
+    volume = Volume(pool=where, name=fresh.volume("image", name))
+    image = Image(
+        name=name,
+        kind=kind,
+        disks=(ImageDisk(name="root", volume=volume, size_bytes=0),),
+        source=location,
+        firmware=firmware,
+        vcpus=vcpus,
+        memory_mib=memory_mib,
+        description=description,
+        created_at=fresh.now,
+    )
+    fill = {
+        "disks.0.size_bytes": f"{volume} size_bytes",
+        "sha256": f"{volume} sha256",
+        "format": f"{volume} format",
+    }
+    return Plan(
+        verb="image import",
+        subject=name,
+        why=f"from {location}" + (", checked against its SHA-256" if sha256 else ""),
+        steps=(
+            ImportVolume(location=location, volume=volume, content=kind, sha256=sha256),
+            save("image", name, None, image, fill),
+        ),
+        claims=(f"image/{name}",),
+        reads=reads(cluster, f"image/{name}"),
+    )
+
+
+def image_delete(cluster: Cluster, name: str) -> Plan:
+    """VMs that were cloned from it keep what they need of it."""
+    image = cluster.image(name)
+    volumes = [disk.volume for disk in image.disks]
+    for vm in cluster.vms.values():
+        for disk in vm.disks:
+            if disk.volume in volumes:
+                raise Conflict(
+                    f"cannot delete image {name!r}: it is in drive {disk.name!r} of VM {vm.name!r};"
+                    f" eject it first (vorch cd eject {vm.name})",
+                    image=name,
+                    vm=vm.name,
+                )
+    return Plan(
+        verb="image delete",
+        subject=name,
+        why="VMs made from it keep what they need",
+        steps=(
+            save("image", name, image, None),
+            *(PurgeVolume(volume=volume) for volume in volumes),
+        ),
+        claims=(f"image/{name}",),
+        reads=reads(cluster, f"image/{name}"),
+    )
+
+
+# ---------------------------------------------------------------------------------------------
+# Networks
+
+
+def bridge_name(name: str, token: str) -> str:
+    """A bridge of vorch's own: recognisable, at most 15 characters, never twice the same."""
+    plain = "".join(c for c in name.lower() if c.isalnum())[:6]
+    return f"vo-{plain}-{token[:5]}"
+
+
+def free_subnet(taken: Iterable[str]) -> str:
+    """The first /24 that meets none of these."""
+    used = [ipaddress.IPv4Network(one, strict=False) for one in taken]
+    for subnet in ipaddress.IPv4Network(SUBNETS).subnets(new_prefix=24):
+        if not any(subnet.overlaps(one) for one in used):
+            return str(subnet)
+    raise Invalid(f"cannot find a free subnet in {SUBNETS}: all are in use; name one (--subnet)")
+
+
+def network_create(
+    cluster: Cluster,
+    name: str,
+    kind: Literal["bridge", "nat", "isolated"],
+    fresh: Fresh,
+    *,
+    bridge: str | None,
+    subnet: str | None,
+    dhcp: bool,
+    vlan: int | None,
+    used_subnets: Iterable[str],
+) -> Plan:
+    """Made on each host at once, so that what cannot work is refused now and not at a start."""
+    new_name("network", cluster.networks, name)
+    if kind == "bridge":
+        if not bridge:
+            raise Invalid(
+                f"cannot make network {name!r}: the bridge that it stands for is missing; name one"
+                " that the host has (--bridge br0)"
+            )
+    elif bridge:
+        raise Invalid(
+            f"cannot give network {name!r} the bridge {bridge!r}: a {kind} network has a bridge of"
+            " its own; leave it away, or make the network of kind 'bridge'"
+        )
+    ours = [one.subnet for one in cluster.networks.values() if one.subnet]
+    taken = [*ours, *used_subnets]
+    if kind != "bridge" and subnet is None and (kind == "nat" or dhcp):
+        subnet = free_subnet(taken)
+    network = Network(
+        name=name,
+        kind=kind,
+        bridge=bridge or bridge_name(name, fresh.token),
+        subnet=subnet,
+        dhcp=dhcp,
+        vlan=vlan,
+    )
+    if subnet is not None:
+        for one in taken:
+            if ipaddress.IPv4Network(subnet).overlaps(ipaddress.IPv4Network(one, strict=False)):
+                raise Conflict(
+                    f"cannot give network {name!r} the subnet {subnet}: {one} is in use; choose"
+                    f" another, or none for a free one (such as {free_subnet(taken)})",
+                    network=name,
+                )
+    steps: list[Step] = [
+        EnsureNetwork(node=node, network=network, new=True) for node in sorted(cluster.nodes)
+    ]
+    where = f"on {subnet}" if subnet else f"on bridge {network.bridge}"
+    return Plan(
+        verb="network create",
+        subject=name,
+        why=f"{kind}, {where}",
+        steps=(*steps, save("network", name, None, network)),
+        claims=(f"network/{name}",),
+        reads=reads(cluster, f"network/{name}"),
+    )
+
+
+def network_delete(cluster: Cluster, name: str) -> Plan:
+    network = cluster.network(name)
+    users = [vm.name for vm in cluster.vms.values() if name in [nic.network for nic in vm.nics]]
+    if users:
+        raise Conflict(
+            f"cannot delete network {name!r}: VM {users[0]!r} has a NIC on it; detach that first",
+            network=name,
+            vms=users,
+        )
+    steps: list[Step] = []
+    if network.kind != "bridge":
+        steps = [RemoveNetwork(node=node, network=network) for node in sorted(cluster.nodes)]
+    return Plan(
+        verb="network delete",
+        subject=name,
+        why="no VM has a NIC on it",
+        steps=(*steps, save("network", name, network, None)),
+        claims=(f"network/{name}",),
+        reads=reads(cluster, f"network/{name}"),
+    )

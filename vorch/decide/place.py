@@ -1,0 +1,115 @@
+"""Which host a VM goes to. Pure: a look at the cluster in, a node and the reason out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vorch.errors import NoRoom, Unsupported
+from vorch.model import Cluster, Firmware, HostFacts, Node, Power, Vm
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    node: str
+    why: str
+
+
+def memory_used_mib(cluster: Cluster, node: str, overhead_mib: int) -> int:
+    """What runs on the node now, guests of others included."""
+    return sum(
+        domain.memory_mib + overhead_mib
+        for domain in cluster.domains.values()
+        if domain.node == node and domain.power not in (Power.STOPPED, Power.CRASHED)
+    )
+
+
+def refusal(cluster: Cluster, node: Node, vm: Vm, overhead_mib: int) -> str | None:
+    """Why this node cannot run the VM; None when it can."""
+    if node.name in cluster.silent:
+        return f"it does not answer: {cluster.silent[node.name]}"
+    facts = node.facts
+    if facts is None:
+        return None
+    free = facts.memory_mib - node.reserve_mib - memory_used_mib(cluster, node.name, overhead_mib)
+    wanted = vm.memory_max_mib + overhead_mib
+    if wanted > free:
+        return (
+            f"{wanted - max(free, 0)} MiB of memory are short ({wanted} wanted, {max(free, 0)} free,"
+            f" {node.reserve_mib} kept for the host)"
+        )
+    return lack(facts, vm)
+
+
+def lack(facts: HostFacts, vm: Vm) -> str | None:
+    """What the VM asks for and this kind of host has not got."""
+    if vm.firmware is Firmware.UEFI and not facts.uefi:
+        return "it has no UEFI firmware; install the package ovmf there"
+    if vm.secure_boot and not facts.secure_boot:
+        return "it has no UEFI firmware for secure boot; install the package ovmf there"
+    if vm.tpm and not facts.tpm:
+        return "it has no TPM emulator; install the package swtpm there"
+    if facts.machines and vm.machine not in facts.machines:
+        return f"its hypervisor knows no machine type {vm.machine!r}"
+    named = vm.cpu not in ("default", "host")
+    if named and facts.cpu_models and vm.cpu not in facts.cpu_models:
+        return f"its hypervisor knows no CPU model {vm.cpu!r}"
+    return None
+
+
+def place(cluster: Cluster, vm: Vm, *, overhead_mib: int, only: str | None = None) -> Choice:
+    """The node with the most free memory among those that can run it; ties go by name."""
+    if only is not None:
+        node = cluster.node(only)
+        why_not = refusal(cluster, node, vm, overhead_mib)
+        if why_not is not None:
+            raise _cannot(vm, {node.name: why_not})
+        return Choice(only, f"{only!r} was asked for")
+    refused: dict[str, str] = {}
+    fit: list[tuple[int, str]] = []
+    for node in cluster.nodes.values():
+        why_not = refusal(cluster, node, vm, overhead_mib)
+        if why_not is not None:
+            refused[node.name] = why_not
+            continue
+        total = node.facts.memory_mib if node.facts else 0
+        free = total - node.reserve_mib - memory_used_mib(cluster, node.name, overhead_mib)
+        fit.append((-free, node.name))
+    if not fit:
+        raise _cannot(vm, refused)
+    most, name = min(fit)
+    reason = "it is the only host" if len(cluster.nodes) == 1 else f"it has {-most} MiB free"
+    return Choice(name, reason)
+
+
+def home(cluster: Cluster, vm: Vm, only: str | None) -> Choice:
+    """Where a VM that is not started yet belongs: what it asks for must exist there."""
+    if not cluster.nodes:
+        raise NoRoom(f"cannot place VM {vm.name!r}: the cluster has no host; run `vorch init`")
+    names = [cluster.node(only).name] if only else sorted(cluster.nodes)
+    reasons = {}
+    for name in names:
+        facts = cluster.nodes[name].facts
+        why_not = lack(facts, vm) if facts else None
+        if why_not is None:
+            only_one = "it was asked for" if only else "it has what the VM needs"
+            return Choice(name, "it is the only host" if len(cluster.nodes) == 1 else only_one)
+        reasons[name] = why_not
+    raise Unsupported(
+        f"cannot place VM {vm.name!r}: " + "; ".join(f"{n}: {w}" for n, w in reasons.items()),
+        vm=vm.name,
+        refused=reasons,
+    )
+
+
+def _cannot(vm: Vm, refused: dict[str, str]) -> NoRoom | Unsupported:
+    reasons = "; ".join(f"{name}: {why}" for name, why in sorted(refused.items()))
+    short = not refused or any("MiB" in why or "answer" in why for why in refused.values())
+    kind = NoRoom if short else Unsupported
+    return kind(
+        f"cannot place VM {vm.name!r}: {reasons or 'the cluster has no host'}; stop or shrink"
+        " something, or ask for less"
+        if short
+        else f"cannot place VM {vm.name!r}: {reasons}",
+        vm=vm.name,
+        refused=refused,
+    )

@@ -1,0 +1,508 @@
+"""The one loop that acts: open the journal, do each step, close; on failure undo what was done.
+
+The journal is a document per plan ("plan/…"). It is opened in one commit together with the claims
+on everything the plan works on, so of two processes that want the same VM one gets `Conflict`. Each
+step's end is a commit, too, that holds only if this process still owns the plan. A process that
+dies leaves the journal behind; the next one takes it over and finishes or undoes it.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from vorch import errors
+from vorch.acts import DO, UNDO
+from vorch.codec import decode, encode
+from vorch.config import Settings
+from vorch.errors import Cancelled, Conflict, NotFound, StepFailed, VorchError
+from vorch.model import TASK_LOG_LINES, Task, TaskState
+from vorch.plan import Journal, Plan, Save
+from vorch.ports import Change, Document, World
+
+# Progress reaches the store at most this often, so that a fast copy is not slowed by it.
+PROGRESS_EVERY_S = 1.0
+# A plan that could not be finished is tried again by itself no more often than this.
+RETRY_STUCK_AFTER_S = 30.0
+# Old tasks are cleared away once in this many commits.
+TRIM_EVERY = 64
+
+Watcher = Callable[[Task], None]
+# Called with a name and the journal at each point where a crash could fall; for tests and tracing.
+Hook = Callable[[str, Journal], None]
+
+
+class _Lost(Conflict):
+    """Another process has taken this plan over; this one must not touch anything any more."""
+
+
+def claim_key(key: str) -> str:
+    return "claim/" + key.replace("/", ".", 1)
+
+
+class Executor:
+    """Carries out plans in one world. Thread-safe: each run keeps its own state."""
+
+    def __init__(
+        self,
+        world: World,
+        settings: Settings,
+        *,
+        watch: Watcher | None = None,
+        hook: Hook | None = None,
+    ) -> None:
+        self.world = world
+        self.settings = settings
+        self.watch = watch
+        self.hook = hook
+
+    def run(self, plan: Plan) -> Task:
+        """Do all of it or none of it, and say so. Raises what went wrong, after undoing."""
+        run = _Run(self, plan)
+        run.open()
+        return run.go()
+
+    # -- recovery -----------------------------------------------------------------------------
+
+    def recover(self, *, force: bool = False) -> tuple[Task, ...]:
+        """Finish or undo every plan whose process has ended. `force`: stuck ones at once, too."""
+        done = []
+        for document in self.world.state.read(["plan"]).values():
+            journal = decode(Journal, document.body)
+            if self.abandoned(journal, force=force):
+                task = self.take_over(document, journal)
+                if task is not None:
+                    done.append(task)
+        return tuple(done)
+
+    def abandoned(self, journal: Journal, *, force: bool = False) -> bool:
+        silent_s = self.world.clock.now() - journal.beat_at
+        if not journal.runner:
+            return force or silent_s >= RETRY_STUCK_AFTER_S
+        alive = self.world.processes.alive(journal.runner)
+        if alive is None:
+            return silent_s >= self.settings.runner_silent_after_s
+        return not alive
+
+    def take_over(self, document: Document, journal: Journal) -> Task | None:
+        """Carry a plan on; None when another process was quicker."""
+        run = _Run(self, journal.plan, journal=journal, version=document.version)
+        try:
+            run.adopt()
+        except Conflict:
+            return None
+        return run.carry_on()
+
+    def holder(self, key: str) -> tuple[Document, Journal] | None:
+        """The plan that has a claim on this document, if any."""
+        claim = self.world.state.get(claim_key(key))
+        if claim is None:
+            return None
+        document = self.world.state.get(f"plan/{claim.body['plan']}")
+        return None if document is None else (document, decode(Journal, document.body))
+
+    def request_cancel(self, task_id: str) -> None:
+        """Ask the process that runs the task to undo it. Only what runs can be cancelled."""
+        document = self.world.state.get(f"task/{task_id}")
+        if document is None:
+            raise NotFound(
+                f"cannot cancel task {task_id!r}: there is none of that id; `vorch task list` shows"
+                " all",
+                task=task_id,
+            )
+        task = decode(Task, document.body)
+        if task.over:
+            raise Conflict(
+                f"cannot cancel task {task_id!r}: it is {task.state.value} already", task=task_id
+            )
+        self.world.state.commit([Change(f"cancel/{task_id}", None, {})])
+
+
+class _Run:
+    """One plan on its way. Also the `Progress` that its acts report to."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        plan: Plan,
+        *,
+        journal: Journal | None = None,
+        version: int = 0,
+    ) -> None:
+        self.executor = executor
+        self.world = executor.world
+        now = self.world.clock.now()
+        self.journal = journal or Journal(
+            id=self.world.chance.take(6).hex(),
+            plan=plan,
+            runner=self.world.processes.me(),
+            beat_at=now,
+        )
+        self.plan = plan
+        self.version = version
+        self.task = Task(
+            id=self.journal.id,
+            verb=plan.verb,
+            subject=plan.subject,
+            why=plan.why,
+            who=self.world.who,
+            started_at=now,
+        )
+        self.lock = threading.RLock()
+        self.reported_at = now
+        self.undoing = False
+
+    # -- the journal --------------------------------------------------------------------------
+
+    @property
+    def plan_key(self) -> str:
+        return f"plan/{self.journal.id}"
+
+    @property
+    def task_key(self) -> str:
+        return f"task/{self.journal.id}"
+
+    def open(self) -> None:
+        """One commit: all claims, the versions the plan was decided from, the journal, the task."""
+        claims = [
+            Change(claim_key(key), 0, {"plan": self.journal.id, "key": key})
+            for key in self.plan.claims
+        ]
+        reads = [Change(key, version, check_only=True) for key, version in self.plan.reads.items()]
+        self._say()
+        self.version = self.world.state.commit(
+            [
+                *claims,
+                *reads,
+                Change(self.plan_key, 0, encode(self.journal)),
+                Change(self.task_key, 0, encode(self.task)),
+            ]
+        )
+        self._hook("opened")
+
+    def adopt(self) -> None:
+        """Become the one who works on an abandoned plan."""
+        document = self.world.state.get(self.task_key)
+        if document is not None:
+            self.task = decode(Task, document.body)
+        self.task = dataclasses.replace(self.task, state=TaskState.RUNNING, error=None)
+        self._write(runner=self.world.processes.me())
+
+    def _write(self, *extra: Change, **changed: Any) -> None:
+        """Commit the journal with what changed in it, and the task. Ours only while we own it."""
+        with self.lock:
+            journal = dataclasses.replace(
+                self.journal, **{"beat_at": self.world.clock.now(), **changed}
+            )
+            try:
+                self.version = self.world.state.commit(
+                    [
+                        *extra,
+                        Change(self.plan_key, self.version, encode(journal)),
+                        Change(self.task_key, None, encode(self.task)),
+                    ]
+                )
+            except Conflict as exc:
+                if exc.fields.get("key") == self.plan_key:
+                    raise _Lost(
+                        f"cannot go on with {self.plan.verb} {self.plan.subject!r}: another process"
+                        " has taken it over since this one was silent too long",
+                        task=self.task.id,
+                    ) from exc
+                raise
+            self.journal = journal
+
+    def _close(self, state: TaskState, *extra: Change) -> None:
+        """The last commit: the journal and the claims go, the task says how it ended."""
+        with self.lock:
+            self.task = dataclasses.replace(
+                self.task,
+                state=state,
+                finished_at=self.world.clock.now(),
+                percent=100.0 if state is TaskState.DONE else self.task.percent,
+                doing="",
+                result=dict(self.journal.outcomes),
+            )
+            self._hook("closing")
+            cancel = self.world.state.get(f"cancel/{self.task.id}")
+            self.version = self.world.state.commit(
+                [
+                    *extra,
+                    Change(self.plan_key, self.version, None),
+                    *(Change(claim_key(key), None, None) for key in self.plan.claims),
+                    *([Change(cancel.key, None, None)] if cancel is not None else []),
+                    Change(self.task_key, None, encode(self.task)),
+                ]
+            )
+        if self.version % TRIM_EVERY == 0:
+            self._trim()
+        self._tell()
+
+    def _trim(self) -> None:
+        tasks = [
+            decode(Task, document.body) for document in self.world.state.read(["task"]).values()
+        ]
+        over = sorted((t for t in tasks if t.over), key=lambda t: (t.started_at, t.id))
+        surplus = over[: max(0, len(over) - self.executor.settings.tasks_kept)]
+        if surplus:
+            self.world.state.commit([Change(f"task/{task.id}", None, None) for task in surplus])
+
+    # -- forward ------------------------------------------------------------------------------
+
+    def go(self) -> Task:
+        """Forward from where the journal stands; on failure back, if that can be."""
+        with self._heartbeat():
+            try:
+                self._forward()
+            except _Lost:
+                raise
+            except BaseException as exc:
+                self._failed(exc)
+                raise  # not reached: _failed raises
+        return self.task
+
+    def _forward(self) -> None:
+        steps = self.plan.steps
+        while self.journal.position < len(steps):
+            position = self.journal.position
+            step = steps[position]
+            outcomes: dict[str, Any] = {}
+            if not isinstance(step, Save):
+                self._say()
+                self._check_cancel()
+                self._hook("before")
+                outcomes = DO[type(step)](step, self.world, self) or {}
+                self._hook("after")
+                position += 1
+            # Documents are written in the same commit that says so, together with the end of the
+            # step before them.
+            outcomes = {**self.journal.outcomes, **outcomes}
+            saves = []
+            while position < len(steps) and isinstance(saving := steps[position], Save):
+                saves.append(Change(saving.key, None, _filled(saving, outcomes)))
+                position += 1
+            if position == len(steps):
+                self.journal = dataclasses.replace(
+                    self.journal, position=position, outcomes=outcomes
+                )
+                self._close(TaskState.DONE, *saves)
+                return
+            self._write(*saves, position=position, outcomes=outcomes)
+        self._close(TaskState.DONE)
+
+    # -- backward -----------------------------------------------------------------------------
+
+    def _can_undo(self) -> bool:
+        return all(step.undoable for step in self.plan.steps[: self.journal.position + 1])
+
+    def _failed(self, exc: BaseException) -> None:
+        """Undo, record, and raise what the caller should see."""
+        error = self._as_error(exc)
+        # A step that cannot be undone and failed has not happened, as far as its driver can tell;
+        # what was before it can still go back, unless that, too, is of the kind that cannot.
+        if not all(step.undoable for step in self.plan.steps[: self.journal.position]):
+            self._stuck(error)
+        self.task = dataclasses.replace(self.task, error=error.as_dict())
+        begun = self.journal.position
+        self._backward(
+            TaskState.CANCELLED if isinstance(error, Cancelled) else TaskState.FAILED,
+            problem=error,
+        )
+        if not isinstance(exc, Exception):
+            raise exc
+        undone = "; what had been done was undone" if begun else ""
+        raise type(error)(error.message + undone, **{**error.fields, "task": self.task.id}) from exc
+
+    def _as_error(self, exc: BaseException) -> VorchError:
+        if isinstance(exc, VorchError):
+            return exc
+        what = f"{self.plan.verb} {self.plan.subject!r}"
+        if not isinstance(exc, Exception):
+            return Cancelled(f"cannot finish {what}: it was interrupted")
+        steps = self.plan.steps
+        step = steps[min(self.journal.position, len(steps) - 1)]
+        return StepFailed(
+            f"cannot {what}: it failed to {step}: {type(exc).__name__}: {exc}", step=step.kind
+        )
+
+    def _backward(self, state: TaskState, *, problem: VorchError | None) -> None:
+        self.undoing = True
+        steps = self.plan.steps
+        position = min(self.journal.position, len(steps) - 1)
+        if self.journal.direction == "forward":
+            self._write(
+                direction="backward",
+                position=position,
+                problem=problem.as_dict() if problem else None,
+            )
+        try:
+            while self.journal.position >= 0:
+                step = steps[self.journal.position]
+                before: list[Change] = []
+                if isinstance(step, Save):
+                    if self._saved(step):
+                        before = [Change(step.key, None, step.before)]
+                elif step.undoable:
+                    self._hook("undoing")
+                    UNDO[type(step)](step, self.world, self)
+                    self._hook("undone")
+                if self.journal.position == 0:
+                    self._close(state, *before)
+                    return
+                self._write(*before, position=self.journal.position - 1)
+            self._close(state)
+        except _Lost:
+            raise
+        except Exception as exc:
+            self._stuck(self._as_error(exc), problem)
+
+    def _saved(self, step: Save) -> bool:
+        """Whether a Save came to pass. Its document is claimed, so nobody else wrote it."""
+        document = self.world.state.get(step.key)
+        wanted = _filled(step, self.journal.outcomes)
+        return (document.body if document else None) == wanted
+
+    def _stuck(self, error: VorchError, first: VorchError | None = None) -> None:
+        """Neither back nor forth now: leave the journal for `recover`, and say what is open."""
+        where = "undo" if self.undoing else "finish"
+        begun = first or error
+        self.task = dataclasses.replace(
+            self.task,
+            state=TaskState.STUCK,
+            error={**begun.as_dict(), "open": f"cannot {where} it yet: {error.message}"},
+        )
+        self._write(runner={})
+        self._tell()
+        raise StepFailed(
+            f"cannot {where} {self.plan.verb} {self.plan.subject!r}: {error.message}; it is kept"
+            " as it is and tried again by itself, or now with `vorch recover`",
+            task=self.task.id,
+            cause=begun.as_dict(),
+        ) from error
+
+    # -- carrying on what another process left ----------------------------------------------------
+
+    def carry_on(self) -> Task:
+        """Back if everything so far can be undone, else forward."""
+        ended = errors.StepFailed(
+            f"cannot finish {self.plan.verb} {self.plan.subject!r}: the process that ran it ended;"
+            " what had been done was undone"
+        )
+        with self._heartbeat():
+            try:
+                if self.journal.direction == "backward" or self._can_undo():
+                    self.task = dataclasses.replace(
+                        self.task, error=self.journal.problem or ended.as_dict()
+                    )
+                    self._backward(TaskState.UNDONE, problem=None)
+                else:
+                    self._log("carried on after the process that ran it had ended")
+                    try:
+                        self._forward()
+                    except _Lost:
+                        raise
+                    except Exception as exc:
+                        self._stuck(self._as_error(exc))
+            except StepFailed:
+                # Recorded as stuck; others may still be recovered.
+                pass
+        return self.task
+
+    # -- saying how far it is ---------------------------------------------------------------------
+
+    def __call__(self, percent: float | None = None, line: str | None = None) -> None:
+        """Progress of the step at hand, from inside an act."""
+        steps = max(1, len(self.plan.steps))
+        with self.lock:
+            if percent is not None and not self.undoing:
+                part = min(100.0, max(0.0, percent)) / 100.0
+                overall = 100.0 * (self.journal.position + part) / steps
+                self.task = dataclasses.replace(self.task, percent=round(overall, 1))
+            if line is not None:
+                self._log(line)
+            now = self.world.clock.now()
+            if now - self.reported_at >= PROGRESS_EVERY_S:
+                self.reported_at = now
+                self._write()
+                self._check_cancel()
+            self._tell()
+
+    def _say(self) -> None:
+        steps = self.plan.steps
+        if self.journal.position < len(steps):
+            step = steps[self.journal.position]
+            self._log(str(step))
+            percent = round(100.0 * self.journal.position / len(steps), 1)
+            self.task = dataclasses.replace(self.task, doing=str(step), percent=percent)
+            self._tell()
+
+    def _log(self, line: str) -> None:
+        if not self.task.log or self.task.log[-1] != line:
+            log = (*self.task.log, line)[-TASK_LOG_LINES:]
+            self.task = dataclasses.replace(self.task, log=log)
+
+    def _tell(self) -> None:
+        if self.executor.watch is not None:
+            self.executor.watch(self.task)
+
+    def _hook(self, point: str) -> None:
+        if self.executor.hook is not None:
+            self.executor.hook(point, self.journal)
+
+    def _check_cancel(self) -> None:
+        if self.undoing or not self._can_undo():
+            return
+        if self.world.state.get(f"cancel/{self.task.id}") is not None:
+            raise Cancelled(
+                f"cannot finish {self.plan.verb} {self.plan.subject!r}: it was cancelled",
+                task=self.task.id,
+            )
+
+    def _heartbeat(self) -> _Heartbeat:
+        return _Heartbeat(self)
+
+
+class _Heartbeat:
+    """Keeps `beat_at` fresh during long steps, for processes that cannot look at this one."""
+
+    def __init__(self, run: _Run) -> None:
+        self.run = run
+        self.every_s = max(0.5, run.executor.settings.runner_silent_after_s / 3)
+        self.over = threading.Event()
+        self.thread: threading.Thread | None = None
+
+    def __enter__(self) -> None:
+        if self.run.world.threads:
+            self.thread = threading.Thread(target=self._beat, name="vorch-beat", daemon=True)
+            self.thread.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self.over.set()
+
+    def _beat(self) -> None:
+        while not self.over.wait(self.every_s):
+            try:
+                with self.run.lock:
+                    if not self.over.is_set():
+                        self.run._write()
+            except VorchError:
+                # The run itself meets the same trouble at its next commit, and deals with it.
+                return
+
+
+def _filled(step: Save, outcomes: dict[str, Any]) -> dict[str, Any] | None:
+    """The document of a Save with the outcomes of earlier steps put into it."""
+    if step.after is None or not step.fill:
+        return step.after
+    body = copy.deepcopy(step.after)
+    for path, name in step.fill.items():
+        *parents, last = path.split(".")
+        place: Any = body
+        for part in parents:
+            place = place[int(part)] if isinstance(place, list) else place[part]
+        if name in outcomes:
+            place[int(last) if isinstance(place, list) else last] = outcomes[name]
+    return body

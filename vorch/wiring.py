@@ -1,0 +1,207 @@
+"""connect(uri): the only file that knows the drivers and everything else.
+
+Drivers are imported when they are first needed, so that `import vorch` and all of memory: work
+where neither libvirt nor Ceph is installed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import getpass
+import os
+import re
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Generic, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from vorch import config
+from vorch.codec import decode
+from vorch.config import Settings
+from vorch.errors import BadConfig, NotFound
+from vorch.execute import Hook, Watcher
+from vorch.model import Node, Pool
+from vorch.orchestrator import Orchestrator
+from vorch.ports import Hypervisor, Images, State, World
+
+T = TypeVar("T")
+
+
+def connect(
+    uri: str | None = None,
+    *,
+    settings: Settings | None = None,
+    watch: Watcher | None = None,
+    hook: Hook | None = None,
+    recover: bool = True,
+) -> Orchestrator:
+    """The cluster whose state is at `uri`: memory:, or sqlite:///path/to/vorch.db.
+
+    Without a URI: VORCH_URI, then vorch.toml, then the embedded cluster of this machine. A store
+    that is empty is made an embedded cluster of this host. What earlier processes left unfinished
+    is finished or undone first, unless `recover` is False.
+    """
+    settings = settings or config.load(uri)
+    if uri is not None and uri != settings.uri:
+        settings = dataclasses.replace(settings, uri=uri)
+    scheme = settings.uri.partition(":")[0]
+    if scheme not in _WORLDS:
+        raise BadConfig(
+            f"cannot connect to {settings.uri!r}: {scheme!r} is not a kind of store that vorch"
+            " knows; use memory: or sqlite:///path/to/vorch.db"
+        )
+    world, prepare = _WORLDS[scheme](settings)
+    orchestrator = Orchestrator(world, settings, watch=watch, hook=hook)
+    try:
+        prepare(orchestrator)
+        if recover:
+            orchestrator.recover(force=False)
+            orchestrator.trash_purge()
+    except BaseException:
+        orchestrator.close()
+        raise
+    return orchestrator
+
+
+# ---------------------------------------------------------------------------------------------
+# sqlite: one machine, its libvirt, a folder of disks
+
+
+def _sqlite_world(settings: Settings) -> tuple[World, Callable[[Orchestrator], None]]:
+    from vorch.drivers.media import IsoMedia
+    from vorch.drivers.process import LocalProcesses, SystemClock, system_chance
+    from vorch.drivers.sqlite import SqliteState
+
+    path = state_path(settings.uri)
+    state = SqliteState(path)
+    hosts = _Kept(lambda name: _hypervisor(_node(state, name)))
+    pools = _Kept(lambda name: _images(_pool(state, name)))
+
+    def close() -> None:
+        for host in hosts.made():
+            host.close()
+        state.close()
+
+    world = World(
+        state=state,
+        hypervisor=hosts,
+        images=pools,
+        media=IsoMedia(),
+        clock=SystemClock(),
+        chance=system_chance(),
+        processes=LocalProcesses(),
+        who=_who(),
+        threads=True,
+        close=close,
+    )
+
+    def prepare(orchestrator: Orchestrator) -> None:
+        if not state.read(["node"]):
+            orchestrator.init(
+                node=this_host(),
+                hypervisor_uri=settings.hypervisor_uri,
+                pool_url=f"dir://{settings.pool_path or path.parent / 'disks'}",
+            )
+
+    return world, prepare
+
+
+def state_path(uri: str) -> Path:
+    """The file that a sqlite: URI names. Only absolute paths: a service has no current folder."""
+    parts = urlsplit(uri)
+    path = unquote(parts.path)
+    if parts.netloc or not path.startswith("/") or path.endswith("/") or parts.query:
+        raise BadConfig(
+            f"cannot connect to {uri!r}: it must name a file by its whole path, as in"
+            " sqlite:///var/lib/vorch/vorch.db"
+        )
+    return Path(os.path.normpath("/" + path.lstrip("/")))
+
+
+class _Kept(Generic[T]):
+    """Makes a driver when it is first asked for, and keeps it."""
+
+    def __init__(self, make: Callable[[str], T]) -> None:
+        self._make = make
+        self._made: dict[str, T] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, name: str) -> T:
+        with self._lock:
+            if name not in self._made:
+                self._made[name] = self._make(name)
+            return self._made[name]
+
+    def made(self) -> tuple[T, ...]:
+        with self._lock:
+            return tuple(self._made.values())
+
+
+def _node(state: State, name: str) -> Node:
+    document = state.get(f"node/{name}")
+    if document is None:
+        raise NotFound(f"cannot find node {name!r}: the store knows none of that name", node=name)
+    return decode(Node, document.body)
+
+
+def _pool(state: State, name: str) -> Pool:
+    document = state.get(f"pool/{name}")
+    if document is None:
+        raise NotFound(f"cannot find pool {name!r}: the store knows none of that name", pool=name)
+    return decode(Pool, document.body)
+
+
+def _hypervisor(node: Node) -> Hypervisor:
+    if node.uri.startswith("qemu"):
+        from vorch.drivers.kvm import KvmHost
+
+        return KvmHost(node)
+    raise BadConfig(
+        f"cannot use host {node.name!r} at {node.uri!r}: vorch has no driver for that kind of URI;"
+        " use qemu:///system or qemu:///session"
+    )
+
+
+def _images(pool: Pool) -> Images:
+    scheme, _, path = pool.url.partition("://")
+    if scheme == "dir":
+        from vorch.drivers.local import LocalImages
+
+        return LocalImages(pool.name, Path(path))
+    raise BadConfig(
+        f"cannot use pool {pool.name!r} at {pool.url!r}: vorch has no driver for that kind of URL;"
+        " use dir:///path"
+    )
+
+
+def this_host() -> str:
+    """This machine's name as a node name."""
+    plain = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname().split(".")[0]).strip("-._")
+    return plain[:63] or "host"
+
+
+def _who() -> str:
+    try:
+        name = os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):
+        name = str(os.geteuid())
+    return f"{name}@{this_host()}"
+
+
+# ---------------------------------------------------------------------------------------------
+# memory: a whole world in this process, for trying things and for tests
+
+
+def _memory_world(settings: Settings) -> tuple[World, Callable[[Orchestrator], None]]:
+    from vorch.drivers.memory import world_named
+
+    name = settings.uri.partition(":")[2]
+    return world_named(name).connection()
+
+
+_WORLDS: dict[str, Callable[[Settings], tuple[World, Callable[[Orchestrator], None]]]] = {
+    "memory": _memory_world,
+    "sqlite": _sqlite_world,
+}
