@@ -14,21 +14,34 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from vorch import errors
 from vorch.acts import DO, UNDO
 from vorch.codec import decode, encode
 from vorch.config import Settings
-from vorch.errors import Cancelled, Conflict, NotFound, StepFailed, VorchError
+from vorch.errors import (
+    BadConfig,
+    Cancelled,
+    Conflict,
+    Denied,
+    Invalid,
+    NoRoom,
+    NotFound,
+    StepFailed,
+    Unsupported,
+    VorchError,
+)
 from vorch.model import TASK_LOG_LINES, Task, TaskState
-from vorch.plan import Journal, Plan, Save
+from vorch.plan import Journal, Plan, Save, Step
 from vorch.ports import Change, Document, World
 
 # Progress reaches the store at most this often, so that a fast copy is not slowed by it.
 PROGRESS_EVERY_S = 1.0
 # A plan that could not be finished is tried again by itself no more often than this.
 RETRY_STUCK_AFTER_S = 30.0
-# Old tasks are cleared away once in this many commits.
-TRIM_EVERY = 64
+# Old tasks are cleared away once in about this many plans.
+TRIM_EVERY = 16
+
+# Errors that say: this was looked at and not done. Others leave it open whether it was.
+REFUSALS = (Conflict, Invalid, NotFound, NoRoom, Unsupported, Denied, BadConfig)
 
 Watcher = Callable[[Task], None]
 # Called with a name and the journal at each point where a crash could fall; for tests and tracing.
@@ -237,7 +250,7 @@ class _Run:
                     Change(self.task_key, None, encode(self.task)),
                 ]
             )
-        if self.version % TRIM_EVERY == 0:
+        if int(self.journal.id[:4], 16) % TRIM_EVERY == 0:
             self._trim()
         self._tell()
 
@@ -259,9 +272,8 @@ class _Run:
                 self._forward()
             except _Lost:
                 raise
-            except BaseException as exc:
-                self._failed(exc)
-                raise  # not reached: _failed raises
+            except (Exception, KeyboardInterrupt, SystemExit) as exc:
+                raise self._failed(exc) from exc
         return self.task
 
     def _forward(self) -> None:
@@ -274,7 +286,7 @@ class _Run:
                 self._say()
                 self._check_cancel()
                 self._hook("before")
-                outcomes = DO[type(step)](step, self.world, self) or {}
+                outcomes = self._act(step)
                 self._hook("after")
                 position += 1
             # Documents are written in the same commit that says so, together with the end of the
@@ -293,28 +305,40 @@ class _Run:
             self._write(*saves, position=position, outcomes=outcomes)
         self._close(TaskState.DONE)
 
+    def _act(self, step: Step) -> dict[str, Any]:
+        """Do a step. One that cannot be undone, and of which one cannot tell whether it happened,
+        is done again: it is safe to repeat, and to go back would be to guess.
+        """
+        try:
+            return DO[type(step)](step, self.world, self) or {}
+        except Exception as exc:
+            if step.undoable or isinstance(exc, REFUSALS):
+                raise
+            return DO[type(step)](step, self.world, self) or {}
+
     # -- backward -----------------------------------------------------------------------------
 
     def _can_undo(self) -> bool:
         return all(step.undoable for step in self.plan.steps[: self.journal.position + 1])
 
-    def _failed(self, exc: BaseException) -> None:
-        """Undo, record, and raise what the caller should see."""
+    def _failed(self, exc: BaseException) -> BaseException:
+        """Undo and record; the exception that the caller should see."""
         error = self._as_error(exc)
-        # A step that cannot be undone and failed has not happened, as far as its driver can tell;
-        # what was before it can still go back, unless that, too, is of the kind that cannot.
-        if not all(step.undoable for step in self.plan.steps[: self.journal.position]):
+        # A step that was refused has not happened, so what was before it can go back, unless that
+        # is of the kind that cannot. Of one that failed in another way nobody knows.
+        begun = self.journal.position + (not isinstance(exc, REFUSALS))
+        if not all(step.undoable for step in self.plan.steps[:begun]):
             self._stuck(error)
         self.task = dataclasses.replace(self.task, error=error.as_dict())
-        begun = self.journal.position
+        something = self.journal.position > 0
         self._backward(
             TaskState.CANCELLED if isinstance(error, Cancelled) else TaskState.FAILED,
             problem=error,
         )
         if not isinstance(exc, Exception):
-            raise exc
-        undone = "; what had been done was undone" if begun else ""
-        raise type(error)(error.message + undone, **{**error.fields, "task": self.task.id}) from exc
+            return exc
+        undone = "; what had been done was undone" if something else ""
+        return type(error)(error.message + undone, **{**error.fields, "task": self.task.id})
 
     def _as_error(self, exc: BaseException) -> VorchError:
         if isinstance(exc, VorchError):
@@ -368,11 +392,11 @@ class _Run:
     def _stuck(self, error: VorchError, first: VorchError | None = None) -> None:
         """Neither back nor forth now: leave the journal for `recover`, and say what is open."""
         where = "undo" if self.undoing else "finish"
-        begun = first or error
+        original = first or error
         self.task = dataclasses.replace(
             self.task,
             state=TaskState.STUCK,
-            error={**begun.as_dict(), "open": f"cannot {where} it yet: {error.message}"},
+            error={**original.as_dict(), "open": f"cannot {where} it yet: {error.message}"},
         )
         self._write(runner={})
         self._tell()
@@ -380,14 +404,14 @@ class _Run:
             f"cannot {where} {self.plan.verb} {self.plan.subject!r}: {error.message}; it is kept"
             " as it is and tried again by itself, or now with `vorch recover`",
             task=self.task.id,
-            cause=begun.as_dict(),
+            cause=original.as_dict(),
         ) from error
 
     # -- carrying on what another process left ----------------------------------------------------
 
     def carry_on(self) -> Task:
         """Back if everything so far can be undone, else forward."""
-        ended = errors.StepFailed(
+        ended = StepFailed(
             f"cannot finish {self.plan.verb} {self.plan.subject!r}: the process that ran it ended;"
             " what had been done was undone"
         )

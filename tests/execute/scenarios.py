@@ -1,0 +1,231 @@
+"""One short story for each verb that changes something: what must be there first, and the verb.
+
+The same stories are run on the memory world (a failure and a death at every point) and on real
+libvirt and qcow2 (kill -9 at every point).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vorch import CloudInit, Orchestrator
+
+Act = Callable[[Orchestrator], object]
+
+
+@dataclass(frozen=True)
+class Story:
+    name: str
+    before: tuple[Act, ...]
+    act: Act
+    # Names of VMs that are there when the verb has come to pass, and when it has been undone.
+    done: frozenset[str] = frozenset()
+    undone: frozenset[str] = frozenset()
+
+
+def import_disk(location: str) -> Act:
+    return lambda cluster: cluster.image_import("debian", location)
+
+
+def stories(disk_image: str, iso_image: str) -> tuple[Story, ...]:
+    """`disk_image` and `iso_image`: where the images that they import are."""
+    image = import_disk(disk_image)
+
+    def make(name: str = "web", **options: object) -> Act:
+        return lambda cluster: cluster.create(
+            name,
+            image="debian",
+            memory_mib=32,
+            vcpus=1,
+            graphics=False,
+            networks=(),
+            **options,  # type: ignore[arg-type]
+        )
+
+    seed = CloudInit(user="alice", ssh_keys=("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB alice@home",))
+    web = frozenset({"web"})
+    both = frozenset({"web", "copy"})
+    none: frozenset[str] = frozenset()
+
+    def snapshot(name: str) -> Act:
+        return lambda cluster: cluster.snapshot_create("web", name)
+
+    def two_disks(cluster: Orchestrator) -> object:
+        return cluster.disk_attach("web", disk="data", size_gib=1)
+
+    def start(cluster: Orchestrator) -> object:
+        return cluster.start("web")
+
+    def delete(cluster: Orchestrator) -> object:
+        return cluster.delete("web", force=True)
+
+    return (
+        Story("image-import", (), image),
+        Story("iso-import", (), lambda c: c.image_import("cd", iso_image, kind="iso")),
+        Story("create", (image,), make(), done=web),
+        Story("create-seed-start", (image,), make(cloud_init=seed, start=True), done=web),
+        Story("create-full", (image,), make(linked=False, disk_gib=1), done=web),
+        Story("start", (image, make()), start, done=web, undone=web),
+        Story(
+            "stop-force",
+            (image, make(start=True)),
+            lambda c: c.stop("web", force=True),
+            done=web,
+            undone=web,
+        ),
+        Story(
+            "restart-force",
+            (image, make(start=True)),
+            lambda c: c.restart("web", force=True),
+            done=web,
+            undone=web,
+        ),
+        Story("pause", (image, make(start=True)), lambda c: c.pause("web"), web, web),
+        Story(
+            "clone-linked",
+            (image, make(), two_disks),
+            lambda c: c.clone("web", "copy", linked=True),
+            done=both,
+            undone=web,
+        ),
+        Story(
+            "clone-full",
+            (image, make(), two_disks),
+            lambda c: c.clone("web", "copy"),
+            done=both,
+            undone=web,
+        ),
+        Story(
+            "clone-running",
+            (image, make(start=True)),
+            lambda c: c.clone("web", "copy", start=True),
+            done=both,
+            undone=web,
+        ),
+        Story(
+            "template",
+            (image, make(), two_disks),
+            lambda c: c.template("web", "golden"),
+            done=web,
+            undone=web,
+        ),
+        Story("delete", (image, make(), two_disks), delete, done=none, undone=web),
+        Story("delete-running", (image, make(start=True)), delete, done=none, undone=web),
+        Story(
+            "delete-purge",
+            (image, make()),
+            lambda c: c.delete("web", purge=True),
+            done=none,
+            undone=web,
+        ),
+        Story(
+            "undelete",
+            (image, make(), delete),
+            lambda c: c.undelete("web"),
+            done=web,
+            undone=none,
+        ),
+        Story("rename", (image, make()), lambda c: c.rename("web", "copy"), frozenset({"copy"}), web),
+        Story("snapshot", (image, make(), two_disks), snapshot("one"), web, web),
+        Story("snapshot-running", (image, make(start=True)), snapshot("one"), web, web),
+        Story(
+            "rollback",
+            (image, make(), two_disks, snapshot("one")),
+            lambda c: c.snapshot_rollback("web", "one"),
+            done=web,
+            undone=web,
+        ),
+        Story(
+            "snapshot-delete",
+            (image, make(), snapshot("one")),
+            lambda c: c.snapshot_delete("web", "one"),
+            done=web,
+            undone=web,
+        ),
+        Story("disk-attach", (image, make(start=True)), two_disks, web, web),
+        Story(
+            "disk-detach",
+            (image, make(), two_disks),
+            lambda c: c.disk_detach("web", "data"),
+            done=web,
+            undone=web,
+        ),
+        Story(
+            "disk-grow",
+            (image, make(), two_disks),
+            lambda c: c.disk_grow("web", "data", 2),
+            done=web,
+            undone=web,
+        ),
+        Story("image-delete", (image, make()), lambda c: c.image_delete("debian"), web, web),
+        Story(
+            "network",
+            (),
+            lambda c: c.network_create("lan", kind="isolated", subnet="10.81.7.0/24"),
+        ),
+        Story(
+            "network-delete",
+            (lambda c: c.network_create("lan", kind="isolated", subnet="10.81.7.0/24"),),
+            lambda c: c.network_delete("lan"),
+        ),
+    )
+
+
+def leaks(cluster: Orchestrator) -> list[str]:
+    """What is there and belongs to nothing, or belongs to something and is not there."""
+    found = []
+    state = cluster.world.state
+    for kind in ("plan", "claim", "cancel"):
+        found += [f"document {key} is left" for key in state.read([kind])]
+    look = cluster.look(None)
+    wanted = set()
+    for vm in look.vms.values():
+        wanted |= {disk.volume for disk in vm.disks if disk.volume is not None}
+    for image in look.images.values():
+        wanted |= {disk.volume for disk in image.disks}
+    trashed = set()
+    for one in look.trash.values():
+        trashed |= set(one.volumes)
+    for pool in look.pools:
+        volumes = {info.name: info for info in cluster.volume_list(pool)}
+        bases = {info.base for info in volumes.values() if info.base}
+        for name, info in volumes.items():
+            ours = [v for v in wanted if (v.pool, v.name) == (pool, name)]
+            gone = [v for v in trashed if (v.pool, v.name) == (pool, name)]
+            if not ours and not gone and name not in bases:
+                found.append(f"volume {pool}/{name} belongs to nothing")
+            if ours and info.trashed:
+                found.append(f"volume {pool}/{name} is in the trash and in use")
+            if gone and not info.trashed:
+                found.append(f"volume {pool}/{name} should be in the trash")
+        for volume in wanted | trashed:
+            if volume.pool == pool and volume.name not in volumes:
+                found.append(f"volume {volume} is missing")
+        for vm in look.vms.values():
+            for disk in vm.data_disks:
+                assert disk.volume is not None
+                info = volumes.get(disk.volume.name)
+                recorded = {one.name for one in vm.snapshots if disk.name in one.disks}
+                if info is not None and set(info.snapshots) != recorded:
+                    found.append(
+                        f"disk {disk.name} of {vm.name} has snapshots {info.snapshots},"
+                        f" recorded {sorted(recorded)}"
+                    )
+                if info is not None and info.size_bytes != disk.size_bytes:
+                    found.append(
+                        f"disk {disk.name} of {vm.name} has {info.size_bytes} bytes, recorded"
+                        f" {disk.size_bytes}"
+                    )
+    ids = {vm.id for vm in look.vms.values()}
+    found += [
+        f"domain {domain.name} belongs to no VM"
+        for domain in look.domains.values()
+        if domain.ours and domain.id not in ids
+    ]
+    found += [
+        f"task {task.id} ({task.verb}) is {task.state.value}"
+        for task in cluster.task_list()
+        if task.state.value in ("running", "stuck")
+    ]
+    return found
