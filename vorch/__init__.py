@@ -1,6 +1,8 @@
 """vorch runs virtual machines on a handful of libvirt hosts. These are its public names."""
 
+from vorch.codec import encode
 from vorch.config import Settings
+from vorch.config import load as load_settings
 from vorch.errors import (
     BadConfig,
     Cancelled,
@@ -16,31 +18,45 @@ from vorch.errors import (
     Unsupported,
     VorchError,
 )
+from vorch.errors import from_dict as error_from_dict
 from vorch.model import (
+    Check,
     CloudInit,
+    Figures,
+    HostFacts,
     Image,
     Network,
     Node,
+    Pool,
+    PoolUsage,
     Snapshot,
     StaticAddress,
     Task,
+    TaskState,
+    Trashed,
     Vm,
     VmStatus,
 )
 from vorch.orchestrator import Done, Orchestrator
 from vorch.plan import Plan
-from vorch.wiring import connect
+from vorch.ports import Console, Display, VolumeInfo
+from vorch.wiring import connect, state_path
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BadConfig",
     "Cancelled",
+    "Check",
     "CloudInit",
     "Conflict",
+    "Console",
     "Denied",
+    "Display",
     "Done",
     "FenceFailed",
+    "Figures",
+    "HostFacts",
     "Image",
     "Invalid",
     "Network",
@@ -49,17 +65,26 @@ __all__ = [
     "NotFound",
     "Orchestrator",
     "Plan",
+    "Pool",
+    "PoolUsage",
     "Settings",
     "Snapshot",
     "StaticAddress",
     "StepFailed",
     "Task",
+    "TaskState",
     "TimedOut",
+    "Trashed",
     "Unreachable",
     "Unsupported",
-    "VmStatus",
     "Vm",
+    "VmStatus",
+    "VolumeInfo",
     "VorchError",
     "__version__",
     "connect",
+    "encode",
+    "error_from_dict",
+    "load_settings",
+    "state_path",
 ]

@@ -27,6 +27,7 @@ from vorch.plan import (
     EnsureNetwork,
     ExtendInitrd,
     ExtractFile,
+    ForgetDomain,
     GrowVolume,
     ImportVolume,
     PauseDomain,
@@ -43,7 +44,7 @@ from vorch.plan import (
     TrashVolume,
     WriteIso,
 )
-from vorch.ports import Hypervisor, Images, Progress, World
+from vorch.ports import Hypervisor, Progress, World
 
 Outcome = dict[str, Any]
 Act = Callable[[Any, World, Progress], Outcome | None]
@@ -242,6 +243,10 @@ def start_domain(step: StartDomain, world: World, progress: Progress) -> None:
     world.hypervisor(vm.node).start(vm, _sources(vm, world), networks)
 
 
+def forget_domain(step: ForgetDomain, world: World, progress: Progress) -> None:
+    world.hypervisor(step.vm.node).forget(step.vm)
+
+
 def cut_domain(step: StartDomain | CutDomain, world: World, progress: Progress) -> None:
     world.hypervisor(step.vm.node).cut(step.vm.id)
 
@@ -390,6 +395,7 @@ DO: dict[type, Act] = {
     RollbackDisks: rollback_disks,
     DropSnapshot: drop_snapshot,
     StartDomain: start_domain,
+    ForgetDomain: forget_domain,
     AskToStop: ask_to_stop,
     CutDomain: cut_domain,
     AwaitEnd: await_end,

@@ -16,7 +16,11 @@ from typing import Any, Literal, TypeVar
 from vorch.codec import decode
 from vorch.config import Settings
 from vorch.decide import catalog, copies, devices, lifecycle
+from vorch.decide import install as decide_install
+from vorch.decide.answers import INSTALLERS, AnswerKind
+from vorch.decide.answers import answers as judge_answers
 from vorch.decide.fresh import Fresh
+from vorch.decide.install import Installer
 from vorch.decide.lifecycle import Changes, NewVm
 from vorch.decide.records import is_on, known_power, save
 from vorch.decide.status import status
@@ -38,6 +42,7 @@ from vorch.model import (
     Node,
     Pool,
     PoolUsage,
+    Snapshot,
     Task,
     Trashed,
     Vm,
@@ -144,12 +149,12 @@ class Orchestrator:
         except VorchError as exc:
             return exc
 
-    def _each(self, act: Callable[[str], T], names: Sequence[str]) -> list[T]:
+    def _each(self, act: Callable[[str], T], names: Sequence[str]) -> tuple[T, ...]:
         """One after the other, or side by side where there are several and threads are allowed."""
         if len(names) < 2 or not self.world.threads:
-            return [act(name) for name in names]
+            return tuple(act(name) for name in names)
         with ThreadPoolExecutor(max_workers=min(16, len(names))) as pool:
-            return list(pool.map(act, names))
+            return tuple(pool.map(act, names))
 
     def _at(self, name: str) -> Cluster:
         """A look that knows what this VM does."""
@@ -191,9 +196,9 @@ class Orchestrator:
                     raise
                 looks += 1
 
-    def _with_facts(self, cluster: Cluster, names: Iterable[str]) -> list[str]:
+    def _with_facts(self, cluster: Cluster, names: Iterable[str]) -> tuple[str, ...]:
         """The names, each host's facts having been found out if they never were."""
-        found = list(dict.fromkeys(names))
+        found = tuple(dict.fromkeys(names))
         for name in found:
             node = cluster.nodes.get(name)
             if node is not None and (node.facts is None or not node.facts.accelerator):
@@ -368,6 +373,94 @@ class Orchestrator:
             dry_run=dry_run,
             wait_s=wait_s,
             hosts=(lambda c: [node] if node else c.nodes) if start else None,
+        )
+
+    def install(
+        self,
+        name: str,
+        answers: str,
+        *,
+        iso: str | None = None,
+        kernel: str | None = None,
+        initrd: str | None = None,
+        kind: AnswerKind | str | None = None,
+        arguments: str = "",
+        vcpus: int | None = None,
+        memory_mib: int | None = None,
+        disk_gib: int | None = None,
+        pool: str | None = None,
+        networks: Sequence[str] = ("default",),
+        firmware: Firmware | str | None = None,
+        machine: str = "q35",
+        cpu: str = "default",
+        tpm: bool = False,
+        node: str | None = None,
+        description: str = "",
+        timeout_s: float | None = None,
+        start: bool = False,
+        dry_run: bool = False,
+        wait_s: float | None = None,
+    ) -> Done:
+        """Install a system without anybody at the keyboard, and wait until the installer is done.
+
+        `answers` is the text of a preseed, kickstart, autoinstall or autounattend file. The
+        installer is a CD of the image store, or a kernel and initrd. The task's record says how
+        long it took (`elapsed_s`).
+        """
+        told = judge_answers(
+            answers,
+            None if kind is None else _one_of(AnswerKind, kind, "kind of answer file"),
+            hostname=name if "." not in name else "",
+            extra_arguments=arguments,
+        )
+        new = NewVm(
+            name=name,
+            vcpus=vcpus,
+            memory_mib=memory_mib,
+            disk_gib=disk_gib,
+            pool=pool,
+            networks=tuple(networks),
+            firmware=None if firmware is None else _one_of(Firmware, firmware, "firmware"),
+            machine=machine,
+            cpu=cpu,
+            tpm=tpm,
+            node=node,
+            description=description,
+            start=start,
+        )
+        seconds = _seconds(self.settings.install_timeout_s if timeout_s is None else timeout_s)
+        fresh = self._fresh()
+        installer = Installer(iso=iso, kernel=kernel, initrd=initrd)
+        if iso is not None and kernel is None and initrd is None and told.boots == "kernel":
+            installer = self._installer_on(iso)
+        return self._do(
+            lambda cluster: decide_install.install(
+                cluster,
+                new,
+                installer,
+                told,
+                fresh,
+                timeout_s=seconds,
+                overhead_mib=self.settings.vm_overhead_mib,
+            ),
+            dry_run=dry_run,
+            wait_s=wait_s,
+            hosts=lambda c: [node] if node else c.nodes,
+        )
+
+    def _installer_on(self, iso: str) -> Installer:
+        """Where the installer's kernel and initrd are on this CD, by looking."""
+        volume = self.look().image(iso).disks[0].volume
+        with self.world.images(volume.pool).open_read(volume.name) as file:
+            for place in INSTALLERS:
+                if self.world.media.find(file, [place.kernel]) is None:
+                    continue
+                if self.world.media.find(file, [place.initrd]) is not None:
+                    return Installer(iso=iso, kernel=place.kernel, initrd=place.initrd, on_cd=True)
+        raise Invalid(
+            f"cannot install from CD {iso!r}: it has no installer's kernel at a place that vorch"
+            " knows; give kernel and initrd as files (--kernel, --initrd)",
+            image=iso,
         )
 
     def start(self, name: str, *, dry_run: bool = False, wait_s: float | None = None) -> Done:
@@ -547,7 +640,7 @@ class Orchestrator:
         """A full clone, also of a running VM; or a linked one of a VM that is off."""
         fresh = self._fresh()
         return self._on_vm(
-            name if name in self.look().vms else name,
+            name,
             lambda cluster: copies.clone(
                 cluster,
                 name,
@@ -603,7 +696,7 @@ class Orchestrator:
             wait_s=wait_s,
         )
 
-    def snapshot_list(self, name: str) -> tuple[Any, ...]:
+    def snapshot_list(self, name: str) -> tuple[Snapshot, ...]:
         return self.look().vm(name).snapshots
 
     def snapshot_rollback(

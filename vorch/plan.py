@@ -236,6 +236,18 @@ class StartDomain:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ForgetDomain:
+    """Remove what the host keeps for a VM that is off: UEFI variables, TPM state."""
+
+    undoable: ClassVar[bool] = False
+    vm: Vm
+    kind: Literal["forget-domain"] = "forget-domain"
+
+    def __str__(self) -> str:
+        return f"remove the firmware's and TPM's memory of {self.vm.name} from {self.vm.node}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AskToStop:
     """Ask the guest to shut down and wait until it has. Leaving off is all there is to undo."""
 
@@ -458,6 +470,7 @@ Step = Annotated[
     | RollbackDisks
     | DropSnapshot
     | StartDomain
+    | ForgetDomain
     | AskToStop
     | CutDomain
     | AwaitEnd

@@ -23,7 +23,6 @@ from vorch.model import (
     PoolUsage,
     Source,
     Vm,
-    Volume,
 )
 
 # ---------------------------------------------------------------------------------------------
@@ -76,9 +75,11 @@ class State(Protocol):
         ...
 
     def commit(self, changes: Sequence[Change], *, lease: Lease | None = None) -> int:
-        """All or nothing; the new revision.
+        """All or nothing; the new revision (the old one when nothing was to be written).
 
-        Raises `Conflict` (field `key`) if a version differs, or if `lease` is given and a newer epoch of it exists.
+        A key may stand in it once (`Invalid`).
+        Raises `Conflict` (field `key`) if a version differs, or if `lease` is given and a newer
+        epoch of it exists.
         """
         ...
 
@@ -103,7 +104,10 @@ class State(Protocol):
         ...
 
     def changes(self, since: int, timeout_s: float) -> tuple[int, tuple[str, ...]]:
-        """(revision now, keys written or deleted after `since`), waiting for one up to the time."""
+        """(revision now, keys written or deleted after `since`), waiting for one up to the time.
+
+        With "*" among the keys, `since` is too long ago to know what was deleted: read all again.
+        """
         ...
 
     def close(self) -> None: ...
@@ -245,7 +249,7 @@ class Images(Protocol):
     def info(self, volume: str) -> VolumeInfo: ...
 
     def list(self) -> tuple[VolumeInfo, ...]:
-        """Every volume, trashed and hidden ones included: nothing of vorch's is ever out of view."""
+        """Every volume, trashed and hidden ones included: nothing is ever out of view."""
         ...
 
     def usage(self) -> PoolUsage: ...
@@ -337,6 +341,13 @@ class Hypervisor(Protocol):
     def resume(self, vm_id: str) -> None: ...
 
     def reset(self, vm_id: str) -> None: ...
+
+    def forget(self, vm: Vm) -> None:
+        """Remove what the host keeps of a VM that is off: UEFI variables, TPM state.
+
+        Safe to repeat, and when nothing is kept. Conflict while it runs.
+        """
+        ...
 
     def attach_disk(self, vm: Vm, disk: Disk, source: Source | None) -> None:
         """Safe to repeat."""

@@ -50,6 +50,7 @@ from vorch.plan import (
     CopyVolume,
     CreateVolume,
     CutDomain,
+    ForgetDomain,
     GrowVolume,
     PauseDomain,
     Plan,
@@ -105,7 +106,7 @@ def create(cluster: Cluster, new: NewVm, fresh: Fresh, *, overhead_mib: int) -> 
     """A VM from an image, a template or nothing, with its disks, NICs and cloud-init seed."""
     new_vm_name(cluster, new.name, "create")
     image = _bootable(cluster, new.image)
-    vm, steps = _drawn_up(cluster, new, fresh, image)
+    vm, steps = drawn_up(cluster, new, fresh, image)
     if new.start:
         choice = place(cluster, vm, overhead_mib=overhead_mib, only=new.node)
     else:
@@ -153,7 +154,7 @@ def default_pool(cluster: Cluster) -> str:
     return "local" if "local" in cluster.pools else sorted(cluster.pools)[0]
 
 
-def _drawn_up(
+def drawn_up(
     cluster: Cluster, new: NewVm, fresh: Fresh, image: Image | None
 ) -> tuple[Vm, list[Step]]:
     """The definition, and the steps that make its volumes."""
@@ -546,7 +547,7 @@ def delete(
     claims = [f"vm/{name}"]
     if purge:
         steps.append(save_vm(vm, None))
-        steps += [PurgeVolume(volume=volume) for volume in vm.volumes]
+        steps += [*forgotten(vm), *(PurgeVolume(volume=volume) for volume in vm.volumes)]
         why = "its disks are deleted for good"
     else:
         trashed = Trashed(
@@ -569,6 +570,11 @@ def delete(
         claims=tuple(claims),
         reads=reads(cluster, f"vm/{name}"),
     )
+
+
+def forgotten(vm: Vm) -> list[Step]:
+    """What a host keeps for a VM beside its disks goes with it."""
+    return [ForgetDomain(vm=vm)] if vm.firmware is Firmware.UEFI or vm.tpm else []
 
 
 def undelete(cluster: Cluster, name: str, new_name: str | None) -> Plan:
@@ -621,6 +627,7 @@ def purge(cluster: Cluster, key: str) -> Plan:
         subject=key,
         why="its time is over, or it was asked for",
         steps=(
+            *(forgotten(trashed.vm) if trashed.vm is not None else ()),
             *(PurgeVolume(volume=volume) for volume in trashed.volumes),
             save("trash", key, trashed, None),
         ),

@@ -1,0 +1,55 @@
+# The whole daily vocabulary of the project. `make` alone lists it. Every target sets up what it needs.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+VENV := .venv/bin
+# More words for the tool behind a target: make test ARGS="-k disks"
+ARGS ?=
+
+.DEFAULT_GOAL := help
+# The targets share .venv and one libvirt: never at the same time.
+.NOTPARALLEL:
+.PHONY: help run test check docs bench clean clean-machine
+
+help:
+	@echo 'make run            set everything up and serve this machine on 127.0.0.1 (Ctrl-C ends it)'
+	@echo 'make test           all tests that this machine can run; ARGS="-k name" for some of them'
+	@echo 'make check          style, types, import rules'
+	@echo 'make docs           write the generated parts of docs/ again'
+	@echo 'make bench          run the benchmarks'
+	@echo 'make clean-machine  try `make run` in a fresh Debian that has only make and git (as root)'
+	@echo 'make clean          remove what was made here (.venv, caches); never virtual machines or state'
+
+run:
+	@packaging/prepare.sh run
+	@packaging/serve.sh
+
+test:
+	@packaging/prepare.sh test
+	@$(VENV)/python -m pytest $(ARGS)
+
+check:
+	@packaging/prepare.sh check
+	$(VENV)/ruff check .
+	$(VENV)/ruff format --check .
+	@# The links that mypy finds the packages by would be in every path it prints.
+	@echo $(VENV)/mypy; $(VENV)/mypy | sed -e "s,^.venv/types/vorch_api/,api/," -e "s,^.venv/types/vorch_cli/,cli/," -e "s,^.venv/types/,,"
+	$(VENV)/lint-imports
+	@if command -v shellcheck >/dev/null; then echo shellcheck packaging/*.sh .ci/run && shellcheck packaging/*.sh .ci/run; fi
+
+docs:
+	@packaging/prepare.sh check docs
+	$(VENV)/typer vorch_cli.main utils docs --name vorch --output docs/cli.md
+
+bench:
+	@packaging/prepare.sh test bench
+	@set -e; for file in benchmarks/[!_]*.py; do \
+		[ -e "$$file" ] || { echo 'make bench: cannot run benchmarks: there are none in benchmarks/; write one' >&2; exit 1; }; \
+		echo "== $$file"; $(VENV)/python "$$file" $(ARGS); done
+
+clean-machine:
+	@packaging/clean-machine.sh $(or $(ARGS),run)
+
+clean:
+	rm -rf .venv build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find api benchmarks cli tests vorch -name __pycache__ -type d -prune -exec rm -rf {} +

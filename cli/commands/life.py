@@ -1,0 +1,488 @@
+"""From birth to the grave: create, start, stop, change, clone, delete."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .. import completion, sizes
+from ..options import (
+    Addresses,
+    Agent,
+    AsJson,
+    Commands,
+    Cpu,
+    Description,
+    DryRun,
+    FirmwareOption,
+    Graphics,
+    Hostname,
+    Machine,
+    Memory,
+    MemoryMax,
+    NewVmName,
+    NicModelOption,
+    Packages,
+    PasswordHash,
+    PoolOption,
+    SecureBoot,
+    SshKeys,
+    Timeout,
+    Tpm,
+    User,
+    UserData,
+    Vcpus,
+    VcpusMax,
+    VmName,
+    Wait,
+    Yes,
+)
+from ..session import ask_and_do, cluster, run, show_done
+
+if TYPE_CHECKING:
+    from vorch import CloudInit
+
+# What is read of files that are named on the command line; the library's own limits are tighter.
+FILE_LIMIT_BYTES = 2 * 1024 * 1024
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (
+        create,
+        start,
+        stop,
+        restart,
+        reset,
+        pause,
+        resume,
+        delete,
+        undelete,
+        rename,
+        change,
+        clone,
+        template,
+    ):
+        app.command()(command)
+
+
+def create(
+    name: NewVmName,
+    image: Annotated[
+        str | None,
+        typer.Option(
+            "--image",
+            metavar="IMAGE",
+            autocompletion=completion.images,
+            help="Image or template that its disk starts from (`vorch image list`).",
+        ),
+    ] = None,
+    iso: Annotated[
+        str | None,
+        typer.Option(
+            "--iso",
+            metavar="IMAGE",
+            autocompletion=completion.images,
+            help="CD in its drive, booted from when the disk is empty.",
+        ),
+    ] = None,
+    vcpus: Vcpus = None,
+    memory: Memory = None,
+    disk: Annotated[
+        int | None,
+        typer.Option(
+            "--disk",
+            metavar="SIZE",
+            parser=sizes.disk_gib,
+            help="Size of its disk, as in 20G; a plain number is GiB (default: the image's).",
+        ),
+    ] = None,
+    network: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--network",
+            metavar="NETWORK",
+            autocompletion=completion.networks,
+            help="A NIC on this network; repeatable (default: one on 'default').",
+        ),
+    ] = None,
+    no_network: Annotated[bool, typer.Option("--no-network", help="No NIC at all.")] = False,
+    mac: Annotated[
+        list[str] | None,
+        typer.Option("--mac", metavar="MAC", help="Of one NIC after the other; repeatable."),
+    ] = None,
+    start: Annotated[
+        bool | None,
+        typer.Option(
+            "--start/--no-start",
+            help="Start it at once (default: yes, where an image or a CD gives it something to boot"
+            " from).",
+        ),
+    ] = None,
+    user: User = "",
+    ssh_key: SshKeys = None,
+    password_hash: PasswordHash = "",
+    hostname: Hostname = "",
+    address: Addresses = None,
+    package: Packages = None,
+    run_command: Commands = None,
+    user_data: UserData = None,
+    vcpus_max: VcpusMax = None,
+    memory_max: MemoryMax = None,
+    firmware: FirmwareOption = None,
+    secure_boot: SecureBoot = None,
+    tpm: Tpm = None,
+    machine: Machine = "q35",
+    cpu: Cpu = "default",
+    graphics: Graphics = True,
+    agent: Agent = True,
+    nic_model: NicModelOption = "virtio",
+    disk_bus: Annotated[
+        str | None,
+        typer.Option("--disk-bus", metavar="virtio|scsi|sata|ide", help="How it sees its disk."),
+    ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Copy the image instead of building upon it.")
+    ] = False,
+    node: Annotated[
+        str | None,
+        typer.Option(
+            "--node",
+            metavar="NODE",
+            autocompletion=completion.nodes,
+            help="Host that it is to be on (default: the one with the most room).",
+        ),
+    ] = None,
+    pool: PoolOption = None,
+    description: Description = None,
+    dry_run: DryRun = False,
+    wait: Wait = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a VM from an image, a CD, or with an empty disk; and start it."""
+    from vorch import Invalid
+
+    if no_network and (network or mac):
+        raise Invalid(
+            f"cannot create VM {name!r}: --no-network goes with neither --network nor --mac; leave"
+            " one of them away"
+        )
+    cloud_init = _cloud_init(
+        user, ssh_key, password_hash, hostname, address, package, run_command, user_data
+    )
+    bootable = image is not None or iso is not None
+    run(
+        lambda found: found.create(
+            name,
+            image=image,
+            iso=iso,
+            vcpus=vcpus,
+            vcpus_max=vcpus_max,
+            memory_mib=memory,
+            memory_max_mib=memory_max,
+            disk_gib=disk,
+            pool=pool,
+            networks=() if no_network else tuple(network or ("default",)),
+            macs=tuple(mac or ()),
+            nic_model=nic_model,
+            disk_bus=disk_bus,
+            firmware=firmware,
+            secure_boot=bool(secure_boot),
+            tpm=bool(tpm),
+            machine=machine or "q35",
+            cpu=cpu or "default",
+            graphics=graphics is not False,
+            agent=agent is not False,
+            linked=not full,
+            node=node,
+            cloud_init=cloud_init,
+            description=description or "",
+            start=bootable if start is None else start,
+            dry_run=dry_run,
+            wait_s=wait,
+        ),
+        as_json,
+    )
+
+
+def start(name: VmName, dry_run: DryRun = False, wait: Wait = None, as_json: AsJson = False) -> None:
+    """Start a VM."""
+    run(lambda found: found.start(name, dry_run=dry_run, wait_s=wait), as_json)
+
+
+def stop(
+    name: VmName,
+    timeout: Timeout = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Cut its power at once; the guest is not asked.")
+    ] = False,
+    dry_run: DryRun = False,
+    wait: Wait = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the guest of a VM to shut down, and wait until it has."""
+    run(
+        lambda found: found.stop(
+            name, timeout_s=timeout, force=force, dry_run=dry_run, wait_s=wait
+        ),
+        as_json,
+    )
+
+
+def restart(
+    name: VmName,
+    timeout: Timeout = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Cut its power instead of asking the guest.")
+    ] = False,
+    dry_run: DryRun = False,
+    wait: Wait = None,
+    as_json: AsJson = False,
+) -> None:
+    """Stop a VM and start it anew, so that all changes take effect."""
+    run(
+        lambda found: found.restart(
+            name, timeout_s=timeout, force=force, dry_run=dry_run, wait_s=wait
+        ),
+        as_json,
+    )
+
+
+def reset(name: VmName, dry_run: DryRun = False, wait: Wait = None, as_json: AsJson = False) -> None:
+    """Press the reset button of a VM: it boots again without having been asked."""
+    run(lambda found: found.reset(name, dry_run=dry_run, wait_s=wait), as_json)
+
+
+def pause(name: VmName, dry_run: DryRun = False, wait: Wait = None, as_json: AsJson = False) -> None:
+    """Let a VM stand still where it is, in memory."""
+    run(lambda found: found.pause(name, dry_run=dry_run, wait_s=wait), as_json)
+
+
+def resume(
+    name: VmName, dry_run: DryRun = False, wait: Wait = None, as_json: AsJson = False
+) -> None:
+    """Let a paused VM go on."""
+    run(lambda found: found.resume(name, dry_run=dry_run, wait_s=wait), as_json)
+
+
+def delete(
+    name: VmName,
+    force: Annotated[bool, typer.Option("--force", help="Even while it runs.")] = False,
+    purge: Annotated[
+        bool, typer.Option("--purge", help="For good: its disks cannot be had back.")
+    ] = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    wait: Wait = None,
+    as_json: AsJson = False,
+) -> None:
+    """Delete a VM. For a day it can be had back with `vorch undelete`."""
+    with cluster(as_json) as found:
+        done = ask_and_do(
+            lambda *, dry_run: found.delete(
+                name, force=force, purge=purge, dry_run=dry_run, wait_s=wait
+            ),
+            dry_run=dry_run,
+            yes=yes,
+        )
+    show_done(done, as_json)
+
+
+def undelete(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="VM", autocompletion=completion.trash, help="Its name, or key in the trash."
+        ),
+    ],
+    new_name: Annotated[
+        str | None, typer.Option("--as", metavar="NEW", help="Bring it back under another name.")
+    ] = None,
+    dry_run: DryRun = False,
+    wait: Wait = None,
+    as_json: AsJson = False,
+) -> None:
+    """Bring a deleted VM back."""
+    run(
+        lambda found: found.undelete(name, new_name=new_name, dry_run=dry_run, wait_s=wait),
+        as_json,
+    )
+
+
+def rename(
+    name: VmName,
+    new_name: NewVmName,
+    dry_run: DryRun = False,
+    wait: Wait = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a VM another name."""
+    run(lambda found: found.rename(name, new_name, dry_run=dry_run, wait_s=wait), as_json)
+
+
+def change(
+    name: VmName,
+    vcpus: Vcpus = None,
+    memory: Memory = None,
+    vcpus_max: VcpusMax = None,
+    memory_max: MemoryMax = None,
+    firmware: FirmwareOption = None,
+    secure_boot: SecureBoot = None,
+    tpm: Tpm = None,
+    machine: Machine = None,
+    cpu: Cpu = None,
+    graphics: Graphics = None,
+    agent: Agent = None,
+    description: Description = None,
+    dry_run: DryRun = False,
+    wait: Wait = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change vCPUs and memory, at once where host and guest can; the rest at the next start."""
+    run(
+        lambda found: found.change(
+            name,
+            vcpus=vcpus,
+            vcpus_max=vcpus_max,
+            memory_mib=memory,
+            memory_max_mib=memory_max,
+            cpu=cpu,
+            machine=machine,
+            firmware=firmware,
+            secure_boot=secure_boot,
+            tpm=tpm,
+            graphics=graphics,
+            agent=agent,
+            description=description,
+            dry_run=dry_run,
+            wait_s=wait,
+        ),
+        as_json,
+    )
+
+
+def clone(
+    name: VmName,
+    new_name: NewVmName,
+    linked: Annotated[
+        bool,
+        typer.Option("--linked", help="Share what the disks hold now; the VM must be off."),
+    ] = False,
+    start: Annotated[
+        bool, typer.Option("--start/--no-start", help="Start the clone at once.")
+    ] = False,
+    user: User = "",
+    ssh_key: SshKeys = None,
+    password_hash: PasswordHash = "",
+    hostname: Hostname = "",
+    address: Addresses = None,
+    package: Packages = None,
+    run_command: Commands = None,
+    user_data: UserData = None,
+    dry_run: DryRun = False,
+    wait: Wait = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a second VM like the first, with an identity of its own; the first may run."""
+    cloud_init = _cloud_init(
+        user, ssh_key, password_hash, hostname, address, package, run_command, user_data
+    )
+    run(
+        lambda found: found.clone(
+            name,
+            new_name,
+            linked=linked,
+            cloud_init=cloud_init,
+            start=start,
+            dry_run=dry_run,
+            wait_s=wait,
+        ),
+        as_json,
+    )
+
+
+def template(
+    name: VmName,
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="Name of the image to be made.")],
+    description: Description = None,
+    dry_run: DryRun = False,
+    wait: Wait = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make an image of a VM, for others to be created from; the VM stays."""
+    run(
+        lambda found: found.template(
+            name, image, description=description or "", dry_run=dry_run, wait_s=wait
+        ),
+        as_json,
+    )
+
+
+# ---------------------------------------------------------------------------------------------
+# cloud-init, as the options say it
+
+
+def _cloud_init(
+    user: str,
+    ssh_keys: list[str] | None,
+    password_hash: str,
+    hostname: str,
+    addresses: list[str] | None,
+    packages: list[str] | None,
+    commands: list[str] | None,
+    user_data: str | None,
+) -> CloudInit | None:
+    """None when none of the options was given: the guest is told nothing."""
+    from vorch import CloudInit
+
+    given = CloudInit(
+        hostname=hostname,
+        user=user,
+        ssh_keys=tuple(key for text in ssh_keys or () for key in _public_keys(text)),
+        password_hash=password_hash,
+        addresses=tuple(sizes.address(text) for text in addresses or ()),
+        packages=tuple(packages or ()),
+        commands=tuple(commands or ()),
+        user_data="" if user_data is None else _read(user_data, "user-data"),
+    )
+    return None if given == CloudInit() else given
+
+
+def _public_keys(given: str) -> list[str]:
+    """The key that was typed, or those in the file that was named."""
+    from vorch import Invalid
+
+    text = given.strip()
+    if " " not in text or not text.startswith(("ssh-", "ecdsa-", "sk-")):
+        text = _read(given, "SSH key")
+        if "PRIVATE KEY" in text:
+            raise Invalid(
+                f"cannot use {given!r} as an SSH key: that is the private one, which is yours alone;"
+                " name the file that ends in .pub"
+            )
+    lines = [line.strip() for line in text.splitlines()]
+    keys = [line for line in lines if line and not line.startswith("#")]
+    if not keys:
+        raise Invalid(f"cannot use {given!r} as an SSH key: the file is empty; name another")
+    return keys
+
+
+def _read(name: str, what: str) -> str:
+    """A small text file from the command line; "-" is stdin."""
+    from vorch import Invalid
+
+    try:
+        if name == "-":
+            data = sys.stdin.buffer.read(FILE_LIMIT_BYTES + 1)
+        else:
+            with Path(name).expanduser().open("rb") as file:
+                data = file.read(FILE_LIMIT_BYTES + 1)
+        text = data.decode()
+    except (OSError, ValueError, RuntimeError) as exc:
+        why = getattr(exc, "strerror", None) or "it is not UTF-8 text"
+        raise Invalid(f"cannot read {what} {name!r}: {why}; name a text file", file=name) from exc
+    if len(data) > FILE_LIMIT_BYTES:
+        raise Invalid(f"cannot read {what} {name!r}: it is larger than 2 MiB; name a smaller file")
+    return text

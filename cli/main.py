@@ -1,0 +1,134 @@
+"""`vorch`: all commands under one name, and the one place where a run begins and ends.
+
+Typer and nothing else is loaded to read a command line or to print help; the library comes with the
+first command that needs it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from . import failures, session
+from .commands import devices, hosts, house, images, life, looks, networks, snapshots, tasks
+
+app = typer.Typer(
+    name="vorch",
+    help="Run virtual machines on nothing but libvirt.",
+    epilog="Names, sizes and limits: docs/cli.md. Errors and exit codes: docs/errors.md.",
+    rich_markup_mode=None,
+)
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    ctx: typer.Context,
+    uri: Annotated[
+        str | None,
+        typer.Option(
+            "--uri",
+            metavar="URI",
+            help="Whose state: memory: or sqlite:///path (default: VORCH_URI, then vorch.toml, then"
+            " this machine's own).",
+        ),
+    ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Say where an error came from.")
+    ] = False,
+) -> None:
+    session.current = session.Session(uri=uri, verbose=verbose)
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+# The order of `vorch --help`: what one needs first comes first.
+house.add_to(app)
+life.add_to(app)
+looks.add_to(app)
+snapshots.add_to(app)
+devices.add_to(app)
+images.add_to(app)
+networks.add_to(app)
+hosts.add_to(app)
+tasks.add_to(app)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; the exit code."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    as_json = "--json" in (args[: args.index("--")] if "--" in args else args)
+    session.current = session.Session(verbose=bool({"-v", "--verbose"} & set(args)))
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character must not keep a command from ending well.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        with _ended_by_sigterm():
+            _check_text(args)
+            command = typer.main.get_command(app)
+            code = command.main(args=args, prog_name="vorch", standalone_mode=False)
+        if code == failures.INTERRUPTED:
+            raise KeyboardInterrupt
+        return code if isinstance(code, int) else 0
+    except KeyboardInterrupt:
+        failures.say(_interrupted(), as_json=as_json)
+        return failures.INTERRUPTED
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - for as long as Python lasts
+        return 141
+    except Exception as exc:  # noqa: BLE001 - nobody at a command line wants a traceback
+        return failures.report(exc, as_json=as_json, verbose=session.current.verbose)
+
+
+def _check_text(args: Sequence[str]) -> None:
+    """Bytes that are no UTF-8 come as lone surrogates; nothing that vorch knows is named so."""
+    for arg in args:
+        try:
+            arg.encode()
+        except UnicodeEncodeError:
+            from vorch import Invalid
+
+            raise Invalid(
+                f"cannot use the argument {arg!r}: it is not UTF-8 text; type it anew"
+            ) from None
+
+
+def _interrupted() -> dict[str, object]:
+    task = session.current.task
+    message = "cannot finish: it was interrupted"
+    if task is not None and task.state.value == "cancelled":
+        message += "; what had been done was undone"
+    elif task is not None and not task.over:
+        message += (
+            f"; task {task.id} is not undone yet, the next command or `vorch recover` does that"
+        )
+    return {"code": "cancelled", "message": message, "fields": {}}
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Asked to end, a command first undoes what it has begun, as after Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

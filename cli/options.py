@@ -1,0 +1,172 @@
+"""Arguments and options that several commands share, so that one word means the same everywhere."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from . import completion, sizes
+
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the plan, step by step, and change nothing.")
+]
+Wait = Annotated[
+    float | None,
+    typer.Option(
+        "--wait",
+        metavar="SECONDS",
+        parser=sizes.seconds,
+        help="How long to wait for another task on the same thing; else it ends with `conflict`.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout",
+        metavar="SECONDS",
+        parser=sizes.seconds,
+        help="How long the guest may take (default: stop_timeout_s of vorch.toml, 60).",
+    ),
+]
+
+VmName = Annotated[
+    str, typer.Argument(metavar="VM", autocompletion=completion.vms, help="Name of the VM.")
+]
+NewVmName = Annotated[
+    str,
+    typer.Argument(metavar="NEW", help="Name of the new VM: 1 to 63 of a-z, 0-9 and '-'."),
+]
+ImageName = Annotated[
+    str,
+    typer.Argument(metavar="IMAGE", autocompletion=completion.images, help="Name of the image."),
+]
+NetworkName = Annotated[
+    str,
+    typer.Argument(
+        metavar="NETWORK", autocompletion=completion.networks, help="Name of the network."
+    ),
+]
+NodeName = Annotated[
+    str, typer.Argument(metavar="NODE", autocompletion=completion.nodes, help="Name of the host.")
+]
+TaskId = Annotated[
+    str, typer.Argument(metavar="TASK", help="Its id; `vorch task list` shows all.")
+]
+
+Vcpus = Annotated[int | None, typer.Option("--vcpus", metavar="N", help="Number of vCPUs.")]
+VcpusMax = Annotated[
+    int | None,
+    typer.Option("--vcpus-max", metavar="N", help="How far vCPUs can be raised while it runs."),
+]
+Memory = Annotated[
+    int | None,
+    typer.Option(
+        "--memory",
+        metavar="SIZE",
+        parser=sizes.memory_mib,
+        help="Memory, as in 512M or 2G; a plain number is MiB.",
+    ),
+]
+MemoryMax = Annotated[
+    int | None,
+    typer.Option(
+        "--memory-max",
+        metavar="SIZE",
+        parser=sizes.memory_mib,
+        help="How far memory can be raised while it runs; a plain number is MiB.",
+    ),
+]
+FirmwareOption = Annotated[
+    str | None, typer.Option("--firmware", metavar="bios|uefi", help="How it boots.")
+]
+Machine = Annotated[
+    str | None, typer.Option("--machine", metavar="TYPE", help="Machine type, as in q35.")
+]
+Cpu = Annotated[
+    str | None,
+    typer.Option(
+        "--cpu",
+        metavar="MODEL",
+        help="'default' (runs on every host of this kind), 'host' (all that this one has) or a"
+        " model's name.",
+    ),
+]
+SecureBoot = Annotated[
+    bool | None,
+    typer.Option("--secure-boot/--no-secure-boot", help="UEFI starts signed systems only."),
+]
+Tpm = Annotated[bool | None, typer.Option("--tpm/--no-tpm", help="A TPM 2.0 of its own.")]
+Graphics = Annotated[
+    bool | None, typer.Option("--graphics/--no-graphics", help="A screen, seen over VNC.")
+]
+Agent = Annotated[
+    bool | None,
+    typer.Option("--agent/--no-agent", help="A channel for the QEMU guest agent."),
+]
+Description = Annotated[
+    str | None, typer.Option("--description", metavar="TEXT", help="A note for people.")
+]
+PoolOption = Annotated[
+    str | None,
+    typer.Option(
+        "--pool", metavar="POOL", autocompletion=completion.pools, help="Where its disks go."
+    ),
+]
+NicModelOption = Annotated[
+    str,
+    typer.Option("--nic-model", metavar="virtio|e1000e|e1000|rtl8139", help="Kind of NIC."),
+]
+
+# ---------------------------------------------------------------------------------------------
+# cloud-init
+
+User = Annotated[
+    str, typer.Option("--user", metavar="NAME", help="A user that the guest makes, with sudo.")
+]
+SshKeys = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ssh-key",
+        metavar="FILE|TEXT",
+        help="A public key that lets --user in, or the file that holds it. Can be repeated.",
+    ),
+]
+PasswordHash = Annotated[
+    str,
+    typer.Option(
+        "--password-hash", metavar="HASH", help="For --user, as `openssl passwd -6` prints it."
+    ),
+]
+Hostname = Annotated[
+    str, typer.Option("--hostname", metavar="NAME", help="Host name (default: the VM's name).")
+]
+Addresses = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--address",
+        metavar="ADDRESS",
+        help="Of one NIC after the other: 'dhcp', or 10.0.0.5/24[,GATEWAY[,DNS...]]."
+        " Can be repeated.",
+    ),
+]
+Packages = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--package", metavar="NAME", help="The guest installs it at its first boot. Repeatable."
+    ),
+]
+Commands = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--run", metavar="COMMAND", help="The guest runs it at its first boot. Repeatable."
+    ),
+]
+UserData = Annotated[
+    str | None,
+    typer.Option(
+        "--user-data", metavar="FILE", help="More cloud-init user-data, as it is ('-': stdin)."
+    ),
+]

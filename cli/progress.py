@@ -1,0 +1,93 @@
+"""How far a task is, on stderr: a bar where somebody looks, a line per step where nobody does."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from .render import clean, is_terminal
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
+
+    from vorch import Task
+
+
+class Progress:
+    """The `watch` of a connection. `quiet`: lines would spoil JSON on stderr, so only a bar."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.last: Task | None = None
+        self._quiet = quiet
+        self._bar: Bar | None = None
+        self._line: TaskID | None = None
+        self._said: tuple[str, str] | None = None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._clear()
+
+    def __call__(self, task: Task) -> None:
+        self.last = task
+        # Whoever closed stderr does not want to know; that must not undo the task.
+        with suppress(OSError):
+            if is_terminal(sys.stderr):
+                self._draw(task)
+            elif sys.stderr is not None and not self._quiet:
+                self._say(task)
+
+    def _draw(self, task: Task) -> None:
+        if task.over:
+            self._clear()
+            return
+        if self._bar is None:
+            self._bar = _bar()
+            self._line = self._bar.add_task("", total=100.0)
+            self._bar.start()
+        assert self._line is not None
+        self._bar.update(self._line, description=clean(task.doing), completed=task.percent)
+
+    def _clear(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        self._bar = self._line = None
+
+    def _say(self, task: Task) -> None:
+        step = (task.id, task.doing)
+        if task.over or not task.doing or step == self._said:
+            return
+        self._said = step
+        sys.stderr.write(f"[{task.percent:3.0f}%] {clean(task.doing)}\n")
+        sys.stderr.flush()
+
+
+def _bar() -> Bar:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        SpinnerColumn,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )

@@ -1,0 +1,251 @@
+"""The hosts that the Hypervisor contract is checked on, each behind one small face."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tempfile
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vorch.drivers.memory import MemoryClock, MemoryWorld
+from vorch.model import (
+    GIB,
+    Disk,
+    DiskBus,
+    FileSource,
+    Network,
+    Nic,
+    Node,
+    Source,
+    Vm,
+    Volume,
+)
+from vorch.ports import Hypervisor
+
+MIB = 1024**2
+BOOT_TIMEOUT_S = 90.0
+# Names of domains and networks that tests make begin with this, so that they can be told apart.
+PREFIX = "xml-"
+
+
+def a_disk(name: str, target: str = "vda", **changes: Any) -> Disk:
+    return Disk(name=name, target=target, volume=Volume(pool="p", name=name), **changes)
+
+
+def a_drive(**changes: Any) -> Disk:
+    """An empty CD drive."""
+    return Disk(
+        name="cd", target="sda", bus=DiskBus.SATA, device="cdrom", **({"volume": None} | changes)
+    )
+
+
+class Host(ABC):
+    """A hypervisor under test, and what the world around it has to do for the tests."""
+
+    name: str
+    node = "h1"
+    hypervisor: Hypervisor
+    # A network of its own with DHCP, which the tests make and remove.
+    network = Network(
+        name="xml-net", kind="isolated", bridge="xmlbr0", subnet="10.213.77.0/24", dhcp=True
+    )
+
+    def __init__(self) -> None:
+        self._guest: tuple[Vm, dict[str, Source]] | None = None
+
+    def vm(self, name: str, **changes: Any) -> Vm:
+        """A small VM without a system on its disks."""
+        settings: dict[str, Any] = {
+            "vcpus_max": 2,
+            "memory_mib": 64,
+            "memory_max_mib": 64,
+            "graphics": False,
+            "agent": False,
+        }
+        identifier = str(uuid.uuid4())
+        return Vm(name=PREFIX + name, id=identifier, node=self.node, **(settings | changes))
+
+    @abstractmethod
+    def volume(self, name: str, size_bytes: int = 16 * MIB) -> Source:
+        """A new, empty disk on this host."""
+
+    @abstractmethod
+    def size_of(self, source: Source) -> int: ...
+
+    @abstractmethod
+    def snapshots_of(self, source: Source) -> set[str]:
+        """The names of the snapshots in a volume that nobody has open."""
+
+    @abstractmethod
+    def stubborn(self, vm: Vm) -> None:
+        """Before its start: the guest of this VM is to let go of nothing."""
+
+    @abstractmethod
+    def let_time_pass(self, seconds: float) -> None: ...
+
+    def booted(self) -> Vm:
+        """A running VM with a system in it: an agent, a NIC on `network`, two vCPUs possible.
+
+        It is shared: who uses it leaves it as it was, or ends it.
+        """
+        if self._guest is not None and self.hypervisor.domain(self._guest[0].id) is not None:
+            return self._guest[0]
+        self.hypervisor.ensure_network(self.network)
+        vm, sources = self._guest or self._new_guest()
+        self._guest = (vm, sources)
+        self.hypervisor.start(vm, sources, {self.network.name: self.network})
+        self._await_boot(vm)
+        return vm
+
+    def _nic(self) -> Nic:
+        return Nic(name="lan", mac="52:54:00:aa:bb:01", network=self.network.name)
+
+    @abstractmethod
+    def _new_guest(self) -> tuple[Vm, dict[str, Source]]: ...
+
+    @abstractmethod
+    def _await_boot(self, vm: Vm) -> None: ...
+
+    def close(self) -> None:
+        for domain in self.hypervisor.domains():
+            if domain.name.startswith(PREFIX):
+                self.hypervisor.cut(domain.id)
+        self.hypervisor.remove_network(self.network)
+        self.hypervisor.close()
+
+
+class MemoryUnderTest(Host):
+    name = "memory"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._clock = MemoryClock()
+        self._world = MemoryWorld(clock=self._clock)
+        connected = self._world.connect()
+        self.hypervisor = connected.hypervisor(self.node)
+        self._images = connected.images("p")
+
+    def volume(self, name: str, size_bytes: int = 16 * MIB) -> Source:
+        volume = f"{name}-{uuid.uuid4().hex[:8]}"
+        self._images.create(volume, size_bytes)
+        return self._images.locate(volume)
+
+    def _info(self, source: Source) -> Any:
+        return self._images.info(source.path.rpartition("/")[2])
+
+    def size_of(self, source: Source) -> int:
+        return int(self._info(source).size_bytes)
+
+    def snapshots_of(self, source: Source) -> set[str]:
+        return set(self._info(source).snapshots)
+
+    def stubborn(self, vm: Vm) -> None:
+        self._world.behave(vm.name, lets_go=False)
+
+    def let_time_pass(self, seconds: float) -> None:
+        self._clock.sleep(seconds)
+
+    def _new_guest(self) -> tuple[Vm, dict[str, Source]]:
+        vm = self.vm("guest", agent=True, disks=(a_disk("root"), a_drive()), nics=(self._nic(),))
+        return vm, {"root": self.volume("root")}
+
+    def _await_boot(self, vm: Vm) -> None:
+        self._clock.sleep(10.0)
+
+
+class LibvirtUnderTest(Host):
+    """QEMU under libvirt on this machine, emulated, so that it is the same everywhere."""
+
+    name = "libvirt"
+
+    def __init__(self, uri: str) -> None:
+        super().__init__()
+        from vorch.drivers.kvm import KvmHost
+
+        first = KvmHost(Node(name=self.node, uri=uri))
+        facts = replace(first.facts(), accelerator="tcg", accelerator_why="as the tests want it")
+        first.close()
+        self.hypervisor = KvmHost(Node(name=self.node, uri=uri, facts=facts))
+        # Not in pytest's own folder, which QEMU's user may not enter.
+        self._folder = Path(tempfile.mkdtemp(prefix="vorch-test-", dir="/var/tmp"))
+        self._folder.chmod(0o711)
+
+    def volume(self, name: str, size_bytes: int = 16 * MIB) -> Source:
+        return self._qcow2(name, str(size_bytes))
+
+    def _qcow2(self, name: str, *arguments: str, base: Path | None = None) -> Source:
+        path = self._folder / f"{name}-{uuid.uuid4().hex[:8]}.qcow2"
+        backing = ["-b", str(base), "-F", "qcow2"] if base else []
+        command = ["qemu-img", "create", "-q", "-f", "qcow2", *backing, str(path), *arguments]
+        subprocess.run(command, check=True)
+        return FileSource(path=str(path), format="qcow2")
+
+    def _info(self, source: Source) -> Any:
+        command = ["qemu-img", "info", "-U", "--output=json", source.path]
+        return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+
+    def size_of(self, source: Source) -> int:
+        return int(self._info(source)["virtual-size"])
+
+    def snapshots_of(self, source: Source) -> set[str]:
+        return {one["name"] for one in self._info(source).get("snapshots", ())}
+
+    def stubborn(self, vm: Vm) -> None:
+        """A VM without a system lets go of nothing as it is."""
+
+    def let_time_pass(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def _new_guest(self) -> tuple[Vm, dict[str, Source]]:
+        from vorch.lab import guest
+
+        try:
+            image = guest.build("tiny")
+        except guest.GuestBuildError as exc:
+            pytest.skip(f"there is no test guest: {exc}")
+        vm = self.vm(
+            "guest",
+            agent=True,
+            memory_mib=image.memory_mib,
+            memory_max_mib=image.memory_mib,
+            disks=(a_disk("root", boot=1), a_drive()),
+            nics=(self._nic(),),
+        )
+        return vm, {"root": self._qcow2("root", base=image.path)}
+
+    def _await_boot(self, vm: Vm) -> None:
+        console = self.hypervisor.console(vm.id)
+        said = b""
+        deadline = time.monotonic() + BOOT_TIMEOUT_S
+        try:
+            while b"vorch-guest ready" not in said:
+                assert time.monotonic() < deadline, f"the guest did not boot: {said[-500:]!r}"
+                said += console.read(1.0)
+        finally:
+            console.close()
+
+    def close(self) -> None:
+        super().close()
+        shutil.rmtree(self._folder)
+
+
+# Every driver of the port. One that needs something of this machine says so by its marker.
+HOSTS: Mapping[str, Callable[[pytest.FixtureRequest], Host]] = {
+    "memory": lambda request: MemoryUnderTest(),
+    "libvirt": lambda request: LibvirtUnderTest(request.getfixturevalue("libvirt_system")),
+}
+PARAMETERS = [
+    pytest.param("memory"),
+    pytest.param("libvirt", marks=[pytest.mark.real, pytest.mark.slow]),
+]
+
+__all__ = ["GIB", "HOSTS", "MIB", "PARAMETERS", "Host", "a_disk", "a_drive"]

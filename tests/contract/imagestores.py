@@ -1,0 +1,88 @@
+"""The pools that the Images contract is checked on, each behind one small face."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from vorch.drivers.local import LocalImages
+from vorch.drivers.memory import MemoryWorld
+from vorch.ports import Images
+
+
+@dataclass
+class ImageStore:
+    """One pool, and what a guest would do with its volumes."""
+
+    name: str
+    images: Images
+    write: Callable[[str, int, bytes], None]
+    read: Callable[[str, int, int], bytes]
+    # The same pool as it looks when it has no room left.
+    full: Callable[[], Images]
+
+
+def memory_store(folder: Path) -> Iterator[ImageStore]:
+    world = MemoryWorld()
+    pool = world.pool("local")
+    images = world.connect().images("local")
+
+    def full() -> Images:
+        pool.full = True
+        return images
+
+    yield ImageStore(
+        "memory",
+        images,
+        lambda volume, offset, data: pool[volume].write(offset, data),
+        lambda volume, offset, count: pool[volume].read(offset, count),
+        full,
+    )
+
+
+def qemu_io(path: str, format_: str, *commands: str) -> str:
+    arguments = [part for command in commands for part in ("-c", command)]
+    done = subprocess.run(
+        ["qemu-io", "-f", format_, *arguments, path], capture_output=True, text=True, check=True
+    )
+    # It ends with 0 even when a pattern did not match.
+    assert "failed" not in done.stdout, done.stdout
+    return done.stdout
+
+
+def local_store(folder: Path) -> Iterator[ImageStore]:
+    pool = folder / "pool"
+    images = LocalImages("local", pool)
+
+    def write(volume: str, offset: int, data: bytes) -> None:
+        place = images.locate(volume)
+        source = folder / "to-write"
+        source.write_bytes(data)
+        qemu_io(place.path, place.format, f"write -s {source} {offset} {len(data)}")
+
+    def read(volume: str, offset: int, count: int) -> bytes:
+        place = images.locate(volume)
+        flat = folder / "flat"
+        subprocess.run(
+            ["qemu-img", "convert", "-U", "-f", place.format, "-O", "raw", place.path, str(flat)],
+            check=True,
+        )
+        with flat.open("rb") as file:
+            file.seek(offset)
+            return file.read(count)
+
+    def full() -> Images:
+        return LocalImages("local", pool, reserve_bytes=2**60)
+
+    yield ImageStore("local", images, write, read, full)
+    # Whatever a test did, nothing half made is left, and nobody's work.
+    left = [path.name for path in (pool / ".work").iterdir() if path.suffix != ".lock"]
+    assert left == []
+
+
+STORES: dict[str, Callable[[Path], Iterator[ImageStore]]] = {
+    "memory": memory_store,
+    "local": local_store,
+}

@@ -1,0 +1,189 @@
+"""Unattended installs: a disk, an installer that is told its answers, and the wait for its end."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from vorch.decide.answers import Answers
+from vorch.decide.fresh import Fresh
+from vorch.decide.lifecycle import NewVm, drawn_up
+from vorch.decide.place import place
+from vorch.decide.records import (
+    ensure_networks,
+    networks_of,
+    new_vm_name,
+    next_target,
+    reads,
+    save_vm,
+)
+from vorch.errors import Invalid
+from vorch.model import (
+    TARGET_PREFIX,
+    Cluster,
+    DirectBoot,
+    Disk,
+    DiskBus,
+    Volume,
+    check_range,
+)
+from vorch.plan import (
+    AwaitEnd,
+    ExtendInitrd,
+    ExtractFile,
+    ImportVolume,
+    Plan,
+    PurgeVolume,
+    StartDomain,
+    Step,
+    WriteIso,
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Installer:
+    """Where the installer is: on a CD of the image store, as a kernel and initrd, or both.
+
+    `kernel` and `initrd` are paths on the CD when there is one and `on_cd` is set, else files or
+    URLs to fetch.
+    """
+
+    iso: str | None = None
+    kernel: str | None = None
+    initrd: str | None = None
+    on_cd: bool = False
+
+
+def install(
+    cluster: Cluster,
+    new: NewVm,
+    installer: Installer,
+    answers: Answers,
+    fresh: Fresh,
+    *,
+    timeout_s: float,
+    overhead_mib: int,
+) -> Plan:
+    """The VM appears when its installer starts, so that its console can be watched.
+
+    The installer's kernel, initrd and answers are there only as long as it runs.
+    """
+    new_vm_name(cluster, new.name, "install")
+    if new.image is not None or new.cloud_init is not None:
+        raise Invalid(
+            f"cannot install VM {new.name!r}: an install begins with an empty disk; make it with"
+            " `vorch create` if it comes from an image"
+        )
+    vm, steps = drawn_up(cluster, dataclasses.replace(new, iso=None), fresh, None)
+    disk = vm.disks[0].volume
+    assert disk is not None
+    temporary: list[Volume] = []
+
+    def scratch(part: str) -> Volume:
+        volume = Volume(pool=disk.pool, name=fresh.volume(new.name, part))
+        temporary.append(volume)
+        return volume
+
+    drives = list(vm.disks)
+    bus = DiskBus.IDE if vm.machine.startswith(("pc", "i440fx")) else DiskBus.SATA
+
+    def insert(name: str, volume: Volume, boot: int | None) -> None:
+        drives.append(
+            Disk(
+                name=name,
+                target=next_target([d.target for d in drives], TARGET_PREFIX[bus]),
+                volume=volume,
+                bus=bus,
+                device="cdrom",
+                boot=boot,
+                owned=False,
+                read_only=True,
+            )
+        )
+
+    iso: Volume | None = None
+    if installer.iso is not None:
+        image = cluster.image(installer.iso)
+        if image.kind != "iso":
+            raise Invalid(
+                f"cannot install from image {installer.iso!r}: it is a disk image, not a CD; import"
+                " the installer's CD with `vorch image import --iso`"
+            )
+        iso = image.disks[0].volume
+    boot = _direct_boot(installer, answers, iso, scratch, steps)
+    if iso is not None:
+        insert("installer", iso, None if boot else 2)
+    if answers.cd_files:
+        volume = scratch("answers")
+        steps.append(WriteIso(volume=volume, label=answers.cd_label, files=answers.cd_files))
+        insert("answers", volume, None)
+
+    choice = place(cluster, vm, overhead_mib=overhead_mib, only=new.node)
+    vm = dataclasses.replace(vm, node=choice.node)
+    final = dataclasses.replace(vm, wanted="running" if new.start else "stopped")
+    first = dataclasses.replace(vm, disks=tuple(drives), direct_boot=boot, wanted="running")
+    check_range(int(timeout_s), 1, 7 * 24 * 3600, "time for the installer", "seconds")
+    networks = networks_of(cluster, vm)
+    steps += [
+        *ensure_networks(cluster, vm),
+        save_vm(None, vm),
+        StartDomain(vm=first, networks=networks),
+        AwaitEnd(vm=first, timeout_s=timeout_s),
+    ]
+    if new.start:
+        steps.append(StartDomain(vm=final, networks=networks))
+    if final != vm:
+        steps.append(save_vm(vm, final))
+    steps += [PurgeVolume(volume=volume) for volume in temporary]
+    return Plan(
+        verb="install",
+        subject=new.name,
+        why=f"unattended ({answers.kind}), on {choice.node} because {choice.why}",
+        steps=tuple(steps),
+        claims=(f"vm/{new.name}",),
+        reads=reads(
+            cluster,
+            f"vm/{new.name}",
+            *([f"image/{installer.iso}"] if installer.iso else []),
+            *dict.fromkeys(f"network/{name}" for name in new.networks),
+        ),
+    )
+
+
+def _direct_boot(
+    installer: Installer,
+    answers: Answers,
+    iso: Volume | None,
+    scratch: Callable[[str], Volume],
+    steps: list[Step],
+) -> DirectBoot | None:
+    """The installer's own kernel, when it is started with one; its initrd told the answers."""
+    if answers.boots == "cd":
+        if iso is None:
+            raise Invalid(
+                f"cannot install by {answers.kind}: it boots the installer's CD, which is missing;"
+                " name it (--iso)"
+            )
+        return None
+    if installer.kernel is None or installer.initrd is None:
+        raise Invalid(
+            f"cannot install by {answers.kind}: the installer's kernel and initrd are missing; name"
+            " its CD (--iso), or both of them (--kernel, --initrd)"
+        )
+
+    def fetch(what: str, where: str) -> Volume:
+        volume = scratch(what)
+        if installer.on_cd:
+            assert iso is not None
+            steps.append(ExtractFile(iso=iso, path=where, volume=volume))
+        else:
+            steps.append(ImportVolume(location=where, volume=volume, content="file"))
+        return volume
+
+    kernel = fetch("kernel", installer.kernel)
+    initrd = fetch("initrd", installer.initrd)
+    if answers.initrd_files:
+        told = scratch("told")
+        steps.append(ExtendInitrd(source=initrd, volume=told, files=answers.initrd_files))
+        initrd = told
+    return DirectBoot(kernel=kernel, initrd=initrd, command_line=answers.command_line)

@@ -1,0 +1,694 @@
+"""`LibvirtHost`: the part of the Hypervisor port that is the same on every libvirt host.
+
+Domains are transient. Every call finds out first how things are, and so is safe to repeat. What
+only one kind of host can do (snapshots inside disks, the guest's agent, the accelerator) is in the
+classes built on this one.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+from vorch import domain_xml
+from vorch.domain_xml import Element, Mark
+from vorch.drivers import libvirt_networks
+from vorch.drivers.libvirt_connection import Connection, Handle, code_of, libvirt, reason_of
+from vorch.drivers.libvirt_console import StreamConsole
+from vorch.drivers.libvirt_figures import cpu_time_ns, power_of, read_figures, routes, version_text
+from vorch.errors import Conflict, Invalid, NotFound, TimedOut, Unsupported, VorchError
+from vorch.model import (
+    Address,
+    Check,
+    Disk,
+    DiskBus,
+    Domain,
+    Figures,
+    Firmware,
+    HostFacts,
+    Network,
+    Nic,
+    Node,
+    Power,
+    Source,
+    Vm,
+)
+from vorch.ports import Console, Display, Progress
+
+T = TypeVar("T")
+
+POLL_S = 0.2
+# A guest that was still booting when a device was to be unplugged has not heard of it.
+ASK_AGAIN_S = 3.0
+CUT_TIMEOUT_S = 30.0
+
+_STATS = (
+    libvirt.VIR_DOMAIN_STATS_STATE
+    | libvirt.VIR_DOMAIN_STATS_CPU_TOTAL
+    | libvirt.VIR_DOMAIN_STATS_BALLOON
+    | libvirt.VIR_DOMAIN_STATS_VCPU
+)
+_LIVE = libvirt.VIR_DOMAIN_AFFECT_LIVE
+
+
+class LibvirtHost:
+    """One host, by the URI of its node. `facts` and `probe` are for the kinds of host to say."""
+
+    def __init__(self, node: Node, *, clock: Callable[[], float] = time.time) -> None:
+        self.node = node
+        self.connection = Connection(node.uri)
+        self._clock = clock
+        # vorch's mark of each running domain, by UUID and libvirt's number of that run, which is
+        # new at each start. A list of a hundred domains is one call then, not a hundred and one.
+        self._marks: dict[tuple[str, int], Mark | None] = {}
+        # Folders on file systems that cannot bypass the host's cache.
+        self._cached_folders: set[str] = set()
+
+    # -- what the kinds of host say ---------------------------------------------------------
+
+    def facts(self) -> HostFacts:
+        raise NotImplementedError
+
+    def _start_facts(self) -> HostFacts:
+        """The facts that a VM is started by; the accelerator is known in them."""
+        return self.facts()
+
+    def _nvram(self, vm: Vm) -> str:
+        """The host's file for the variables of a VM's UEFI; "" leaves the choice to libvirt."""
+        return ""
+
+    def _press_power_button(self, domain: Handle) -> None:
+        domain.shutdown()
+
+    def _agent_answers(self, domain: Handle) -> bool:
+        return False
+
+    # -- finding things ---------------------------------------------------------------------
+
+    def _call(self, what: str, work: Callable[[Handle], T]) -> T:
+        return self.connection.call(f"{what} on {self.node.name!r}", work)
+
+    @staticmethod
+    def _find(handle: Handle, vm_id: str) -> Handle | None:
+        """The domain, running or not; None when the host knows of none."""
+        try:
+            return handle.lookupByUUIDString(vm_id)
+        except libvirt.libvirtError as exc:
+            if code_of(exc) == libvirt.VIR_ERR_NO_DOMAIN:
+                return None
+            raise
+
+    def _running(self, handle: Handle, vm_id: str, what: str) -> Handle:
+        domain = self._find(handle, vm_id)
+        if domain is None or not domain.isActive():
+            raise NotFound(
+                f"cannot {what}: it is not running on {self.node.name!r}; start it first",
+                vm_id=vm_id,
+                node=self.node.name,
+            )
+        return domain
+
+    def _on_domain(self, what: str, vm_id: str, work: Callable[[Handle], T]) -> T:
+        """`work` with the running domain; NotFound when there is none."""
+        return self._call(what, lambda handle: work(self._running(handle, vm_id, what)))
+
+    @staticmethod
+    @contextmanager
+    def _gone_is_well() -> Iterator[None]:
+        """The domain ended while it was being asked: what was wanted is so, or no matter."""
+        try:
+            yield
+        except libvirt.libvirtError as exc:
+            if code_of(exc) not in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
+                raise
+
+    # -- domains ----------------------------------------------------------------------------
+
+    def _mark(self, domain: Handle, key: tuple[str, int]) -> Mark | None:
+        if key in self._marks:
+            return self._marks[key]
+        try:
+            text = domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, domain_xml.NAMESPACE, 0)
+            mark = domain_xml.read_mark(domain_xml.parse(text))
+        except libvirt.libvirtError as exc:
+            if code_of(exc) not in (
+                libvirt.VIR_ERR_NO_DOMAIN_METADATA,
+                libvirt.VIR_ERR_NO_DOMAIN,
+            ):
+                raise
+            mark = None
+        self._marks[key] = mark
+        return mark
+
+    def _domain(self, domain: Handle, stats: Mapping[str, Any]) -> Domain:
+        vm_id = domain.UUIDString()
+        power, reason = power_of(stats.get("state.state", 0), stats.get("state.reason", 0))
+        mark = self._mark(domain, (vm_id, domain.ID()))
+        return Domain(
+            id=vm_id,
+            name=mark.vm if mark else domain.name(),
+            node=self.node.name,
+            power=power,
+            reason=reason,
+            vcpus=stats.get("vcpu.current", 0),
+            memory_mib=stats.get("balloon.current", 0) // 1024,
+            generation=mark.generation if mark else 0,
+            cpu_time_ns=cpu_time_ns(stats),
+            ours=mark is not None,
+        )
+
+    def domains(self) -> tuple[Domain, ...]:
+        def work(handle: Handle) -> tuple[Domain, ...]:
+            # A domain that is busy is told of without the figures that it would have to be asked.
+            flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+            found = handle.getAllDomainStats(_STATS, flags)
+            seen = tuple(self._domain(domain, stats) for domain, stats in found)
+            now = {(domain.UUIDString(), domain.ID()) for domain, _ in found}
+            self._marks = {key: mark for key, mark in self._marks.items() if key in now}
+            return seen
+
+        return self._call("list the domains", work)
+
+    def domain(self, vm_id: str) -> Domain | None:
+        def work(handle: Handle) -> Domain | None:
+            domain = self._find(handle, vm_id)
+            if domain is None:
+                return None
+            with self._gone_is_well():
+                for one, stats in handle.domainListGetStats([domain], _STATS):
+                    return self._domain(one, stats)
+            return None
+
+        return self._call(f"look at VM {vm_id}", work)
+
+    # -- starting and ending ----------------------------------------------------------------
+
+    def start(self, vm: Vm, sources: Mapping[str, Source], networks: Mapping[str, Network]) -> None:
+        facts = self._start_facts()
+        what = f"start VM {vm.name!r}"
+
+        def work(handle: Handle) -> None:
+            existing = self._find(handle, vm.id)
+            if existing is not None:
+                state, reason = existing.state()
+                power, _ = power_of(state, reason)
+                if power in (Power.RUNNING, Power.PAUSED, Power.STOPPING):
+                    return
+                if existing.isPersistent():
+                    raise Conflict(
+                        f"cannot {what} on {self.node.name!r}: somebody defined a domain with its"
+                        f" identifier there ({existing.name()!r}); undefine that",
+                        vm=vm.name,
+                    )
+                # Crashed and kept: what is left of it holds the disks open.
+                existing.destroy()
+            self._create(handle, vm, self._free_name(handle, vm), sources, networks, facts)
+
+        self._call(what, work)
+
+    @staticmethod
+    def _free_name(handle: Handle, vm: Vm) -> str:
+        """What libvirt is to call it: names are unique on a host, and a stranger may have ours."""
+        try:
+            handle.lookupByName(vm.name)
+        except libvirt.libvirtError as exc:
+            if code_of(exc) == libvirt.VIR_ERR_NO_DOMAIN:
+                return vm.name
+            raise
+        return f"{vm.name}-{vm.id[:8]}"
+
+    def _create(
+        self,
+        handle: Handle,
+        vm: Vm,
+        name: str,
+        sources: Mapping[str, Source],
+        networks: Mapping[str, Network],
+        facts: HostFacts,
+    ) -> None:
+        nvram = self._nvram(vm) if vm.firmware is Firmware.UEFI else ""
+        while True:
+            text = domain_xml.domain_xml(
+                vm,
+                name=name,
+                sources=sources,
+                networks=networks,
+                facts=facts,
+                cached={key for key, source in sources.items() if self._is_cached(source)},
+                nvram=nvram,
+            )
+            try:
+                handle.createXML(text, 0)
+            except libvirt.libvirtError as exc:
+                if self._learn_cached(exc, sources.values()):
+                    continue
+                raise
+            return
+
+    def _is_cached(self, source: Source) -> bool:
+        return str(PurePosixPath(source.path).parent) in self._cached_folders
+
+    def _learn_cached(self, exc: Any, sources: Iterable[Source]) -> bool:
+        """Not every file system bypasses the cache. True when that was it: try again."""
+        if "O_DIRECT" not in str(exc):
+            return False
+        folders = {
+            str(PurePosixPath(source.path).parent) for source in sources if source.path in str(exc)
+        }
+        new = folders - self._cached_folders
+        self._cached_folders |= new
+        return bool(new)
+
+    def shut_down(self, vm_id: str) -> None:
+        def work(handle: Handle) -> None:
+            domain = self._find(handle, vm_id)
+            if domain is not None and domain.isActive():
+                self._press_power_button(domain)
+
+        self._call(f"ask VM {vm_id} to shut down", work)
+
+    def cut(self, vm_id: str) -> None:
+        what = f"cut VM {vm_id}"
+
+        def work(handle: Handle) -> None:
+            domain = self._find(handle, vm_id)
+            if domain is None:
+                return
+            with self._gone_is_well():
+                domain.destroy()
+            deadline = time.monotonic() + CUT_TIMEOUT_S
+            while (left := self._find(handle, vm_id)) is not None and left.isActive():
+                if time.monotonic() > deadline:
+                    raise TimedOut(
+                        f"cannot {what} on {self.node.name!r}: its process is still there after"
+                        f" {CUT_TIMEOUT_S:g} s; a disk that does not answer may hold it",
+                        vm_id=vm_id,
+                    )
+                time.sleep(POLL_S)
+
+        self._call(what, work)
+
+    def await_end(self, vm_id: str, timeout_s: float, progress: Progress) -> bool:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            progress()
+            domain = self.domain(vm_id)
+            if domain is None or domain.power is Power.STOPPED:
+                return True
+            if domain.power is Power.CRASHED:
+                raise Conflict(
+                    f"cannot wait for the end of VM {domain.name!r}: its guest has crashed and will"
+                    " not end by itself; cut it (--force)",
+                    vm=domain.name,
+                )
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            time.sleep(min(POLL_S, left))
+
+    def pause(self, vm_id: str) -> None:
+        def work(domain: Handle) -> None:
+            if power_of(*domain.state())[0] is not Power.PAUSED:
+                domain.suspend()
+
+        self._on_domain(f"pause VM {vm_id}", vm_id, work)
+
+    def resume(self, vm_id: str) -> None:
+        def work(domain: Handle) -> None:
+            state, _ = domain.state()
+            if state == libvirt.VIR_DOMAIN_PMSUSPENDED:
+                domain.pMWakeup()
+            elif state != libvirt.VIR_DOMAIN_RUNNING:
+                domain.resume()
+
+        self._on_domain(f"resume VM {vm_id}", vm_id, work)
+
+    def reset(self, vm_id: str) -> None:
+        self._on_domain(f"reset VM {vm_id}", vm_id, lambda domain: domain.reset())
+
+    def forget(self, vm: Vm) -> None:
+        """Remove what the host keeps of a stopped VM: its UEFI's variables and its TPM's secrets.
+
+        Safe to repeat. libvirt removes them with a definition, so it gets one for a moment.
+        """
+        if vm.firmware is not Firmware.UEFI and not vm.tpm:
+            return
+        flags = libvirt.VIR_DOMAIN_UNDEFINE_NVRAM | getattr(libvirt, "VIR_DOMAIN_UNDEFINE_TPM", 0)
+
+        def work(handle: Handle) -> None:
+            if self._find(handle, vm.id) is not None:
+                raise Conflict(
+                    f"cannot forget VM {vm.name!r} on {self.node.name!r}: it is still there; stop"
+                    " it first",
+                    vm=vm.name,
+                )
+            text = domain_xml.domain_xml(
+                domain_xml.bare(vm),
+                name=f"vorch-forget-{vm.id}",
+                sources={},
+                networks={},
+                facts=self.facts(),
+                nvram=self._nvram(vm),
+            )
+            handle.defineXML(text).undefineFlags(flags)
+
+        self._call(f"forget VM {vm.name!r}", work)
+
+    # -- devices ----------------------------------------------------------------------------
+
+    @staticmethod
+    def _live_xml(domain: Handle) -> Element:
+        return domain_xml.parse(domain.XMLDesc(0))
+
+    def attach_disk(self, vm: Vm, disk: Disk, source: Source | None) -> None:
+        def work(domain: Handle) -> None:
+            live = self._live_xml(domain)
+            if domain_xml.find_disk(live, disk.name) is not None:
+                return
+            bus = domain_xml.disk_bus(disk, vm.machine)
+            if bus is DiskBus.SCSI and not domain_xml.has_scsi_controller(live):
+                domain.attachDeviceFlags(domain_xml.scsi_controller_xml(), _LIVE)
+            while True:
+                cached = source is not None and self._is_cached(source)
+                text = domain_xml.disk_xml(vm, disk, source, cached=cached)
+                try:
+                    domain.attachDeviceFlags(text, _LIVE)
+                except libvirt.libvirtError as exc:
+                    if source is not None and self._learn_cached(exc, [source]):
+                        continue
+                    raise
+                return
+
+        self._on_domain(f"plug disk {disk.name!r} into VM {vm.name!r}", vm.id, work)
+
+    def detach_disk(self, vm: Vm, disk: Disk, timeout_s: float) -> None:
+        self._detach(
+            vm,
+            f"unplug disk {disk.name!r} from VM {vm.name!r}",
+            domain_xml.disk_alias(disk.name),
+            lambda live: domain_xml.find_disk(live, disk.name),
+            timeout_s,
+        )
+
+    def attach_nic(self, vm: Vm, nic: Nic, network: Network) -> None:
+        facts = self.facts()
+
+        def work(domain: Handle) -> None:
+            if domain_xml.find_nic(self._live_xml(domain), nic.name) is None:
+                domain.attachDeviceFlags(domain_xml.nic_xml(vm, nic, network, facts), _LIVE)
+
+        self._on_domain(f"plug NIC {nic.name!r} into VM {vm.name!r}", vm.id, work)
+
+    def detach_nic(self, vm: Vm, nic: Nic, timeout_s: float) -> None:
+        self._detach(
+            vm,
+            f"unplug NIC {nic.name!r} from VM {vm.name!r}",
+            domain_xml.nic_alias(nic.name),
+            lambda live: domain_xml.find_nic(live, nic.name),
+            timeout_s,
+        )
+
+    def _detach(
+        self,
+        vm: Vm,
+        what: str,
+        alias: str,
+        find: Callable[[Element], Element | None],
+        timeout_s: float,
+    ) -> None:
+        """Ask, wait until the device is off the list, and ask again now and then."""
+        deadline = time.monotonic() + timeout_s
+
+        def work(handle: Handle) -> None:
+            ask_at = 0.0
+            asked = False
+            while True:
+                domain = self._find(handle, vm.id)
+                if domain is None or not domain.isActive():
+                    return
+                with self._gone_is_well():
+                    if find(self._live_xml(domain)) is None:
+                        return
+                now = time.monotonic()
+                if asked and now >= deadline:
+                    raise TimedOut(
+                        f"cannot {what}: the guest has not let go of it in {timeout_s:g} s;"
+                        " see that nothing in the guest uses it, and that the guest has booted",
+                        vm=vm.name,
+                        timeout_s=timeout_s,
+                    )
+                if now >= ask_at:
+                    try:
+                        domain.detachDeviceAlias(alias, _LIVE)
+                    except libvirt.libvirtError as exc:
+                        # The first request is on its way still, or it has just been granted.
+                        if not asked and code_of(exc) not in (
+                            libvirt.VIR_ERR_DEVICE_MISSING,
+                            libvirt.VIR_ERR_NO_DOMAIN,
+                        ):
+                            raise
+                    asked = True
+                    ask_at = now + ASK_AGAIN_S
+                else:
+                    time.sleep(max(0.0, min(POLL_S, deadline - now)))
+
+        self._call(what, work)
+
+    def change_media(self, vm: Vm, disk: Disk, source: Source | None) -> None:
+        def work(domain: Handle) -> None:
+            drive = domain_xml.find_disk(self._live_xml(domain), disk.name)
+            if drive is None or drive.get("device") != "cdrom":
+                raise NotFound(
+                    f"cannot change the CD in drive {disk.name!r} of VM {vm.name!r}: the running VM"
+                    " has no such drive; it comes with the next start",
+                    vm=vm.name,
+                    disk=disk.name,
+                )
+            present = drive.find("source")
+            if (None if present is None else present.get("file")) == (source and source.path):
+                return
+            text = domain_xml.media_xml(drive, source)
+            try:
+                domain.updateDeviceFlags(text, _LIVE)
+            except libvirt.libvirtError:
+                # The guest holds the tray shut; the pin-hole opens it all the same.
+                domain.updateDeviceFlags(text, _LIVE | libvirt.VIR_DOMAIN_DEVICE_MODIFY_FORCE)
+
+        self._on_domain(f"change the CD of VM {vm.name!r}", vm.id, work)
+
+    def grow_disk(self, vm: Vm, disk: Disk, size_bytes: int) -> None:
+        def work(domain: Handle) -> None:
+            capacity = domain.blockInfo(disk.target)[0]
+            if capacity == size_bytes:
+                return
+            if capacity > size_bytes:
+                raise Invalid(
+                    f"cannot grow disk {disk.name!r} of VM {vm.name!r} to {size_bytes} bytes: it"
+                    f" has {capacity} already; ask for more",
+                    vm=vm.name,
+                    disk=disk.name,
+                )
+            domain.blockResize(disk.target, size_bytes, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
+
+        self._on_domain(f"grow disk {disk.name!r} of VM {vm.name!r}", vm.id, work)
+
+    def set_vcpus(self, vm_id: str, vcpus: int) -> None:
+        what = f"give VM {vm_id} {vcpus} vCPUs"
+
+        def work(domain: Handle) -> None:
+            seen = domain_xml.read_domain(domain.XMLDesc(0))
+            if seen.vcpus == vcpus:
+                return
+            if not 1 <= vcpus <= seen.vcpus_max:
+                raise Invalid(
+                    f"cannot {what} now: the running VM can have 1 to {seen.vcpus_max}; more come"
+                    " with the next start",
+                    vm_id=vm_id,
+                )
+            try:
+                domain.setVcpusFlags(vcpus, _LIVE)
+            except libvirt.libvirtError as exc:
+                if vcpus > seen.vcpus or code_of(exc) == libvirt.VIR_ERR_OPERATION_TIMEOUT:
+                    raise
+                raise Unsupported(
+                    f"cannot {what} now: those that it started with cannot be taken away"
+                    f" ({reason_of(exc)}); fewer come with the next start",
+                    vm_id=vm_id,
+                ) from exc
+
+        self._on_domain(what, vm_id, work)
+
+    def set_memory(self, vm_id: str, memory_mib: int) -> None:
+        what = f"give VM {vm_id} {memory_mib} MiB"
+
+        def work(domain: Handle) -> None:
+            most = domain.maxMemory() // 1024
+            if not 16 <= memory_mib <= most:
+                raise Invalid(
+                    f"cannot {what} now: the running VM can have 16 to {most} MiB; more comes with"
+                    " the next start",
+                    vm_id=vm_id,
+                )
+            domain.setMemoryFlags(memory_mib * 1024, _LIVE)
+
+        self._on_domain(what, vm_id, work)
+
+    # -- the guest's agent ------------------------------------------------------------------
+
+    def freeze(self, vm_id: str) -> bool:
+        def work(domain: Handle) -> bool:
+            if not self._agent_answers(domain):
+                return False
+            try:
+                domain.fsFreeze()
+            except libvirt.libvirtError as exc:
+                if code_of(exc) == libvirt.VIR_ERR_OPERATION_INVALID and domain.isActive():
+                    # It is frozen already: an earlier attempt got this far.
+                    return True
+                self._thaw(domain)
+                return False
+            return True
+
+        return self._on_domain(f"freeze VM {vm_id}", vm_id, work)
+
+    def thaw(self, vm_id: str) -> None:
+        def work(handle: Handle) -> None:
+            domain = self._find(handle, vm_id)
+            if domain is not None and domain.isActive() and self._agent_answers(domain):
+                self._thaw(domain)
+
+        self._call(f"thaw VM {vm_id}", work)
+
+    @staticmethod
+    def _thaw(domain: Handle) -> None:
+        try:
+            domain.fsThaw()
+        except libvirt.libvirtError as exc:
+            if code_of(exc) not in (
+                libvirt.VIR_ERR_OPERATION_INVALID,
+                libvirt.VIR_ERR_AGENT_UNRESPONSIVE,
+                libvirt.VIR_ERR_NO_DOMAIN,
+            ):
+                raise
+
+    # -- networks ---------------------------------------------------------------------------
+
+    def ensure_network(self, network: Network) -> None:
+        facts, where = self.facts(), self.node.name
+        libvirt_networks.check_possible(network, facts, where)
+        if network.kind == "bridge":
+            what = f"look for bridge {network.bridge!r}"
+            there = self._call(
+                what,
+                lambda handle: libvirt_networks.has_bridge(
+                    handle, network.bridge, local=self.connection.local
+                ),
+            )
+            if not there:
+                raise libvirt_networks.no_bridge(network, where)
+        elif facts.networks:
+            what = f"make network {network.name!r}"
+            self._call(what, lambda handle: libvirt_networks.make(handle, network, where))
+
+    def remove_network(self, network: Network) -> None:
+        if network.kind != "bridge" and self.facts().networks:
+            what = f"remove network {network.name!r}"
+            where = self.node.name
+            self._call(what, lambda handle: libvirt_networks.remove(handle, network, where))
+
+    def used_subnets(self) -> tuple[str, ...]:
+        subnets: set[str] = set()
+        if self.facts().networks:
+            subnets |= self._call("list the networks", libvirt_networks.subnets)
+        if self.connection.local:
+            subnets |= set(routes(Path("/proc/net/route").read_text(encoding="ascii")))
+        return tuple(sorted(subnets))
+
+    # -- looking at a running VM ------------------------------------------------------------
+
+    def addresses(self, vm: Vm) -> tuple[Address, ...]:
+        macs = {nic.mac for nic in vm.nics}
+
+        def ask(domain: Handle, source: int) -> dict[str, Any]:
+            # One source that cannot answer is no reason to do without the others.
+            try:
+                return dict(domain.interfaceAddresses(source, 0) or {})
+            except libvirt.libvirtError:
+                return {}
+
+        def work(handle: Handle) -> tuple[Address, ...]:
+            domain = self._find(handle, vm.id)
+            if domain is None or not domain.isActive() or not macs:
+                return ()
+            found: dict[tuple[str, str], Address] = {}
+            lease = ask(domain, libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE)
+            agent = (
+                ask(domain, libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT)
+                if self._agent_answers(domain)
+                else {}
+            )
+            arp = ask(domain, libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP)
+            for source, interfaces in (("lease", lease), ("agent", agent), ("arp", arp)):
+                for interface in interfaces.values():
+                    mac = str(interface.get("hwaddr") or "").lower()
+                    for one in interface.get("addrs") or ():
+                        ip = str(one["addr"])
+                        if mac in macs and not ipaddress.ip_address(ip).is_link_local:
+                            address = Address(mac=mac, ip=ip, source=source)  # type: ignore[arg-type]
+                            found.setdefault((mac, ip), address)
+            return tuple(found.values())
+
+        return self._call(f"find the addresses of VM {vm.name!r}", work)
+
+    def figures(self, vm: Vm, *, now: float) -> Figures:
+        groups = _STATS | libvirt.VIR_DOMAIN_STATS_BLOCK | libvirt.VIR_DOMAIN_STATS_INTERFACE
+
+        what = f"take the figures of VM {vm.name!r}"
+
+        def work(handle: Handle) -> Figures:
+            domain = self._running(handle, vm.id, what)
+            stats = handle.domainListGetStats([domain], groups)[0][1]
+            return read_figures(stats, domain_xml.read_domain(domain.XMLDesc(0)), now)
+
+        return self._call(what, work)
+
+    def display(self, vm_id: str) -> Display | None:
+        def work(domain: Handle) -> Display | None:
+            vnc = domain_xml.read_domain(domain.XMLDesc(0)).vnc
+            return None if vnc is None else Display("vnc", *vnc)
+
+        return self._on_domain(f"find the screen of VM {vm_id}", vm_id, work)
+
+    def console(self, vm_id: str) -> Console:
+        what = f"open the console of VM {vm_id}"
+
+        def work(handle: Handle) -> Console:
+            domain = self._running(handle, vm_id, what)
+            return StreamConsole(handle, domain, domain.name())
+
+        return self._call(what, work)
+
+    # -- the host ---------------------------------------------------------------------------
+
+    def checks(self) -> tuple[Check, ...]:
+        try:
+            version = self._call("ask libvirt its version", lambda handle: handle.getLibVersion())
+        except VorchError as exc:
+            return (
+                Check(
+                    name="libvirt",
+                    level="error",
+                    detail=exc.message,
+                    remedy="install and start libvirtd (or virtqemud) on that host",
+                ),
+            )
+        detail = f"libvirt {version_text(version)} answers at {self.node.uri}"
+        return (Check(name="libvirt", level="ok", detail=detail),)
+
+    def close(self) -> None:
+        self._marks.clear()
+        self.connection.close()

@@ -1,0 +1,112 @@
+"""libvirt's XML of hosts, networks and storage, as far as drivers make or read it themselves."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+from vorch.domain_xml import Element, add, attribute_of, new, parse, to_text
+
+
+def folder_pool_xml(name: str, folder: str) -> str:
+    """A folder as a libvirt storage pool, which the host's QEMU user can enter but not list."""
+    element = new("pool", type="dir")
+    add(element, "name", name)
+    target = add(element, "target")
+    add(target, "path", folder)
+    add(add(target, "permissions"), "mode", "0711")
+    return to_text(element)
+
+
+def raw_volume_xml(name: str, size_bytes: int) -> str:
+    element = new("volume")
+    add(element, "name", name)
+    add(element, "allocation", "0")
+    add(element, "capacity", str(size_bytes), unit="bytes")
+    add(add(element, "target"), "format", type="raw")
+    return to_text(element)
+
+
+def _network_settings(element: Element) -> tuple[object, ...]:
+    return (
+        attribute_of(element, "forward", "mode"),
+        attribute_of(element, "bridge", "name"),
+        _network_subnets(element),
+        attribute_of(element, "ip/dhcp/range", "start"),
+        attribute_of(element, "ip/dhcp/range", "end"),
+    )
+
+
+def same_network(wanted: str, present: str) -> bool:
+    """Whether the network that libvirt shows has the settings of the one that is wanted."""
+    return _network_settings(parse(wanted)) == _network_settings(parse(present))
+
+
+def _network_subnets(element: Element) -> tuple[str, ...]:
+    found = []
+    for ip in element.findall("ip"):
+        if ip.get("family", "ipv4") != "ipv4" or ip.get("address") is None:
+            continue
+        length = ip.get("prefix") or ip.get("netmask") or "24"
+        found.append(str(ipaddress.IPv4Network(f"{ip.get('address')}/{length}", strict=False)))
+    return tuple(found)
+
+
+def network_subnets(xml: str) -> tuple[str, ...]:
+    """The IPv4 networks that a libvirt network stands on."""
+    return _network_subnets(parse(xml))
+
+
+def network_users(xml: str) -> int:
+    """How many NICs are on a network that runs."""
+    return int(parse(xml).get("connections", "0"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What libvirt says that a host can do."""
+
+    cpu_model: str
+    machines: tuple[str, ...]
+    cpu_models: tuple[str, ...]
+    uefi: bool
+    secure_boot: bool
+    tpm: bool
+
+
+def _guest(host: Element, architecture: str) -> Element | None:
+    return host.find(f"guest/arch[@name='{architecture}']")
+
+
+def read_capabilities(host_xml: str, domains_xml: str) -> Capabilities:
+    """From what libvirt tells of the host, and of the domains that it can run."""
+    host, domains = parse(host_xml), parse(domains_xml)
+    guest = _guest(host, host.findtext("host/cpu/arch") or "x86_64")
+    machines = [] if guest is None else [str(one.text) for one in guest.findall("machine")]
+    models = domains.findall("cpu/mode[@name='custom']/model")
+    firmware = domains.findall("os/enum[@name='firmware']/value")
+    secure = domains.findall("os/loader/enum[@name='secure']/value")
+    backends = domains.findall("devices/tpm/enum[@name='backendModel']/value")
+    return Capabilities(
+        cpu_model=host.findtext("host/cpu/model") or "",
+        machines=tuple(sorted(set(machines))),
+        cpu_models=tuple(sorted(str(one.text) for one in models if one.get("usable") != "no")),
+        uefi=any(one.text == "efi" for one in firmware),
+        secure_boot=any(one.text == "yes" for one in secure),
+        tpm=any(one.text == "emulator" for one in backends),
+    )
+
+
+def offers_kvm(host_xml: str, architecture: str) -> bool:
+    """Whether libvirt would try KVM; whether that works is for a probe to tell."""
+    guest = _guest(parse(host_xml), architecture)
+    return guest is not None and guest.find("domain[@type='kvm']") is not None
+
+
+def qemu_user_id(host_xml: str) -> int | None:
+    """The user that QEMU runs as, where libvirt separates it from itself."""
+    for model in parse(host_xml).findall("host/secmodel"):
+        label = model.findtext("baselabel") or ""
+        if model.findtext("model") == "dac" and label.startswith("+"):
+            return int(label[1:].partition(":")[0])
+    return None

@@ -1,0 +1,324 @@
+"""Running domains of the world in memory, and the guests in them: what they do with time.
+
+Nothing runs by itself. Whoever looks at a guest first brings it up to the present (`settle`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from vorch.drivers.memory_images import BLOCK_BYTES, MemoryPool, Opening, Stored
+from vorch.drivers.memory_time import wait
+from vorch.errors import Conflict, Invalid, Unreachable
+from vorch.model import Disk, Network, Nic, Power, Source, Vm
+from vorch.ports import Clock
+
+# A busy guest writes into so many places, over and over.
+WRITTEN_PLACES = 16
+
+
+@dataclass(kw_only=True)
+class Behaviour:
+    """What a guest does. One for all, others by VM; tests change them, also while a guest runs."""
+
+    # An agent answers; None: if the VM has one.
+    agent_answers: bool | None = None
+    boot_s: float = 2.0
+    obeys_shutdown: bool = True
+    shutdown_s: float = 3.0
+    # Lets go of disks and NICs that are unplugged.
+    lets_go: bool = True
+    # Takes vCPUs and memory while it runs.
+    takes_more: bool = True
+    has_addresses: bool = True
+    # Powers off by itself so long after its start. None: only what boots an installer does.
+    powers_off_after_s: float | None = None
+    install_s: float = 60.0
+    # Writes of its own to each data disk.
+    writes_per_s: float = 0.0
+    cpu_load: float = 0.1
+
+
+@dataclass
+class Held:
+    """A disk that a running domain has."""
+
+    disk: Disk
+    source: Source | None
+    pool: MemoryPool | None = None
+    stored: Stored | None = None
+    read_bytes: int = 0
+    written_bytes: int = 0
+    reads: int = 0
+    writes: int = 0
+    # Writes that the agent holds back.
+    waiting: list[tuple[int, bytes]] = field(default_factory=list)
+    # Of the guest's own writes, how many are due and done.
+    due: float = 0.0
+    done: int = 0
+
+
+class MemoryGuest:
+    """One running domain. Tests get it from `MemoryWorld.guest` and act as the guest would."""
+
+    def __init__(self, vm: Vm, host: str, clock: Clock, behaviour: Callable[[], Behaviour]) -> None:
+        self.vm = vm
+        self.host = host
+        self.clock = clock
+        self._behaviour = behaviour
+        self.power = Power.RUNNING
+        self.reason = "booted"
+        self.vcpus = vm.vcpus
+        self.memory_mib = vm.memory_mib
+        self.disks: dict[str, Held] = {}
+        self.nics: dict[str, tuple[Nic, Network]] = {}
+        self.started_at = clock.now()
+        # Of a foreign domain: one that vorch did not make.
+        self.ours = True
+        self.display_port = 0
+        self.frozen = False
+        self.ran_s = 0.0
+        self.boots = 1
+        self.typed = b""
+        self._booted_at = self.started_at
+        self._settled_at = self.started_at
+        self._ends_at: float | None = None
+        after_s = behaviour().powers_off_after_s
+        if after_s is None and vm.direct_boot is not None:
+            after_s = behaviour().install_s
+        if after_s is not None:
+            self._ends_at = self.started_at + after_s
+
+    # -- time
+
+    def settle(self) -> None:
+        """Catch up with the clock."""
+        now = self.clock.now()
+        if self._ends_at is not None:
+            now = min(now, self._ends_at)
+        elapsed = max(0.0, now - self._settled_at)
+        self._settled_at = max(self._settled_at, now)
+        if self.power in (Power.RUNNING, Power.STOPPING):
+            self.ran_s += elapsed
+            if not self.frozen:
+                self._write_by_itself(elapsed * self._behaviour().writes_per_s)
+        if self._ends_at is not None and self.clock.now() >= self._ends_at:
+            self.end()
+
+    def _write_by_itself(self, count: float) -> None:
+        if not count:
+            return
+        for held in self.disks.values():
+            if held.stored is None or held.disk.device != "disk" or held.disk.read_only:
+                continue
+            held.due += count
+            places = min(WRITTEN_PLACES, held.stored.size_bytes // BLOCK_BYTES)
+            last = int(held.due)
+            if not places or last == held.done:
+                continue
+            # What was overwritten since cannot be told apart from what was never written.
+            for number in range(max(held.done, last - places), last):
+                self._put(held, number % places * BLOCK_BYTES, self.mark(held.disk.name, number))
+            held.writes += last - held.done
+            held.written_bytes += (last - held.done) * BLOCK_BYTES
+            held.done = last
+
+    def mark(self, disk: str, number: int) -> bytes:
+        """What the guest's own write of that number looks like."""
+        return f"{self.vm.id}:{disk}:{number};".encode()
+
+    def _put(self, held: Held, offset: int, data: bytes) -> None:
+        if held.stored is None or held.pool is None:
+            return
+        if held.pool.free_bytes < len(data) and held.stored.block(offset // BLOCK_BYTES) == b"":
+            # As `error_policy='stop'` has it.
+            self.power, self.reason = Power.PAUSED, "I/O error: no space left in the pool"
+            return
+        held.stored.write(offset, data)
+
+    @property
+    def ended(self) -> bool:
+        return self.power is Power.STOPPED
+
+    @property
+    def ends_at(self) -> float | None:
+        return self._ends_at
+
+    def end(self) -> None:
+        self.power, self.reason, self._ends_at = Power.STOPPED, "shut off", None
+        for held in self.disks.values():
+            self.close(held)
+
+    @property
+    def booted(self) -> bool:
+        return self.clock.now() - self._booted_at >= self._behaviour().boot_s
+
+    @property
+    def agent_answers(self) -> bool:
+        answers = self._behaviour().agent_answers
+        if answers is None:
+            answers = self.vm.agent and self.booted
+        return answers and self.power in (Power.RUNNING, Power.STOPPING)
+
+    # -- the virtual machine's buttons
+
+    def press_power(self) -> None:
+        if self.power is Power.PAUSED:
+            return
+        if self._behaviour().obeys_shutdown:
+            self.power = Power.STOPPING
+            if self._ends_at is None:
+                self._ends_at = self.clock.now() + self._behaviour().shutdown_s
+
+    def press_reset(self) -> None:
+        self.boots += 1
+        self._booted_at = self.clock.now()
+        self.typed = b""
+        if self.power is Power.STOPPING:
+            self.power, self._ends_at = Power.RUNNING, None
+        self.frozen = False
+        for held in self.disks.values():
+            # What the kernel held back is lost.
+            held.waiting.clear()
+
+    def freeze(self) -> bool:
+        if not self.agent_answers:
+            return False
+        self.frozen = True
+        return True
+
+    def thaw(self) -> None:
+        self.frozen = False
+        for held in self.disks.values():
+            for offset, data in held.waiting:
+                self._put(held, offset, data)
+            held.waiting.clear()
+
+    # -- disks
+
+    def open(
+        self, disk: Disk, source: Source | None, found: tuple[MemoryPool, Stored] | None
+    ) -> Held:
+        """Take a volume for this domain alone, unless it is only read."""
+        held = Held(disk, source)
+        if found is not None:
+            held.pool, held.stored = found
+            writes = disk.device == "disk" and not disk.read_only
+            self._check_free(held.stored, held.pool, writes)
+            held.stored.open_by[self._key(disk.name)] = Opening(
+                f"VM {self.vm.name!r} on {self.host}", writes, self.settle
+            )
+        self.disks[disk.name] = held
+        return held
+
+    def _check_free(self, stored: Stored, pool: MemoryPool, writes: bool) -> None:
+        for key, opening in stored.open_by.items():
+            if (writes or opening.writes) and not key.startswith(self._key("")):
+                raise Conflict(
+                    f"cannot open volume {stored.name!r} for VM {self.vm.name!r}: {opening.who} has"
+                    " it open, and two writers would destroy it; stop that first",
+                    volume=stored.name,
+                )
+        if writes and pool.clones(stored):
+            raise Conflict(
+                f"cannot open volume {stored.name!r} for VM {self.vm.name!r}: clones stand on it"
+                " and would be damaged; use a clone of it",
+                volume=stored.name,
+            )
+
+    def close(self, held: Held) -> None:
+        if held.stored is not None:
+            held.stored.open_by.pop(self._key(held.disk.name), None)
+
+    def _key(self, disk: str) -> str:
+        return f"{self.host}/{self.vm.id}/{disk}"
+
+    def _held(self, disk: str) -> Held:
+        self.settle()
+        if self.ended or disk not in self.disks:
+            raise Unreachable(f"cannot use disk {disk!r} of VM {self.vm.name!r}: it is not there")
+        return self.disks[disk]
+
+    # -- what a guest does, for tests
+
+    def write(self, disk: str, offset: int, data: bytes) -> None:
+        held = self._held(disk)
+        if held.disk.read_only or held.disk.device != "disk":
+            raise Invalid(f"cannot write to disk {disk!r} of VM {self.vm.name!r}: it is read-only")
+        if self.power is Power.PAUSED:
+            raise Conflict(f"cannot write in VM {self.vm.name!r}: it is paused")
+        held.writes += 1
+        held.written_bytes += len(data)
+        if self.frozen:
+            held.waiting.append((offset, data))
+        else:
+            self._put(held, offset, data)
+
+    def read(self, disk: str, offset: int, length: int) -> bytes:
+        held = self._held(disk)
+        held.reads += 1
+        held.read_bytes += length
+        return b"" if held.stored is None else held.stored.read(offset, length)
+
+    def shut_down_by_itself(self) -> None:
+        self.settle()
+        self.end()
+
+    def crash(self) -> None:
+        """The guest or its QEMU dies: the domain is gone, as transient ones are."""
+        self.settle()
+        self.end()
+
+    # -- the serial console
+
+    @property
+    def prompt(self) -> bytes:
+        return f"\r\n{self.vm.name} login: ".encode()
+
+
+class MemoryConsole:
+    """The Console port: a login prompt that echoes what is typed."""
+
+    def __init__(self, guest: MemoryGuest) -> None:
+        self._guest = guest
+        self._boots = 0
+        self._output = b""
+        self._closed = False
+
+    def read(self, timeout_s: float) -> bytes:
+        wait(self._guest.clock, timeout_s, self._look)
+        output, self._output = self._output, b""
+        if not output:
+            self._check()
+        return output
+
+    def _look(self) -> bool:
+        guest = self._guest
+        guest.settle()
+        if guest.booted and self._boots < guest.boots and not guest.ended:
+            self._boots = guest.boots
+            self._output += guest.prompt
+        return bool(self._output) or guest.ended or self._closed
+
+    def write(self, data: bytes) -> None:
+        self._guest.settle()
+        self._check()
+        self._look()
+        for byte in data:
+            if byte in b"\r\n":
+                self._guest.typed += b"\n"
+                self._output += self._guest.prompt
+            else:
+                self._guest.typed += bytes([byte])
+                self._output += bytes([byte])
+
+    def close(self) -> None:
+        self._closed = True
+
+    def _check(self) -> None:
+        if self._closed or self._guest.ended:
+            why = "it was closed" if self._closed else "the VM has stopped"
+            raise Unreachable(
+                f"cannot use the console of VM {self._guest.vm.name!r}: {why}; open it again"
+            )

@@ -1,0 +1,633 @@
+"""Hosts of the world in memory: the Hypervisor port without a hypervisor."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from vorch.drivers.memory_faults import Fault, Faults, Gate, gated, gated_waiting
+from vorch.drivers.memory_guests import Behaviour, Held, MemoryConsole, MemoryGuest
+from vorch.drivers.memory_images import MemoryPool, Stored
+from vorch.drivers.memory_time import wait
+from vorch.errors import Conflict, Invalid, NoRoom, NotFound, TimedOut, Unsupported
+from vorch.model import (
+    Address,
+    Check,
+    Disk,
+    DiskFigures,
+    Domain,
+    Figures,
+    HostFacts,
+    Network,
+    Nic,
+    NicFigures,
+    Power,
+    Source,
+    Vm,
+    subnet_layout,
+)
+from vorch.ports import Console, Display, Progress
+
+FIRST_DISPLAY_PORT = 5900
+
+# How often a long wait says that it is still waiting, so that it can be cancelled.
+SAY_EVERY_S = 1.0
+
+Find = Callable[[Source], tuple[MemoryPool, Stored]]
+
+
+class MemoryMachine:
+    """One host and what is on it, shared by all connections. Tests may look and reach in here."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        cpus: int,
+        memory_mib: int,
+        faults: Faults,
+        find: Find,
+        behaviour: Callable[[Vm], Behaviour],
+    ) -> None:
+        self.name = name
+        self.faults = faults
+        self.clock = faults.clock
+        self.find = find
+        self.behaviour = behaviour
+        self.facts = HostFacts(
+            hypervisor="memory",
+            cpus=cpus,
+            memory_mib=memory_mib,
+            accelerator="",
+            accelerator_why="nothing was booted yet",
+            hypervisor_version="1.0.0",
+            cpu_model="memory",
+            machines=("q35", "pc"),
+            cpu_models=("memory", "qemu64"),
+            uefi=True,
+            secure_boot=True,
+            tpm=True,
+            bridge_vlans=True,
+        )
+        self.bridges = {"br0"}
+        self.subnets: tuple[str, ...] = ("192.0.2.0/24",)
+        self.findings: tuple[Check, ...] = (
+            Check(name="memory", level="ok", detail="a host in memory lacks nothing"),
+        )
+        self.guests: dict[str, MemoryGuest] = {}
+        self.networks: dict[str, Network] = {}
+        # Address by network and MAC. A guest that comes back gets the one it had.
+        self.leases: dict[str, dict[str, str]] = {}
+        self._off: Fault | None = None
+
+    # -- what happens to hosts, for tests
+
+    @property
+    def target(self) -> str:
+        return f"host:{self.name}"
+
+    def power_off(self) -> None:
+        """All domains are gone, and nothing answers."""
+        with self.faults.lock:
+            self._end_all()
+            if self._off is None:
+                self._off = self.faults.silence(self.target)
+
+    def power_on(self) -> None:
+        """It comes back as transient domains leave it: knowing nothing."""
+        if self._off is not None:
+            self.faults.lift(self._off)
+            self._off = None
+
+    def restart(self) -> None:
+        with self.faults.lock:
+            self._end_all()
+        self.power_on()
+
+    def add_foreign(self, vm: Vm) -> MemoryGuest:
+        """A domain that somebody else made on this host."""
+        guest = MemoryGuest(vm, self.name, self.clock, lambda: Behaviour())
+        guest.ours = False
+        self.guests[vm.id] = guest
+        return guest
+
+    def _end_all(self) -> None:
+        for guest in self.guests.values():
+            guest.settle()
+            guest.end()
+        self.guests.clear()
+
+    def settled(self) -> dict[str, MemoryGuest]:
+        """The guests as they are now; those that have ended are gone."""
+        for guest in list(self.guests.values()):
+            guest.settle()
+            if guest.ended:
+                self.guests.pop(guest.vm.id, None)
+        return self.guests
+
+    @property
+    def memory_used_mib(self) -> int:
+        return sum(guest.memory_mib for guest in self.settled().values())
+
+    def free_display_port(self) -> int:
+        taken = {guest.display_port for guest in self.guests.values()}
+        return next(port for port in range(FIRST_DISPLAY_PORT, 65536) if port not in taken)
+
+    def lease(self, network: Network, mac: str) -> str | None:
+        if network.subnet is None or not network.dhcp:
+            return None
+        given = self.leases.setdefault(network.name, {})
+        if mac not in given:
+            _, _, first, last = subnet_layout(network.subnet)
+            address = ipaddress.IPv4Address(first)
+            while str(address) in given.values():
+                address += 1
+            if address > ipaddress.IPv4Address(last):
+                return None
+            given[mac] = str(address)
+        return given[mac]
+
+
+class MemoryHost:
+    """The Hypervisor port on one machine, as one process of the world sees it."""
+
+    def __init__(self, machine: MemoryMachine, gate: Gate) -> None:
+        self._machine = machine
+        self._gate = gate
+
+    # -- the host
+
+    @gated
+    def facts(self) -> HostFacts:
+        return self._machine.facts
+
+    @gated_waiting
+    def probe(self, progress: Progress) -> HostFacts:
+        machine = self._machine
+        progress(0.0, "boot something tiny")
+        machine.clock.sleep(1.0)
+        with machine.faults.lock:
+            machine.facts = replace(
+                machine.facts,
+                accelerator="kvm",
+                accelerator_why="guests in memory run at once",
+                probed_at=machine.clock.now(),
+            )
+        progress(100.0)
+        return machine.facts
+
+    @gated
+    def checks(self) -> tuple[Check, ...]:
+        return self._machine.findings
+
+    @gated
+    def used_subnets(self) -> tuple[str, ...]:
+        made = {network.subnet for network in self._machine.networks.values() if network.subnet}
+        return (*self._machine.subnets, *sorted(made))
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    # -- looking
+
+    @gated
+    def domains(self) -> tuple[Domain, ...]:
+        return tuple(self._domain(guest) for guest in self._machine.settled().values())
+
+    @gated
+    def domain(self, vm_id: str) -> Domain | None:
+        guest = self._machine.settled().get(vm_id)
+        return None if guest is None else self._domain(guest)
+
+    def _domain(self, guest: MemoryGuest) -> Domain:
+        return Domain(
+            id=guest.vm.id,
+            name=guest.vm.name,
+            node=self._machine.name,
+            power=guest.power,
+            reason=guest.reason,
+            vcpus=guest.vcpus,
+            memory_mib=guest.memory_mib,
+            generation=guest.vm.generation if guest.ours else 0,
+            cpu_time_ns=self._cpu_time_ns(guest),
+            ours=guest.ours,
+        )
+
+    def _cpu_time_ns(self, guest: MemoryGuest) -> int:
+        load = self._machine.behaviour(guest.vm).cpu_load
+        return int(guest.ran_s * guest.vcpus * load * 1e9)
+
+    def _running(self, vm_id: str, what: str) -> MemoryGuest:
+        guest = self._machine.settled().get(vm_id)
+        if guest is None:
+            raise NotFound(
+                f"cannot {what} VM {vm_id}: it does not run on {self._machine.name!r}; start it",
+                vm=vm_id,
+                node=self._machine.name,
+            )
+        return guest
+
+    # -- starting and ending
+
+    @gated
+    def start(self, vm: Vm, sources: Mapping[str, Source], networks: Mapping[str, Network]) -> None:
+        machine = self._machine
+        if vm.id in machine.settled():
+            return
+        for other in machine.guests.values():
+            if other.vm.name == vm.name:
+                raise Conflict(
+                    f"cannot start VM {vm.name!r} on {machine.name!r}: another domain of that name"
+                    " runs there; stop or rename that one",
+                    vm=vm.name,
+                    node=machine.name,
+                )
+        free = machine.facts.memory_mib - machine.memory_used_mib
+        if vm.memory_mib > free:
+            raise NoRoom(
+                f"cannot start VM {vm.name!r} on {machine.name!r}: it needs {vm.memory_mib} MiB and"
+                f" {free} MiB are free; stop another VM or choose another host",
+                vm=vm.name,
+                node=machine.name,
+                needed_mib=vm.memory_mib,
+                free_mib=free,
+            )
+        for nic in vm.nics:
+            self._check_network(networks.get(nic.network), nic)
+        for name in ("kernel", "initrd"):
+            if name in sources:
+                machine.find(sources[name])
+        guest = MemoryGuest(vm, machine.name, machine.clock, lambda: machine.behaviour(vm))
+        try:
+            for disk in vm.disks:
+                self._open(guest, disk, sources.get(disk.name))
+        except BaseException:
+            guest.end()
+            raise
+        for nic in vm.nics:
+            guest.nics[nic.name] = (nic, networks[nic.network])
+        guest.display_port = machine.free_display_port() if vm.graphics else 0
+        machine.guests[vm.id] = guest
+
+    def _open(self, guest: MemoryGuest, disk: Disk, source: Source | None) -> Held:
+        if source is None and disk.volume is not None:
+            raise Invalid(
+                f"cannot open disk {disk.name!r} of VM {guest.vm.name!r}: nobody says where it is",
+                disk=disk.name,
+            )
+        found = None if source is None else self._machine.find(source)
+        return guest.open(disk, source, found)
+
+    def _check_network(self, network: Network | None, nic: Nic) -> None:
+        machine = self._machine
+        if network is None:
+            raise Invalid(
+                f"cannot plug NIC {nic.name!r} in: nobody says what network {nic.network!r} is",
+                nic=nic.name,
+            )
+        there = (
+            network.bridge in machine.bridges
+            if network.kind == "bridge"
+            else network.name in machine.networks
+        )
+        if not there:
+            raise NotFound(
+                f"cannot plug NIC {nic.name!r} in: network {network.name!r} is not on"
+                f" {machine.name!r}; make it there first",
+                network=network.name,
+                node=machine.name,
+            )
+
+    @gated
+    def shut_down(self, vm_id: str) -> None:
+        self._running(vm_id, "shut down").press_power()
+
+    @gated
+    def cut(self, vm_id: str) -> None:
+        guest = self._machine.settled().pop(vm_id, None)
+        if guest is not None:
+            guest.end()
+
+    @gated_waiting
+    def await_end(self, vm_id: str, timeout_s: float, progress: Progress) -> bool:
+        machine = self._machine
+        clock = machine.clock
+        give_up = clock.now() + timeout_s
+
+        def ended() -> bool:
+            with machine.faults.lock:
+                return vm_id not in machine.settled()
+
+        while not ended():
+            left = give_up - clock.now()
+            if left <= 0:
+                return False
+            with machine.faults.lock:
+                guest = machine.guests.get(vm_id)
+                ends_at = guest.ends_at if guest is not None else None
+            if ends_at is not None:
+                left = min(left, max(0.0, ends_at - clock.now()))
+            wait(clock, min(left, SAY_EVERY_S), ended)
+            progress()
+        return True
+
+    @gated
+    def pause(self, vm_id: str) -> None:
+        guest = self._running(vm_id, "pause")
+        if guest.power is not Power.PAUSED:
+            guest.power, guest.reason = Power.PAUSED, "asked for"
+
+    @gated
+    def resume(self, vm_id: str) -> None:
+        guest = self._running(vm_id, "resume")
+        if guest.power is Power.PAUSED:
+            guest.power, guest.reason = Power.RUNNING, "resumed"
+
+    @gated
+    def reset(self, vm_id: str) -> None:
+        self._running(vm_id, "reset").press_reset()
+
+    # -- devices
+
+    @gated
+    def attach_disk(self, vm: Vm, disk: Disk, source: Source | None) -> None:
+        guest = self._running(vm.id, "plug a disk into")
+        if disk.name in guest.disks:
+            return
+        for held in guest.disks.values():
+            if held.disk.target == disk.target:
+                raise Conflict(
+                    f"cannot plug disk {disk.name!r} into VM {vm.name!r}: {disk.target} is taken by"
+                    f" disk {held.disk.name!r}; choose another target",
+                    vm=vm.name,
+                    disk=disk.name,
+                )
+        self._open(guest, disk, source)
+
+    @gated_waiting
+    def detach_disk(self, vm: Vm, disk: Disk, timeout_s: float) -> None:
+        machine = self._machine
+        with machine.faults.lock:
+            guest = self._running(vm.id, "unplug a disk from")
+            if disk.name not in guest.disks:
+                return
+        self._await_letting_go(vm, f"disk {disk.name!r}", timeout_s)
+        with machine.faults.lock:
+            held = guest.disks.pop(disk.name, None)
+            if held is not None:
+                guest.settle()
+                guest.close(held)
+
+    @gated
+    def attach_nic(self, vm: Vm, nic: Nic, network: Network) -> None:
+        guest = self._running(vm.id, "plug a NIC into")
+        if nic.name in guest.nics:
+            return
+        self._check_network(network, nic)
+        guest.nics[nic.name] = (nic, network)
+
+    @gated_waiting
+    def detach_nic(self, vm: Vm, nic: Nic, timeout_s: float) -> None:
+        machine = self._machine
+        with machine.faults.lock:
+            guest = self._running(vm.id, "unplug a NIC from")
+            if nic.name not in guest.nics:
+                return
+        self._await_letting_go(vm, f"NIC {nic.name!r}", timeout_s)
+        with machine.faults.lock:
+            guest.nics.pop(nic.name, None)
+
+    def _await_letting_go(self, vm: Vm, what: str, timeout_s: float) -> None:
+        machine = self._machine
+        lets_go = wait(machine.clock, timeout_s, lambda: machine.behaviour(vm).lets_go)
+        if not lets_go:
+            raise TimedOut(
+                f"cannot unplug {what} from VM {vm.name!r}: the guest has not let go of it in"
+                f" {timeout_s:g} s; see that it is not in use there, or stop the VM",
+                vm=vm.name,
+                timeout_s=timeout_s,
+            )
+
+    @gated
+    def change_media(self, vm: Vm, disk: Disk, source: Source | None) -> None:
+        guest = self._running(vm.id, "change the CD of")
+        held = guest.disks.get(disk.name)
+        if held is None or held.disk.device != "cdrom":
+            raise NotFound(
+                f"cannot change the CD of VM {vm.name!r}: it has no CD drive {disk.name!r}",
+                vm=vm.name,
+                disk=disk.name,
+            )
+        if held.source == source:
+            return
+        if source is not None:
+            self._machine.find(source)
+        guest.close(held)
+        self._open(guest, disk, source)
+
+    @gated
+    def forget(self, vm: Vm) -> None:
+        if vm.id in self._machine.settled():
+            raise Conflict(f"cannot forget VM {vm.name!r}: it is still there; stop it first")
+
+    @gated
+    def grow_disk(self, vm: Vm, disk: Disk, size_bytes: int) -> None:
+        guest = self._running(vm.id, "grow a disk of")
+        held = guest.disks.get(disk.name)
+        if held is None or held.stored is None:
+            raise NotFound(
+                f"cannot grow disk {disk.name!r} of VM {vm.name!r}: it is not plugged in",
+                vm=vm.name,
+                disk=disk.name,
+            )
+        if size_bytes < held.stored.size_bytes:
+            raise Invalid(
+                f"cannot grow disk {disk.name!r} of VM {vm.name!r} to {size_bytes} bytes: it has"
+                f" {held.stored.size_bytes} already, and making it smaller would cut data off",
+                vm=vm.name,
+                disk=disk.name,
+            )
+        held.stored.size_bytes = size_bytes
+
+    @gated
+    def set_vcpus(self, vm_id: str, vcpus: int) -> None:
+        guest = self._running(vm_id, "change the vCPUs of")
+        if not 1 <= vcpus <= guest.vm.vcpus_max:
+            raise Invalid(
+                f"cannot give VM {guest.vm.name!r} {vcpus} vCPUs: it can have 1 to"
+                f" {guest.vm.vcpus_max} while it runs; raise its largest number and restart it"
+            )
+        self._check_takes_more(guest, "vCPUs")
+        guest.vcpus = vcpus
+
+    @gated
+    def set_memory(self, vm_id: str, memory_mib: int) -> None:
+        guest = self._running(vm_id, "change the memory of")
+        machine = self._machine
+        if not 16 <= memory_mib <= guest.vm.memory_max_mib:
+            raise Invalid(
+                f"cannot give VM {guest.vm.name!r} {memory_mib} MiB: it can have 16 to"
+                f" {guest.vm.memory_max_mib} MiB while it runs; raise its largest memory and"
+                " restart it"
+            )
+        self._check_takes_more(guest, "memory")
+        free = machine.facts.memory_mib - machine.memory_used_mib + guest.memory_mib
+        if memory_mib > free:
+            raise NoRoom(
+                f"cannot give VM {guest.vm.name!r} {memory_mib} MiB: {free} MiB are free on"
+                f" {machine.name!r}; stop another VM",
+                needed_mib=memory_mib,
+                free_mib=free,
+            )
+        guest.memory_mib = memory_mib
+
+    def _check_takes_more(self, guest: MemoryGuest, what: str) -> None:
+        if not self._machine.behaviour(guest.vm).takes_more:
+            raise Unsupported(
+                f"cannot change the {what} of VM {guest.vm.name!r} while it runs: its guest"
+                " does not take part; restart it",
+                vm=guest.vm.name,
+            )
+
+    # -- snapshots
+
+    @gated
+    def freeze(self, vm_id: str) -> bool:
+        return self._running(vm_id, "freeze").freeze()
+
+    @gated
+    def thaw(self, vm_id: str) -> None:
+        guest = self._machine.settled().get(vm_id)
+        if guest is not None:
+            guest.thaw()
+
+    @gated
+    def snapshot(self, vm: Vm, disks: Sequence[Disk], snapshot: str) -> None:
+        for stored in self._stored(vm, disks, "take a snapshot of"):
+            stored.snapshots[snapshot] = (stored.size_bytes, dict(stored.blocks))
+
+    @gated
+    def drop_snapshot(self, vm: Vm, disks: Sequence[Disk], snapshot: str) -> None:
+        for stored in self._stored(vm, disks, "delete a snapshot of"):
+            stored.snapshots.pop(snapshot, None)
+
+    def _stored(self, vm: Vm, disks: Sequence[Disk], what: str) -> list[Stored]:
+        guest = self._running(vm.id, what)
+        found = []
+        for disk in disks:
+            held = guest.disks.get(disk.name)
+            if held is None or held.stored is None:
+                raise NotFound(
+                    f"cannot {what} VM {vm.name!r}: disk {disk.name!r} is not plugged in",
+                    vm=vm.name,
+                    disk=disk.name,
+                )
+            found.append(held.stored)
+        return found
+
+    # -- networks
+
+    @gated
+    def ensure_network(self, network: Network) -> None:
+        machine = self._machine
+        if network.kind == "bridge":
+            if network.bridge not in machine.bridges:
+                raise Invalid(
+                    f"cannot use network {network.name!r} on {machine.name!r}: there is no bridge"
+                    f" {network.bridge!r}; make it, or name one of"
+                    f" {', '.join(sorted(machine.bridges)) or 'none'}",
+                    network=network.name,
+                    node=machine.name,
+                )
+            return
+        if not machine.facts.networks:
+            raise Unsupported(
+                f"cannot make network {network.name!r} on {machine.name!r}: this host cannot make"
+                " networks; use a bridge",
+                network=network.name,
+                node=machine.name,
+            )
+        machine.networks[network.name] = network
+
+    @gated
+    def remove_network(self, network: Network) -> None:
+        machine = self._machine
+        users = [
+            guest.vm.name
+            for guest in machine.settled().values()
+            if any(one.name == network.name for _, one in guest.nics.values())
+        ]
+        if users and network.kind != "bridge":
+            raise Conflict(
+                f"cannot take network {network.name!r} off {machine.name!r}: {', '.join(users)} use"
+                " it; stop them or unplug their NICs",
+                network=network.name,
+                node=machine.name,
+            )
+        machine.networks.pop(network.name, None)
+        machine.leases.pop(network.name, None)
+
+    @gated
+    def addresses(self, vm: Vm) -> tuple[Address, ...]:
+        machine = self._machine
+        guest = machine.settled().get(vm.id)
+        if guest is None or not guest.booted or not machine.behaviour(vm).has_addresses:
+            return ()
+        found = []
+        for nic, network in guest.nics.values():
+            leased = machine.lease(network, nic.mac)
+            if leased is not None:
+                found.append(Address(mac=nic.mac, ip=leased, source="lease"))
+            elif network.kind == "bridge" and guest.agent_answers:
+                # From a range for examples, by the last byte of the MAC.
+                last = int(nic.mac[-2:], 16) % 254 + 1
+                found.append(Address(mac=nic.mac, ip=f"198.51.100.{last}", source="agent"))
+        return tuple(found)
+
+    # -- figures, screen, console
+
+    @gated
+    def figures(self, vm: Vm, *, now: float) -> Figures:
+        guest = self._running(vm.id, "measure")
+        ran = int(guest.ran_s)
+        return Figures(
+            at=now,
+            power=guest.power,
+            vcpus=guest.vcpus,
+            cpu_time_ns=self._cpu_time_ns(guest),
+            memory_mib=guest.memory_mib,
+            memory_used_mib=guest.memory_mib // 3 if guest.booted else None,
+            disks=tuple(
+                DiskFigures(
+                    name=name,
+                    read_bytes=held.read_bytes + ran * 4096,
+                    written_bytes=held.written_bytes,
+                    reads=held.reads + ran,
+                    writes=held.writes,
+                    allocated_bytes=0 if held.stored is None else held.stored.used_bytes,
+                )
+                for name, held in guest.disks.items()
+            ),
+            nics=tuple(
+                NicFigures(
+                    name=name,
+                    received_bytes=ran * 1500,
+                    sent_bytes=ran * 750,
+                    received_packets=ran * 2,
+                    sent_packets=ran,
+                )
+                for name in guest.nics
+            ),
+        )
+
+    @gated
+    def display(self, vm_id: str) -> Display | None:
+        guest = self._running(vm_id, "show the screen of")
+        if not guest.display_port:
+            return None
+        return Display("vnc", "127.0.0.1", guest.display_port)
+
+    @gated
+    def console(self, vm_id: str) -> Console:
+        return MemoryConsole(self._running(vm_id, "open the console of"))

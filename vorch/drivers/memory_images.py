@@ -1,0 +1,584 @@
+"""Volumes in this process's memory, with their content: what clones and snapshots hold is known.
+
+They behave as RBD images do: raw, thin, cloned copy-on-write, snapshotted while a guest writes.
+What nobody may have open is refused while a domain has it, so that a caller's mistake shows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import BinaryIO, Literal
+
+from vorch.drivers.memory_faults import Gate, gated, gated_waiting
+from vorch.drivers.memory_sources import Files, judge
+from vorch.errors import Conflict, Invalid, NoRoom, NotFound
+from vorch.model import GIB, FileSource, PoolUsage, Source
+from vorch.ports import Imported, Progress, VolumeInfo
+
+BLOCK_BYTES = 65536
+CAPACITY_BYTES = 1024 * GIB
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A running domain that has a volume open."""
+
+    who: str
+    writes: bool
+    # Brings what the guest wrote up to now into the volume.
+    settle: Callable[[], None] = lambda: None
+
+
+@dataclass(eq=False)
+class Stored:
+    """One volume. Blocks that are not here are its base's; without a base they are zero."""
+
+    name: str
+    size_bytes: int
+    base: Stored | None = None
+    blocks: dict[int, bytes] = field(default_factory=dict)
+    # Size and blocks at that point. Blocks are never changed, only replaced.
+    snapshots: dict[str, tuple[int, dict[int, bytes]]] = field(default_factory=dict)
+    # A copy or import that has come to its end.
+    whole: bool = True
+    open_by: dict[str, Opening] = field(default_factory=dict)
+
+    def settle(self) -> None:
+        for opening in list(self.open_by.values()):
+            opening.settle()
+
+    def at(self, snapshot: str | None) -> tuple[int, dict[int, bytes]]:
+        if snapshot is None:
+            return self.size_bytes, self.blocks
+        return self.snapshots[snapshot]
+
+    def block(self, number: int, snapshot: str | None = None) -> bytes:
+        """Without the zeros at its end."""
+        blocks = self.at(snapshot)[1]
+        if number in blocks:
+            return blocks[number]
+        if self.base is None or number * BLOCK_BYTES >= self.base.size_bytes:
+            return b""
+        return self.base.block(number)
+
+    def numbers(self, snapshot: str | None = None) -> set[int]:
+        below = self.base.numbers() if self.base is not None else set()
+        return below | set(self.at(snapshot)[1])
+
+    def read(self, offset: int, length: int, snapshot: str | None = None) -> bytes:
+        end = min(offset + length, self.at(snapshot)[0])
+        parts = []
+        while offset < end:
+            number, start = divmod(offset, BLOCK_BYTES)
+            stop = min(BLOCK_BYTES, start + end - offset)
+            parts.append(self.block(number, snapshot).ljust(BLOCK_BYTES, b"\0")[start:stop])
+            offset += stop - start
+        return b"".join(parts)
+
+    def write(self, offset: int, data: bytes) -> None:
+        if offset < 0 or offset + len(data) > self.size_bytes:
+            raise Invalid(
+                f"cannot write to volume {self.name!r}: that is beyond its end; grow it first"
+            )
+        view = memoryview(data)
+        while view:
+            number, start = divmod(offset, BLOCK_BYTES)
+            part = bytes(view[: BLOCK_BYTES - start])
+            block = bytearray(self.block(number).ljust(BLOCK_BYTES, b"\0"))
+            block[start : start + len(part)] = part
+            self.blocks[number] = bytes(block).rstrip(b"\0")
+            offset += len(part)
+            view = view[len(part) :]
+
+    def flattened(self, snapshot: str | None = None) -> dict[int, bytes]:
+        size = self.at(snapshot)[0]
+        whole = {
+            number: self.block(number, snapshot)
+            for number in sorted(self.numbers(snapshot))
+            if number * BLOCK_BYTES < size
+        }
+        return {number: block for number, block in whole.items() if block}
+
+    def digest(self, snapshot: str | None = None) -> str:
+        """The same for the same size and content, however they came about."""
+        found = hashlib.sha256(str(self.at(snapshot)[0]).encode())
+        for number, block in self.flattened(snapshot).items():
+            found.update(b"%d:%d:" % (number, len(block)))
+            found.update(block)
+        return found.hexdigest()
+
+    @property
+    def used_bytes(self) -> int:
+        kept = {
+            (number, id(block))
+            for _, blocks in [(0, self.blocks), *self.snapshots.values()]
+            for number, block in blocks.items()
+            if block
+        }
+        return len(kept) * BLOCK_BYTES
+
+    def first_bytes(self, data: bytes) -> None:
+        """Make `data` the whole content."""
+        self.blocks = {}
+        for number in range(-(-len(data) // BLOCK_BYTES)):
+            block = data[number * BLOCK_BYTES : (number + 1) * BLOCK_BYTES].rstrip(b"\0")
+            if block:
+                self.blocks[number] = block
+
+
+class MemoryPool:
+    """What a pool holds, shared by all connections. Tests may look and reach in here."""
+
+    def __init__(
+        self, name: str, *, capacity_bytes: int = CAPACITY_BYTES, live_snapshots: bool = True
+    ) -> None:
+        self.name = name
+        self.capacity_bytes = capacity_bytes
+        self.live_snapshots = live_snapshots
+        # As if others had filled the rest of the pool.
+        self.full = False
+        self.volumes: dict[str, Stored] = {}
+        self.trashed: dict[str, Stored] = {}
+        # Deleted bases that clones still stand on.
+        self.hidden: list[Stored] = []
+
+    def __getitem__(self, volume: str) -> Stored:
+        return self._get(volume, "look at")
+
+    def everything(self) -> list[Stored]:
+        return [*self.volumes.values(), *self.trashed.values(), *self.hidden]
+
+    def clones(self, base: Stored) -> list[Stored]:
+        return [one for one in self.everything() if one.base is base]
+
+    @property
+    def used_bytes(self) -> int:
+        return sum(one.used_bytes for one in self.everything())
+
+    @property
+    def free_bytes(self) -> int:
+        return 0 if self.full else max(0, self.capacity_bytes - self.used_bytes)
+
+    def _get(self, volume: str, what: str) -> Stored:
+        if volume in self.volumes:
+            return self.volumes[volume]
+        where = "it is in the trash; restore it" if volume in self.trashed else "it is not there"
+        raise NotFound(
+            f"cannot {what} volume {volume!r} in pool {self.name!r}: {where}",
+            pool=self.name,
+            volume=volume,
+        )
+
+    def find(self, volume: str, what: str) -> Stored:
+        stored = self._get(volume, what)
+        stored.settle()
+        return stored
+
+    def closed(self, volume: str, what: str) -> Stored:
+        """The volume, which nobody may have open."""
+        stored = self.find(volume, what)
+        self.check_closed(stored, what)
+        return stored
+
+    def check_closed(self, stored: Stored, what: str) -> None:
+        if stored.open_by:
+            raise Conflict(
+                f"cannot {what} volume {stored.name!r} in pool {self.name!r}:"
+                f" {', '.join(sorted(stored.open_by))} has it open; stop that first",
+                pool=self.name,
+                volume=stored.name,
+            )
+
+    def check_room(self, needed_bytes: int, what: str) -> None:
+        free = self.free_bytes
+        if free <= 0 or needed_bytes > free:
+            raise NoRoom(
+                f"cannot {what} in pool {self.name!r}: {needed_bytes} bytes are needed and {free}"
+                " are free; delete something or choose another pool",
+                pool=self.name,
+                needed_bytes=needed_bytes,
+                free_bytes=free,
+            )
+
+    def check_name_free(self, volume: str, what: str) -> None:
+        if volume in self.volumes or volume in self.trashed:
+            where = "pool" if volume in self.volumes else "trash of the pool"
+            raise Conflict(
+                f"cannot {what} volume {volume!r}: the {where} {self.name!r} has another one of"
+                " that name; choose another name or delete that one for good",
+                pool=self.name,
+                volume=volume,
+            )
+
+    def replace(self, volume: str, what: str) -> None:
+        """Make way for a new volume of that name."""
+        if volume in self.trashed:
+            self.check_name_free(volume, what)
+        old = self.volumes.get(volume)
+        if old is None:
+            return
+        self.check_closed(old, what)
+        if self.clones(old) or old.snapshots:
+            raise Conflict(
+                f"cannot {what} volume {volume!r} in pool {self.name!r} anew: the one that is there"
+                " has clones or snapshots; choose another name",
+                pool=self.name,
+                volume=volume,
+            )
+        del self.volumes[volume]
+
+    def delete(self, stored: Stored) -> None:
+        if self.clones(stored):
+            if stored not in self.hidden:
+                self.hidden.append(stored)
+            return
+        if stored in self.hidden:
+            self.hidden.remove(stored)
+        base = stored.base
+        if base is not None and base in self.hidden:
+            self.delete(base)
+
+
+class MemoryImages:
+    """The Images port on one pool, as one process of the world sees it."""
+
+    def __init__(self, pool: MemoryPool, gate: Gate, files: Files) -> None:
+        self._pool = pool
+        self._gate = gate
+        self._files = files
+
+    @property
+    def live_snapshots(self) -> bool:
+        return self._pool.live_snapshots
+
+    @live_snapshots.setter
+    def live_snapshots(self, value: bool) -> None:
+        self._pool.live_snapshots = value
+
+    # -- making volumes
+
+    @gated
+    def create(self, volume: str, size_bytes: int) -> None:
+        pool = self._pool
+        if size_bytes < 0:
+            raise Invalid(f"cannot create volume {volume!r}: {size_bytes} bytes make no sense")
+        old = pool.volumes.get(volume)
+        if old is not None:
+            old.settle()
+            empty = not old.blocks and not old.snapshots and old.base is None
+            if empty and old.whole and old.size_bytes == size_bytes:
+                return
+        pool.check_name_free(volume, "create")
+        pool.check_room(0, f"create volume {volume!r}")
+        pool.volumes[volume] = Stored(volume, size_bytes)
+
+    @gated
+    def clone(self, base: str, volume: str, size_bytes: int) -> None:
+        pool = self._pool
+        below = pool.find(base, "clone")
+        if size_bytes < below.size_bytes:
+            raise Invalid(
+                f"cannot clone volume {base!r} with {size_bytes} bytes: it has {below.size_bytes};"
+                " give the clone as many or more",
+                volume=volume,
+            )
+        if any(opening.writes for opening in below.open_by.values()) or not below.whole:
+            raise Conflict(
+                f"cannot clone volume {base!r} in pool {pool.name!r}: it is still being written;"
+                " wait until that has ended, or take a snapshot and copy that",
+                volume=base,
+            )
+        old = pool.volumes.get(volume)
+        if old is not None and old.base is below and old.size_bytes == size_bytes:
+            return
+        pool.check_name_free(volume, "clone to")
+        pool.check_room(0, f"clone volume {base!r}")
+        pool.volumes[volume] = Stored(volume, size_bytes, base=below)
+
+    @gated_waiting
+    def copy(self, source: str, snapshot: str | None, volume: str, progress: Progress) -> None:
+        pool = self._pool
+        with self._gate.faults.lock:
+            original = pool.find(source, "copy")
+            if snapshot is not None and snapshot not in original.snapshots:
+                raise self._no_snapshot(source, snapshot)
+            if source == volume:
+                raise Invalid(f"cannot copy volume {source!r} to itself; choose another name")
+            if snapshot is None and any(one.writes for one in original.open_by.values()):
+                pool.check_closed(original, "copy")
+            pool.replace(volume, "copy to")
+            size_bytes = original.at(snapshot)[0]
+            content = original.flattened(snapshot)
+            pool.check_room(len(content) * BLOCK_BYTES, f"copy volume {source!r}")
+            new = pool.volumes[volume] = Stored(volume, size_bytes, whole=False)
+        self._fill(new, content, progress)
+
+    def _fill(self, new: Stored, content: Mapping[int, bytes], progress: Progress) -> None:
+        """In two halves, so that who is killed or cancelled in between leaves a partial volume."""
+        numbers = list(content)
+        middle = len(numbers) // 2
+        for percent, part in ((75.0, numbers[:middle]), (100.0, numbers[middle:])):
+            new.blocks.update({number: content[number] for number in part})
+            if percent < 100:
+                self._gate.midway()
+                progress(percent)
+        new.whole = True
+        progress(100.0)
+
+    @gated_waiting
+    def import_file(
+        self,
+        location: str,
+        volume: str,
+        content: Literal["disk", "iso", "file"],
+        sha256: str,
+        progress: Progress,
+    ) -> Imported:
+        pool = self._pool
+        data = self._files.fetch(location, progress)
+        found = hashlib.sha256(data).hexdigest()
+        if sha256 and sha256.lower() != found:
+            raise Invalid(
+                f"cannot import {location!r}: its SHA-256 is {found}, not {sha256.lower()} as it"
+                " should be; get it again, or correct the checksum",
+                expected=sha256.lower(),
+                found=found,
+            )
+        kind, size_bytes, data = judge(location, data, content)
+        new = Stored(volume, size_bytes)
+        new.first_bytes(data)
+        whole, new.blocks, new.whole = new.blocks, {}, False
+        with self._gate.faults.lock:
+            pool.replace(volume, "import")
+            pool.check_room(len(whole) * BLOCK_BYTES, f"import {location!r}")
+            pool.volumes[volume] = new
+        self._fill(new, whole, progress)
+        return Imported(size_bytes, kind, found)
+
+    @gated
+    def write_file(self, volume: str, data: bytes) -> None:
+        self._pool.replace(volume, "write")
+        new = Stored(volume, len(data))
+        new.first_bytes(data)
+        self._pool.check_room(new.used_bytes, f"write volume {volume!r}")
+        self._pool.volumes[volume] = new
+
+    @gated
+    def read_file(self, volume: str, limit_bytes: int) -> bytes:
+        stored = self._pool.find(volume, "read")
+        if stored.size_bytes > limit_bytes:
+            raise Invalid(
+                f"cannot read volume {volume!r}: it has {stored.size_bytes} bytes, more than the"
+                f" {limit_bytes} that are read at once",
+                volume=volume,
+            )
+        return stored.read(0, stored.size_bytes)
+
+    @gated
+    def open_read(self, volume: str) -> BinaryIO:
+        return io.BufferedReader(_Reader(self._pool.find(volume, "read")))
+
+    @gated
+    def grow(self, volume: str, size_bytes: int) -> None:
+        stored = self._pool.find(volume, "grow")
+        if size_bytes < stored.size_bytes:
+            raise Invalid(
+                f"cannot grow volume {volume!r} to {size_bytes} bytes: it has {stored.size_bytes}"
+                " already, and making it smaller would cut data off",
+                volume=volume,
+                size_bytes=stored.size_bytes,
+            )
+        if size_bytes == stored.size_bytes:
+            return
+        self._pool.check_closed(stored, "grow")
+        stored.size_bytes = size_bytes
+
+    # -- bases
+
+    @gated
+    def make_base(self, volume: str, base: str) -> None:
+        pool = self._pool
+        stored = pool.closed(volume, "make a base of")
+        below = pool.volumes.get(base)
+        if below is not None and stored.base is below:
+            return
+        if stored.snapshots:
+            raise Conflict(
+                f"cannot make a base of volume {volume!r} in pool {pool.name!r}: it has snapshots;"
+                " delete them first",
+                volume=volume,
+                snapshots=sorted(stored.snapshots),
+            )
+        pool.check_name_free(base, "make the base")
+        # What stands on the volume stands on this content, so the content takes the new name.
+        stored.name = base
+        pool.volumes[base] = stored
+        pool.volumes[volume] = Stored(volume, stored.size_bytes, base=stored)
+
+    @gated
+    def unmake_base(self, volume: str, base: str) -> None:
+        pool = self._pool
+        below = pool.volumes.get(base)
+        stored = pool.volumes.get(volume)
+        if below is None:
+            pool.find(volume, "take back the base of")
+            return
+        if stored is not None:
+            if stored.base is not below:
+                return
+            pool.closed(volume, "take back the base of")
+            others = [one.name for one in pool.clones(below) if one is not stored]
+            if others or stored.blocks or stored.snapshots:
+                why = f"{', '.join(others)} stand on it" if others else "it was written to since"
+                raise Conflict(
+                    f"cannot take back the base {base!r} of volume {volume!r}: {why}; keep it",
+                    volume=volume,
+                    base=base,
+                )
+        below.name = volume
+        pool.volumes[volume] = below
+        del pool.volumes[base]
+
+    # -- snapshots
+
+    @gated
+    def snapshot(self, volumes: Sequence[str], snapshot: str) -> None:
+        found = [self._find(volume, "take a snapshot of") for volume in volumes]
+        for stored in self._in_turn(found):
+            stored.snapshots[snapshot] = (stored.size_bytes, dict(stored.blocks))
+
+    @gated
+    def rollback(self, volumes: Sequence[str], snapshot: str) -> None:
+        found = [self._pool.closed(volume, "roll back") for volume in volumes]
+        for stored in found:
+            if snapshot not in stored.snapshots:
+                raise self._no_snapshot(stored.name, snapshot)
+        for stored in self._in_turn(found):
+            size_bytes, blocks = stored.snapshots[snapshot]
+            stored.size_bytes, stored.blocks = size_bytes, dict(blocks)
+
+    @gated
+    def drop_snapshot(self, volumes: Sequence[str], snapshot: str) -> None:
+        found = [self._find(volume, "delete a snapshot of") for volume in volumes]
+        for stored in self._in_turn(found):
+            stored.snapshots.pop(snapshot, None)
+
+    def _find(self, volume: str, what: str) -> Stored:
+        if self._pool.live_snapshots:
+            return self._pool.find(volume, what)
+        return self._pool.closed(volume, what)
+
+    def _in_turn(self, volumes: Iterable[Stored]) -> Iterator[Stored]:
+        for number, stored in enumerate(volumes):
+            if number:
+                self._gate.midway()
+            yield stored
+
+    def _no_snapshot(self, volume: str, snapshot: str) -> NotFound:
+        return NotFound(
+            f"cannot find snapshot {snapshot!r} of volume {volume!r} in pool {self._pool.name!r}:"
+            " there is none of that name",
+            pool=self._pool.name,
+            volume=volume,
+            snapshot=snapshot,
+        )
+
+    # -- deleting
+
+    @gated
+    def trash(self, volume: str) -> None:
+        pool = self._pool
+        if volume not in pool.volumes and volume in pool.trashed:
+            return
+        stored = pool.closed(volume, "delete")
+        pool.trashed[volume] = stored
+        del pool.volumes[volume]
+
+    @gated
+    def restore(self, volume: str) -> None:
+        pool = self._pool
+        if volume in pool.trashed:
+            pool.volumes[volume] = pool.trashed.pop(volume)
+        elif volume not in pool.volumes:
+            pool.find(volume, "restore")
+
+    @gated
+    def purge(self, volume: str) -> None:
+        pool = self._pool
+        stored = pool.volumes.get(volume) or pool.trashed.get(volume)
+        if stored is None:
+            return
+        pool.check_closed(stored, "delete")
+        pool.volumes.pop(volume, None)
+        pool.trashed.pop(volume, None)
+        pool.delete(stored)
+
+    # -- looking
+
+    @gated
+    def locate(self, volume: str) -> Source:
+        self._pool.find(volume, "locate")
+        return FileSource(path=path_of(self._pool.name, volume), format="raw")
+
+    @gated
+    def info(self, volume: str) -> VolumeInfo:
+        return self._info(self._pool.find(volume, "look at"))
+
+    def _info(self, stored: Stored) -> VolumeInfo:
+        return VolumeInfo(
+            name=stored.name,
+            size_bytes=stored.size_bytes,
+            used_bytes=stored.used_bytes,
+            format="raw",
+            base=None if stored.base is None else stored.base.name,
+            snapshots=tuple(stored.snapshots),
+            trashed=self._pool.volumes.get(stored.name) is not stored,
+        )
+
+    @gated
+    def list(self) -> tuple[VolumeInfo, ...]:
+        return tuple(
+            self._info(stored)
+            for stored in sorted(self._pool.everything(), key=lambda one: one.name)
+        )
+
+    @gated
+    def usage(self) -> PoolUsage:
+        pool = self._pool
+        return PoolUsage(
+            capacity_bytes=pool.capacity_bytes,
+            free_bytes=pool.free_bytes,
+            used_bytes=pool.capacity_bytes if pool.full else pool.used_bytes,
+            provisioned_bytes=sum(one.size_bytes for one in pool.everything()),
+        )
+
+
+class _Reader(io.RawIOBase):
+    def __init__(self, stored: Stored) -> None:
+        self._stored = stored
+        self._offset = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._offset, io.SEEK_END: self._stored.size_bytes}
+        self._offset = max(0, start[whence] + offset)
+        return self._offset
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        data = self._stored.read(self._offset, len(buffer))
+        buffer[: len(data)] = data
+        self._offset += len(data)
+        return len(data)
+
+
+def path_of(pool: str, volume: str) -> str:
+    """Where hosts of the world find a volume. No file has this name."""
+    return f"/memory/{pool}/{volume}"

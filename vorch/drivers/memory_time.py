@@ -1,0 +1,149 @@
+"""Time, chance and processes of the world in memory: they move only when they are told to."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import itertools
+import math
+import threading
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from vorch.ports import Chance, Clock
+
+# A moment in 2030, so that times look like times.
+START = 1_900_000_000.0
+
+# How often a wait looks again on a clock that runs by itself.
+POLL_S = 0.02
+
+
+class MemoryClock:
+    """A clock that stands still until somebody sleeps or moves it.
+
+    What was scheduled with `at` happens on the way, in the order of time; what is scheduled for one
+    moment happens in the order of scheduling.
+    """
+
+    def __init__(self, start: float = START) -> None:
+        self._now = start
+        self._order = itertools.count()
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        # Threads may share a world. Events run outside of the lock: they may sleep themselves.
+        self._lock = threading.Lock()
+
+    def now(self) -> float:
+        return self._now
+
+    def at(self, when: float, event: Callable[[], None]) -> None:
+        with self._lock:
+            heapq.heappush(self._events, (when, next(self._order), event))
+
+    def sleep(self, seconds: float) -> None:
+        self.wait(seconds, lambda: False)
+
+    # A test reads better when it moves the clock than when it sleeps.
+    advance = sleep
+
+    def wait(self, seconds: float, until: Callable[[], bool]) -> bool:
+        """Move on by `seconds`, or to the event after which `until` is true. Whether it is."""
+        end = self._now + max(0.0, seconds)
+        while not until():
+            with self._lock:
+                due = bool(self._events) and self._events[0][0] <= end
+                when, _, event = heapq.heappop(self._events) if due else (end, 0, None)
+                # Never back: an event may have slept past the ones behind it. And not to the end
+                # of time, when somebody would wait for ever.
+                if when != math.inf:
+                    self._now = max(self._now, when)
+            if event is None:
+                return until()
+            event()
+        return True
+
+
+def wait(clock: Clock, seconds: float, until: Callable[[], bool]) -> bool:
+    """`MemoryClock.wait` on any clock: a memory world may also run in real time."""
+    if isinstance(clock, MemoryClock):
+        return clock.wait(seconds, until)
+    end = clock.now() + seconds
+    while not until():
+        left = end - clock.now()
+        if left <= 0:
+            return False
+        clock.sleep(min(POLL_S, left))
+    return True
+
+
+def memory_chance(seed: object = 0) -> Chance:
+    """Identifiers and bytes that look random and are the same for the same seed and order."""
+    count = itertools.count()
+
+    def take(length: int) -> bytes:
+        if length <= 0:
+            return b""
+        return hashlib.shake_128(f"{seed}:{next(count)}".encode()).digest(length)
+
+    return Chance(uuid=lambda: str(uuid.UUID(bytes=take(16), version=4)), take=take)
+
+
+class ProcessDied(BaseException):
+    """The process that made this call was killed, as by kill -9.
+
+    Not an `Exception`, so that nothing takes it for an error to deal with: a dead process deals
+    with nothing. Whatever it still calls on its way out raises this again and does nothing.
+    """
+
+
+class ProcessTable:
+    """All processes of a memory world: one for each connection."""
+
+    def __init__(self, world: str) -> None:
+        self.world = world
+        self._numbers = itertools.count(1)
+        self.dead: set[int] = set()
+        self._hidden: set[int] = set()
+        self._known: set[int] = set()
+
+    def begin(self) -> MemoryProcess:
+        number = next(self._numbers)
+        self._known.add(number)
+        return MemoryProcess(self, number)
+
+    def declare_dead(self, identity: Mapping[str, Any]) -> None:
+        self.dead.add(identity["process"])
+
+    def hide(self, identity: Mapping[str, Any], hidden: bool = True) -> None:
+        """Nobody can see any more whether it lives, as when its host is cut off."""
+        (self._hidden.add if hidden else self._hidden.discard)(identity["process"])
+
+    def alive(self, identity: Mapping[str, Any]) -> bool | None:
+        if identity.get("kind") != "memory" or identity.get("world") != self.world:
+            return None
+        number = identity.get("process")
+        if number not in self._known or number in self._hidden:
+            return None
+        return number not in self.dead
+
+
+class MemoryProcess:
+    """The Processes port, as one process of the world sees it."""
+
+    def __init__(self, table: ProcessTable, number: int) -> None:
+        self._table = table
+        self.number = number
+
+    def me(self) -> dict[str, Any]:
+        return {"kind": "memory", "world": self._table.world, "process": self.number}
+
+    def alive(self, identity: Mapping[str, Any]) -> bool | None:
+        return self._table.alive(identity)
+
+    @property
+    def dead(self) -> bool:
+        return self.number in self._table.dead
+
+    def die(self) -> None:
+        self._table.declare_dead(self.me())
