@@ -22,7 +22,7 @@ def as_dict(exc: BaseException) -> tuple[dict[str, Any], int]:
         message = exc.format_message().rstrip(".")
         text = f"cannot read the command: {message}; see `{path} --help`"
         return {"code": "invalid", "message": text, "fields": {}}, 2
-    # A usage error must not wait for the library to be loaded. When it never was, it raised nothing.
+    # Not imported here: a usage error need not wait for the library, which raised nothing then.
     vorch_error = getattr(sys.modules.get("vorch"), "VorchError", None)
     if vorch_error is not None and isinstance(exc, vorch_error):
         return exc.as_dict(), exc.exit_code

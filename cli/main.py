@@ -6,6 +6,7 @@ first command that needs it.
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
@@ -16,9 +17,21 @@ from types import FrameType
 from typing import Annotated
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from . import failures, session
-from .commands import devices, hosts, house, images, life, looks, networks, snapshots, tasks
+from .commands import (
+    devices,
+    hosts,
+    house,
+    images,
+    install,
+    life,
+    looks,
+    networks,
+    snapshots,
+    tasks,
+)
 
 app = typer.Typer(
     name="vorch",
@@ -52,6 +65,7 @@ def options(
 # The order of `vorch --help`: what one needs first comes first.
 house.add_to(app)
 life.add_to(app)
+install.add_to(app)
 looks.add_to(app)
 snapshots.add_to(app)
 devices.add_to(app)
@@ -59,6 +73,14 @@ images.add_to(app)
 networks.add_to(app)
 hosts.add_to(app)
 tasks.add_to(app)
+
+
+@functools.cache
+def command() -> TyperCommand | TyperGroup:
+    """The commands as Typer runs them, put together once."""
+    made = typer.main.get_command(app)
+    assert isinstance(made, (TyperCommand, TyperGroup))
+    return made
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,8 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _ended_by_sigterm():
             _check_text(args)
-            command = typer.main.get_command(app)
-            code = command.main(args=args, prog_name="vorch", standalone_mode=False)
+            code = command().main(args=args, prog_name="vorch", standalone_mode=False)
         if code == failures.INTERRUPTED:
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0

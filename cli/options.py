@@ -37,7 +37,7 @@ VmName = Annotated[
 ]
 NewVmName = Annotated[
     str,
-    typer.Argument(metavar="NEW", help="Name of the new VM: 1 to 63 of a-z, 0-9 and '-'."),
+    typer.Argument(metavar="NEW", help="Its new name: 1 to 63 of a-z, 0-9 and '-'."),
 ]
 ImageName = Annotated[
     str,
@@ -52,9 +52,7 @@ NetworkName = Annotated[
 NodeName = Annotated[
     str, typer.Argument(metavar="NODE", autocompletion=completion.nodes, help="Name of the host.")
 ]
-TaskId = Annotated[
-    str, typer.Argument(metavar="TASK", help="Its id; `vorch task list` shows all.")
-]
+TaskId = Annotated[str, typer.Argument(metavar="TASK", help="Its id; `vorch task list` shows all.")]
 
 Vcpus = Annotated[int | None, typer.Option("--vcpus", metavar="N", help="Number of vCPUs.")]
 VcpusMax = Annotated[
@@ -113,6 +111,34 @@ PoolOption = Annotated[
     str | None,
     typer.Option(
         "--pool", metavar="POOL", autocompletion=completion.pools, help="Where its disks go."
+    ),
+]
+Disk = Annotated[
+    int | None,
+    typer.Option(
+        "--disk",
+        metavar="SIZE",
+        parser=sizes.disk_gib,
+        help="Size of its disk, as in 20G; a plain number is GiB.",
+    ),
+]
+Networks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--network",
+        metavar="NETWORK",
+        autocompletion=completion.networks,
+        help="A NIC on this network; repeatable (default: one on 'default').",
+    ),
+]
+NoNetwork = Annotated[bool, typer.Option("--no-network", help="No NIC at all.")]
+NodeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--node",
+        metavar="NODE",
+        autocompletion=completion.nodes,
+        help="Host that it is to be on (default: the one with the most room).",
     ),
 ]
 NicModelOption = Annotated[

@@ -12,7 +12,8 @@ import lzma
 import os
 import struct
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def secret(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[str]]]:
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
     """What qemu-img is asked to do, one line for each time."""
     log = tmp_path / "calls"
     log.touch()
@@ -54,7 +55,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     script.write_text(f'#!/bin/sh\necho "$@" >> {log}\nexec {real} "$@"\n')
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    yield lambda: log.read_text().splitlines()
+    return lambda: log.read_text().splitlines()
 
 
 def qcow2(
@@ -183,6 +184,10 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "size over 64 TiB": (qcow2(size=64 * 1024**4 + 512), "64 TiB"),
     "tables beyond all": (qcow2(l1_entries=2**31), "tables"),
     "snapshots beyond all": (qcow2(snapshots=2**31), "tables"),
+    "snapshot table beyond all": (
+        qcow2(snapshots=1)[:64] + b"\x80" + qcow2(snapshots=1)[65:],
+        "no file has",
+    ),
     "snapshot table beyond the end": (qcow2(snapshots=3, length=4 * 65536), "cut off"),
     "endless extension": (qcow2(extensions=((0x1234, b""),))[:108] + b"\x7f\xff\xff\xff"
                           + bytes(MIB), "extension"),
@@ -276,8 +281,12 @@ def test_the_plain_ones_of_these_are_taken(pool: LocalImages, tmp_path: Path) ->
     """The refusals above are for what was changed, not for how these images are made."""
     path = tmp_path / "image"
     for number, (data, kind) in enumerate(
-        ((qcow2(), "qcow2"), (vdi(), "vdi"), (ZEROED, "raw"), (qcow2(version=2, header_length=72),
-                                                               "qcow2"))  # fmt: skip
+        (
+            (qcow2(), "qcow2"),
+            (vdi(), "vdi"),
+            (ZEROED, "raw"),
+            (qcow2(version=2, header_length=72), "qcow2"),
+        )
     ):
         path.write_bytes(data)
         found = pool.import_file(str(path), f"a{number}", "disk", "", no_progress)
@@ -371,9 +380,7 @@ def test_a_file_that_changes_while_it_is_imported(
 
 
 def nothing_of_it_in(folder: Path) -> bool:
-    return not any(
-        SECRET[:30] in path.read_bytes() for path in folder.rglob("*") if path.is_file()
-    )
+    return not any(SECRET[:30] in path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
 def test_format_and_source_are_always_given_to_qemu_img(
@@ -432,7 +439,7 @@ def test_formats_that_are_taken_hold_the_same_content(pool: LocalImages, tmp_pat
     raw = tmp_path / "raw"
     content = os.urandom(MIB) + bytes(6 * MIB) + os.urandom(MIB + 512)
     raw.write_bytes(content)
-    options = {
+    options: dict[str, list[list[str]]] = {
         "qcow2": [["-c"], ["-o", "compat=0.10"], ["-o", "extended_l2=on,cluster_size=128k"],
                   ["-o", "cluster_size=512"], ["-c", "-o", "compression_type=zstd"]],
         "vmdk": [["-o", "subformat=monolithicSparse"], ["-o", "subformat=streamOptimized"]],
@@ -464,8 +471,8 @@ def test_things_that_are_no_files(pool: LocalImages, tmp_path: Path) -> None:
     os.mkfifo(pipe)
     for location in (str(pipe), "/dev/zero", "/dev/null", str(tmp_path), "file:///dev/zero"):
         for content in ("disk", "iso", "file"):
-            with pytest.raises(Invalid, match="device|folder"):
-                pool.import_file(location, "a", content, "", no_progress)  # type: ignore[arg-type]
+            with pytest.raises(Invalid, match=r"device|folder"):
+                pool.import_file(location, "a", content, "", no_progress)
     assert pool.list() == ()
 
 
@@ -476,7 +483,9 @@ def test_memory_and_time_of_qemu_img_are_bounded(
     folder.mkdir()
     script = folder / "qemu-img"
     # The limits are set right after the start, so look once more a moment later.
-    script.write_text(f"#!/bin/sh\nsleep 0.2\n(ulimit -v; ulimit -t; ulimit -c) > {folder}/limits\n")
+    script.write_text(
+        f"#!/bin/sh\nsleep 0.2\n(ulimit -v; ulimit -t; ulimit -c) > {folder}/limits\n"
+    )
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     pool.create("a", MIB)
@@ -501,15 +510,15 @@ def judged(data: bytes) -> Any:
 GOOD = (qcow2(length=4 * 65536), vmdk(descriptor()), vdi()[: MIB + 4096])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(
-    st.sampled_from(GOOD),
+    st.sampled_from(range(3)),
     st.lists(st.tuples(st.integers(0, 600), st.binary(min_size=1, max_size=9)), max_size=4),
 )
 def test_changed_headers_are_taken_or_refused_and_nothing_else(
-    image: bytes, changes: list[tuple[int, bytes]]
+    image: int, changes: list[tuple[int, bytes]]
 ) -> None:
-    data = bytearray(image)
+    data = bytearray(GOOD[image])
     for at, new in changes:
         data[at : at + len(new)] = new
     try:
@@ -528,16 +537,11 @@ def test_any_bytes_after_a_qcow2_magic(tail: bytes) -> None:
     file = os.memfd_create("image")
     try:
         os.write(file, b"QFI\xfb\0\0\0\3" + tail)
-        with pytest.raises(Damaged):
-            # Too short for its tables, and yet it must end, and end so.
-            raise_or_read(file)
+        # Sound or damaged, but nothing else, and it comes to an end.
+        with suppress(Damaged):
+            read_qcow2(file)
     finally:
         os.close(file)
-
-
-def raise_or_read(file: int) -> None:
-    header = read_qcow2(file)
-    raise Damaged(f"sound as far as it goes: {header.size_bytes}")
 
 
 def test_every_refusal_is_one_of_vorchs(tmp_path: Path, pool: LocalImages) -> None:

@@ -163,8 +163,11 @@ def disk_serial(disk: Disk) -> str:
 
 
 def network_name(network: Network) -> str:
-    """What libvirt calls a network that vorch makes."""
-    return f"vorch-{network.name}"
+    """What libvirt calls a network that vorch makes.
+
+    The bridge's name is in it, since several clusters may have a network of one name on one host.
+    """
+    return f"vorch-{network.name}@{network.bridge}"
 
 
 def pcie_ports(vm: Vm) -> int:
@@ -470,7 +473,9 @@ def network_xml(network: Network) -> str:
     add(element, "name", network_name(network))
     if network.kind == "nat":
         add(element, "forward", mode="nat")
-    add(element, "bridge", name=network.bridge, stp="on", delay=0)
+    # No loop can come of a bridge that leads to no other; with STP each new port would be deaf
+    # for its first four seconds, and a guest's first calls for DHCP lost.
+    add(element, "bridge", name=network.bridge, stp="off", delay=0)
     if network.subnet is not None:
         host, prefix, first, last = subnet_layout(network.subnet)
         address = add(element, "ip", address=host, prefix=prefix)
@@ -617,7 +622,7 @@ def _read_nic(element: Element) -> SeenNic:
         mac=attribute_of(element, "mac", "address") or "",
         model=attribute_of(element, "model", "type") or "",
         kind=element.get("type", ""),
-        network=network.removeprefix("vorch-") if network else None,
+        network=network.removeprefix("vorch-").partition("@")[0] if network else None,
         bridge=attribute_of(element, "source", "bridge"),
         vlan=None if vlan is None else int(vlan),
         boot=_order(element),

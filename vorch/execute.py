@@ -380,7 +380,7 @@ class _Run:
             self._close(state)
         except _Lost:
             raise
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 whatever it was, the journal must say where it stands
             self._stuck(self._as_error(exc), problem)
 
     def _saved(self, step: Save) -> bool:
@@ -410,30 +410,37 @@ class _Run:
     # -- carrying on what another process left ----------------------------------------------------
 
     def carry_on(self) -> Task:
-        """Back if everything so far can be undone, else forward."""
+        """Back if everything so far can be undone by vorch alone, else forward."""
         ended = StepFailed(
             f"cannot finish {self.plan.verb} {self.plan.subject!r}: the process that ran it ended;"
             " what had been done was undone"
         )
         with self._heartbeat():
             try:
-                if self.journal.direction == "backward" or self._can_undo():
-                    self.task = dataclasses.replace(
-                        self.task, error=self.journal.problem or ended.as_dict()
-                    )
-                    self._backward(TaskState.UNDONE, problem=None)
-                else:
+                if self._goes_forward():
                     self._log("carried on after the process that ran it had ended")
                     try:
                         self._forward()
+                        return self.task
                     except _Lost:
                         raise
-                    except Exception as exc:
-                        self._stuck(self._as_error(exc))
+                    except Exception as exc:  # noqa: BLE001 as above
+                        if not (self._can_undo() and isinstance(exc, REFUSALS)):
+                            self._stuck(self._as_error(exc))
+                self.task = dataclasses.replace(
+                    self.task, error=self.journal.problem or ended.as_dict()
+                )
+                self._backward(TaskState.UNDONE, problem=None)
             except StepFailed:
                 # Recorded as stuck; others may still be recovered.
                 pass
         return self.task
+
+    def _goes_forward(self) -> bool:
+        if self.journal.direction == "backward":
+            return False
+        begun = self.plan.steps[: self.journal.position + 1]
+        return not self._can_undo() or any(hasattr(s, "undo_needs_guest") for s in begun)
 
     # -- saying how far it is ---------------------------------------------------------------------
 

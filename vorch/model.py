@@ -644,7 +644,7 @@ _PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+:~=_-]{0,127}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloudInit:
-    """What a guest is told at its first boot (NoCloud). Secrets in it are hashes and public keys."""
+    """What a guest is told at its first boot (NoCloud). Its secrets are hashes and public keys."""
 
     hostname: str = ""
     user: str = ""

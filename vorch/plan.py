@@ -3,7 +3,8 @@
 A step is data. It says what should become true, not how: `execute` knows how to do and undo each.
 Every step can be done twice without harm, and undone when it was done in part or not at all, since
 a crash may fall anywhere. Steps that cannot be undone (`undoable = False`) mark the point from
-which a plan only goes forward.
+which a plan only goes forward. Where undoing needs a guest that plays along (`undo_needs_guest`), a
+plan that a dead process left is rather finished.
 """
 
 from __future__ import annotations
@@ -320,6 +321,7 @@ class AttachDisk:
     """Plug a disk into the running VM."""
 
     undoable: ClassVar[bool] = True
+    undo_needs_guest: ClassVar[bool] = True
     vm: Vm
     disk: Disk
     kind: Literal["attach-disk"] = "attach-disk"
@@ -344,6 +346,7 @@ class DetachDisk:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttachNic:
     undoable: ClassVar[bool] = True
+    undo_needs_guest: ClassVar[bool] = True
     vm: Vm
     nic: Nic
     network: Network

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .. import completion, sizes
+from .. import completion, files, sizes
 from ..options import (
     Addresses,
     Agent,
@@ -16,6 +14,7 @@ from ..options import (
     Commands,
     Cpu,
     Description,
+    Disk,
     DryRun,
     FirmwareOption,
     Graphics,
@@ -23,8 +22,11 @@ from ..options import (
     Machine,
     Memory,
     MemoryMax,
+    Networks,
     NewVmName,
     NicModelOption,
+    NodeOption,
+    NoNetwork,
     Packages,
     PasswordHash,
     PoolOption,
@@ -44,9 +46,6 @@ from ..session import ask_and_do, cluster, run, show_done
 
 if TYPE_CHECKING:
     from vorch import CloudInit
-
-# What is read of files that are named on the command line; the library's own limits are tighter.
-FILE_LIMIT_BYTES = 2 * 1024 * 1024
 
 
 def add_to(app: typer.Typer) -> None:
@@ -69,7 +68,10 @@ def add_to(app: typer.Typer) -> None:
 
 
 def create(
-    name: NewVmName,
+    name: Annotated[
+        str,
+        typer.Argument(metavar="VM", help="Its name, and host name: 1 to 63 of a-z, 0-9 and '-'."),
+    ],
     image: Annotated[
         str | None,
         typer.Option(
@@ -90,25 +92,9 @@ def create(
     ] = None,
     vcpus: Vcpus = None,
     memory: Memory = None,
-    disk: Annotated[
-        int | None,
-        typer.Option(
-            "--disk",
-            metavar="SIZE",
-            parser=sizes.disk_gib,
-            help="Size of its disk, as in 20G; a plain number is GiB (default: the image's).",
-        ),
-    ] = None,
-    network: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--network",
-            metavar="NETWORK",
-            autocompletion=completion.networks,
-            help="A NIC on this network; repeatable (default: one on 'default').",
-        ),
-    ] = None,
-    no_network: Annotated[bool, typer.Option("--no-network", help="No NIC at all.")] = False,
+    disk: Disk = None,
+    network: Networks = None,
+    no_network: NoNetwork = False,
     mac: Annotated[
         list[str] | None,
         typer.Option("--mac", metavar="MAC", help="Of one NIC after the other; repeatable."),
@@ -146,22 +132,14 @@ def create(
     full: Annotated[
         bool, typer.Option("--full", help="Copy the image instead of building upon it.")
     ] = False,
-    node: Annotated[
-        str | None,
-        typer.Option(
-            "--node",
-            metavar="NODE",
-            autocompletion=completion.nodes,
-            help="Host that it is to be on (default: the one with the most room).",
-        ),
-    ] = None,
+    node: NodeOption = None,
     pool: PoolOption = None,
     description: Description = None,
     dry_run: DryRun = False,
     wait: Wait = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a VM from an image, a CD, or with an empty disk; and start it."""
+    """Make a VM from an image, a CD or nothing, and start it."""
     from vorch import Invalid
 
     if no_network and (network or mac):
@@ -207,7 +185,9 @@ def create(
     )
 
 
-def start(name: VmName, dry_run: DryRun = False, wait: Wait = None, as_json: AsJson = False) -> None:
+def start(
+    name: VmName, dry_run: DryRun = False, wait: Wait = None, as_json: AsJson = False
+) -> None:
     """Start a VM."""
     run(lambda found: found.start(name, dry_run=dry_run, wait_s=wait), as_json)
 
@@ -241,7 +221,7 @@ def restart(
     wait: Wait = None,
     as_json: AsJson = False,
 ) -> None:
-    """Stop a VM and start it anew, so that all changes take effect."""
+    """Stop a VM and start it anew, with all changes."""
     run(
         lambda found: found.restart(
             name, timeout_s=timeout, force=force, dry_run=dry_run, wait_s=wait
@@ -250,12 +230,19 @@ def restart(
     )
 
 
-def reset(name: VmName, dry_run: DryRun = False, wait: Wait = None, as_json: AsJson = False) -> None:
-    """Press the reset button of a VM: it boots again without having been asked."""
+def reset(
+    name: VmName, dry_run: DryRun = False, wait: Wait = None, as_json: AsJson = False
+) -> None:
+    """Press the reset button of a VM.
+
+    It boots again without having been asked.
+    """
     run(lambda found: found.reset(name, dry_run=dry_run, wait_s=wait), as_json)
 
 
-def pause(name: VmName, dry_run: DryRun = False, wait: Wait = None, as_json: AsJson = False) -> None:
+def pause(
+    name: VmName, dry_run: DryRun = False, wait: Wait = None, as_json: AsJson = False
+) -> None:
     """Let a VM stand still where it is, in memory."""
     run(lambda found: found.pause(name, dry_run=dry_run, wait_s=wait), as_json)
 
@@ -278,7 +265,7 @@ def delete(
     wait: Wait = None,
     as_json: AsJson = False,
 ) -> None:
-    """Delete a VM. For a day it can be had back with `vorch undelete`."""
+    """Delete a VM; for a day `vorch undelete` brings it back."""
     with cluster(as_json) as found:
         done = ask_and_do(
             lambda *, dry_run: found.delete(
@@ -340,7 +327,10 @@ def change(
     wait: Wait = None,
     as_json: AsJson = False,
 ) -> None:
-    """Change vCPUs and memory, at once where host and guest can; the rest at the next start."""
+    """Change what a VM is made of.
+
+    vCPUs and memory change at once where host and guest can, the rest at the next start.
+    """
     run(
         lambda found: found.change(
             name,
@@ -385,7 +375,10 @@ def clone(
     wait: Wait = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a second VM like the first, with an identity of its own; the first may run."""
+    """Make a second VM like the first, which may run.
+
+    The new one has an identity of its own: another id, other MAC addresses.
+    """
     cloud_init = _cloud_init(
         user, ssh_key, password_hash, hostname, address, package, run_command, user_data
     )
@@ -411,7 +404,10 @@ def template(
     wait: Wait = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make an image of a VM, for others to be created from; the VM stays."""
+    """Make an image of a VM, for others to be made from.
+
+    The VM stays.
+    """
     run(
         lambda found: found.template(
             name, image, description=description or "", dry_run=dry_run, wait_s=wait
@@ -445,7 +441,7 @@ def _cloud_init(
         addresses=tuple(sizes.address(text) for text in addresses or ()),
         packages=tuple(packages or ()),
         commands=tuple(commands or ()),
-        user_data="" if user_data is None else _read(user_data, "user-data"),
+        user_data="" if user_data is None else files.read_text(user_data, "user-data"),
     )
     return None if given == CloudInit() else given
 
@@ -456,10 +452,10 @@ def _public_keys(given: str) -> list[str]:
 
     text = given.strip()
     if " " not in text or not text.startswith(("ssh-", "ecdsa-", "sk-")):
-        text = _read(given, "SSH key")
+        text = files.read_text(given, "SSH key")
         if "PRIVATE KEY" in text:
             raise Invalid(
-                f"cannot use {given!r} as an SSH key: that is the private one, which is yours alone;"
+                f"cannot use {given!r} as an SSH key: that is the private one, yours alone;"
                 " name the file that ends in .pub"
             )
     lines = [line.strip() for line in text.splitlines()]
@@ -467,22 +463,3 @@ def _public_keys(given: str) -> list[str]:
     if not keys:
         raise Invalid(f"cannot use {given!r} as an SSH key: the file is empty; name another")
     return keys
-
-
-def _read(name: str, what: str) -> str:
-    """A small text file from the command line; "-" is stdin."""
-    from vorch import Invalid
-
-    try:
-        if name == "-":
-            data = sys.stdin.buffer.read(FILE_LIMIT_BYTES + 1)
-        else:
-            with Path(name).expanduser().open("rb") as file:
-                data = file.read(FILE_LIMIT_BYTES + 1)
-        text = data.decode()
-    except (OSError, ValueError, RuntimeError) as exc:
-        why = getattr(exc, "strerror", None) or "it is not UTF-8 text"
-        raise Invalid(f"cannot read {what} {name!r}: {why}; name a text file", file=name) from exc
-    if len(data) > FILE_LIMIT_BYTES:
-        raise Invalid(f"cannot read {what} {name!r}: it is larger than 2 MiB; name a smaller file")
-    return text

@@ -19,7 +19,7 @@ from vorch.errors import (
     Unreachable,
     Unsupported,
 )
-from vorch.model import DiskBus, Network, Nic, Power, Source, Vm, Volume
+from vorch.model import Address, DiskBus, Network, Nic, Power, Source, Vm, Volume
 from vorch.ports import Hypervisor, no_progress
 
 
@@ -424,6 +424,7 @@ def test_a_guest_is_frozen_and_thawed(host: Host, booted: Vm) -> None:
 
 
 def test_the_addresses_of_a_guest_are_found(host: Host, booted: Vm) -> None:
+    found: tuple[Address, ...] = ()
     for _ in range(20):
         found = host.hypervisor.addresses(booted)
         if found:

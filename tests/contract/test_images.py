@@ -257,7 +257,7 @@ def test_an_imported_disk_has_the_content(
 def test_a_checksum_that_differs_leaves_nothing(images: Images, raw_image: Path) -> None:
     for content in ("disk", "file"):
         with pytest.raises(Invalid, match="SHA-256"):
-            images.import_file(str(raw_image), "a", content, "0" * 64, no_progress)  # type: ignore[arg-type]
+            images.import_file(str(raw_image), "a", content, "0" * 64, no_progress)
     assert images.list() == ()
 
 

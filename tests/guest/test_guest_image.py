@@ -181,7 +181,7 @@ runcmd:
   - echo "first of $(hostname)" > /var/ran
   - [sh, -c, "echo 'second, by list' >> /var/ran; chmod 644 /var/ran"]
 """
-# Not "to: default": cloud-init before 23.1 refuses it and then configures no network at all.
+# Not "to: default": cloud-init 22.4 refuses it and then configures no network at all.
 NETWORK_CONFIG = """version: 2
 ethernets:
   id0:

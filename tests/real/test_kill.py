@@ -104,7 +104,9 @@ class Place:
             known = {info.name for info in cluster.volume_list("local")}
         found = []
         for path in Path(self.settings["pool_path"]).rglob("*"):
-            if path.is_file() and not any(path.name.startswith(name) for name in known):
+            volume = any(path.name.startswith(name) for name in known)
+            # Locks are held by the living; an empty one that is left over says nothing.
+            if path.is_file() and not volume and not path.name.endswith(".lock"):
                 found.append(str(path))
         return found
 

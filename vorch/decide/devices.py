@@ -1,4 +1,4 @@
-"""What can be plugged in and out: disks, NICs, CDs. Live where the VM runs, else in the definition."""
+"""What can be plugged in and out: disks, NICs, CDs. Live where the VM runs, else recorded."""
 
 from __future__ import annotations
 

@@ -34,8 +34,8 @@ def refusal(cluster: Cluster, node: Node, vm: Vm, overhead_mib: int) -> str | No
     wanted = vm.memory_max_mib + overhead_mib
     if wanted > free:
         return (
-            f"{wanted - max(free, 0)} MiB of memory are short ({wanted} wanted, {max(free, 0)} free,"
-            f" {node.reserve_mib} kept for the host)"
+            f"{wanted - max(free, 0)} MiB of memory are short ({wanted} wanted,"
+            f" {max(free, 0)} free, {node.reserve_mib} kept for the host)"
         )
     return lack(facts, vm)
 

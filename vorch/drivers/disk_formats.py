@@ -82,6 +82,8 @@ _LARGEST_SNAPSHOT_TABLE = 64 * MIB
 
 def _read(file: int, count: int, offset: int) -> bytes:
     """Exactly that many bytes; `Damaged` when the file ends before."""
+    if offset + count >= 2**63:
+        raise Damaged("it points to places that no file has")
     parts = []
     while count > 0:
         part = os.pread(file, min(count, 8 * MIB), offset)

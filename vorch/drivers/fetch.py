@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 from vorch.drivers.os_errors import translate
 from vorch.errors import Denied, Invalid, NotFound, TimedOut, Unreachable, VorchError
@@ -156,22 +156,26 @@ def _opener(secure: bool, what: str) -> urllib.request.OpenerDirector:
         max_redirections = MOST_REDIRECTS
         max_repeats = 2
 
-        def redirect_request(
+        def http_error_302(
             self,
             req: urllib.request.Request,
             fp: IO[bytes],
             code: int,
             msg: str,
             headers: HTTPMessage,
-            newurl: str,
-        ) -> urllib.request.Request | None:
+        ) -> HTTPResponse | None:
+            target = urljoin(req.full_url, headers.get("Location", ""))
             allowed = ("https",) if secure else ("http", "https")
-            if _check_url(newurl, what).scheme.lower() not in allowed:
+            if urlsplit(target).scheme.lower() not in allowed:
+                fp.close()
                 raise Invalid(
-                    f"cannot {what}: the server sends us on to {newurl!r}, which is not"
+                    f"cannot {what}: the server sends us on to {target!r}, which is not"
                     f" {' or '.join(allowed)}; if you trust that address, give it yourself"
                 )
-            return super().redirect_request(req, fp, code, msg, headers, newurl)
+            _check_url(target, what)
+            return super().http_error_302(req, fp, code, msg, headers)
+
+        http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
     opener = urllib.request.OpenerDirector()
     for handler in (

@@ -19,6 +19,7 @@ from vorch.errors import Invalid, NotFound
 
 # A kernel or initrd is far smaller; what is larger does not belong into memory.
 LARGEST_FILE_BYTES = 512 * 1024**2
+_BLOCK_BYTES = 2048
 _LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,15}")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 
@@ -79,7 +80,7 @@ def _plain_names(files: Mapping[str, str]) -> dict[str, str]:
 
 def read_from_iso(image: str | Path | BinaryIO, inner_path: str) -> bytes:
     """One file off a CD. NotFound if it is not on it."""
-    with _opened(image) as iso:
+    with _opened(image) as (iso, length):
         found = _locate(iso, inner_path)
         if found is None:
             raise NotFound(
@@ -87,27 +88,34 @@ def read_from_iso(image: str | Path | BinaryIO, inner_path: str) -> bytes:
                 " it, and name the path as it is there",
                 path=inner_path,
             )
-        size = iso.get_record(**found).get_data_length()
+        record = iso.get_record(**found)
+        size = record.get_data_length()
         if size > LARGEST_FILE_BYTES:
             raise Invalid(
                 f"cannot read {inner_path!r} off the CD: it has {size} bytes, more than the"
                 f" {LARGEST_FILE_BYTES} that a kernel or initrd may have; name another file"
             )
+        # pycdlib quietly shortens a file that goes beyond the end of the image.
+        promised = iso.pvd.space_size * _BLOCK_BYTES
+        if length < promised and record.extent_location() * _BLOCK_BYTES + size >= length:
+            raise Invalid(
+                f"cannot read {inner_path!r} off the CD: the image was cut off after {length} of"
+                f" {promised} bytes; fetch it anew"
+            )
         data = io.BytesIO()
         iso.get_file_from_iso_fp(data, **found)
-    if len(data.getvalue()) != size:
-        raise Invalid(f"cannot read {inner_path!r} off the CD: it was cut off; fetch it anew")
     return data.getvalue()
 
 
 def find_in_iso(image: str | Path | BinaryIO, candidates: Sequence[str]) -> str | None:
     """The first of these paths that is a file on the CD."""
-    with _opened(image) as iso:
+    with _opened(image) as (iso, _):
         return next((path for path in candidates if _locate(iso, path) is not None), None)
 
 
 @contextmanager
-def _opened(image: str | Path | BinaryIO) -> Iterator[Any]:
+def _opened(image: str | Path | BinaryIO) -> Iterator[tuple[Any, int]]:
+    """pycdlib's view of it, and how many bytes it has."""
     from pycdlib import PyCdlib
     from pycdlib.pycdlibexception import PyCdlibException
 
@@ -116,9 +124,11 @@ def _opened(image: str | Path | BinaryIO) -> Iterator[Any]:
         if isinstance(image, str | Path):
             image = stack.enter_context(Path(image).open("rb"))
         try:
+            length = image.seek(0, io.SEEK_END)
+            image.seek(0)
             iso.open_fp(image)
             stack.callback(iso.close)
-            yield iso
+            yield iso, length
         except (PyCdlibException, ArithmeticError, LookupError, ValueError, struct.error) as exc:
             # pycdlib also stumbles with plain Python errors over what is no CD.
             raise Invalid(

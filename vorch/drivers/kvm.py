@@ -138,6 +138,14 @@ class KvmHost(LibvirtHost):
             return False
         return True
 
+    def _is_frozen(self, domain: Handle) -> bool:
+        ask = json.dumps({"execute": "guest-fsfreeze-status"})
+        try:
+            answer = json.loads(libvirt_qemu.qemuAgentCommand(domain, ask, AGENT_TIMEOUT_S, 0))
+        except libvirt.libvirtError:
+            return False
+        return bool(answer.get("return") == "frozen")
+
     def _press_power_button(self, domain: Handle) -> None:
         if self._agent_answers(domain):
             # Not libvirt's own call, which would wait until the guest is down.

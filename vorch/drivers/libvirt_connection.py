@@ -145,7 +145,7 @@ def reason_of(exc: Any) -> str:
 
 def translate(exc: Any, what: str) -> VorchError:
     """A libvirt error as vorch's own. `what` completes "cannot …"."""
-    text, code = str(exc), code_of(exc)
+    text, code = str(exc.get_error_message() or exc), code_of(exc)
     kind, remedy = _BY_CODE.get(code, (StepFailed, _LOOK_AT_HOST))
     for pattern, kind_by_text, remedy_by_text in _BY_TEXT:
         if re.search(pattern, text):

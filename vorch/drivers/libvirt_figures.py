@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, Literal, TypeAlias, cast
 
 from vorch.domain_xml import SeenDomain
 from vorch.drivers.libvirt_connection import libvirt
-from vorch.model import DiskFigures, Figures, NicFigures, Power
+from vorch.model import Address, DiskFigures, Figures, NicFigures, Power
+
+Source: TypeAlias = Literal["lease", "agent", "arp", "config"]
 
 _POWER = {
     libvirt.VIR_DOMAIN_NOSTATE: Power.UNKNOWN,
@@ -108,3 +110,19 @@ def read_figures(stats: Mapping[str, Any], seen: SeenDomain, now: float) -> Figu
             for get in _numbered(stats, "net")
         ),
     )
+
+
+def merge_addresses(
+    by_source: Mapping[str, Mapping[str, Any]], macs: Collection[str]
+) -> tuple[Address, ...]:
+    """What each source says of these MACs, every address once, by who named it first."""
+    found: dict[tuple[str, str], Address] = {}
+    for source, interfaces in by_source.items():
+        for interface in interfaces.values():
+            mac = str(interface.get("hwaddr") or "").lower()
+            for one in interface.get("addrs") or ():
+                ip = str(one["addr"])
+                if mac in macs and not ipaddress.ip_address(ip).is_link_local:
+                    address = Address(mac=mac, ip=ip, source=cast(Source, source))
+                    found.setdefault((mac, ip), address)
+    return tuple(found.values())

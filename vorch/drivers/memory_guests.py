@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from vorch.drivers.memory_images import BLOCK_BYTES, MemoryPool, Opening, Stored
-from vorch.drivers.memory_time import wait
+from vorch.drivers.memory_time import wait, wake
 from vorch.errors import Conflict, Invalid, Unreachable
 from vorch.model import Disk, Network, Nic, Power, Source, Vm
 from vorch.ports import Clock
@@ -81,16 +81,25 @@ class MemoryGuest:
         self.ran_s = 0.0
         self.boots = 1
         self.typed = b""
-        self._booted_at = self.started_at
+        self._began_to_boot_at = self.started_at
         self._settled_at = self.started_at
         self._ends_at: float | None = None
         after_s = behaviour().powers_off_after_s
         if after_s is None and vm.direct_boot is not None:
             after_s = behaviour().install_s
         if after_s is not None:
-            self._ends_at = self.started_at + after_s
+            self._end_at(self.started_at + after_s)
+        self._boot()
 
     # -- time
+
+    def _boot(self) -> None:
+        self._began_to_boot_at = self.clock.now()
+        wake(self.clock, self._began_to_boot_at + self._behaviour().boot_s, self.settle)
+
+    def _end_at(self, when: float) -> None:
+        self._ends_at = when
+        wake(self.clock, when, self.settle)
 
     def settle(self) -> None:
         """Catch up with the clock."""
@@ -152,7 +161,7 @@ class MemoryGuest:
 
     @property
     def booted(self) -> bool:
-        return self.clock.now() - self._booted_at >= self._behaviour().boot_s
+        return self.clock.now() - self._began_to_boot_at >= self._behaviour().boot_s
 
     @property
     def agent_answers(self) -> bool:
@@ -169,11 +178,11 @@ class MemoryGuest:
         if self._behaviour().obeys_shutdown:
             self.power = Power.STOPPING
             if self._ends_at is None:
-                self._ends_at = self.clock.now() + self._behaviour().shutdown_s
+                self._end_at(self.clock.now() + self._behaviour().shutdown_s)
 
     def press_reset(self) -> None:
         self.boots += 1
-        self._booted_at = self.clock.now()
+        self._boot()
         self.typed = b""
         if self.power is Power.STOPPING:
             self.power, self._ends_at = Power.RUNNING, None

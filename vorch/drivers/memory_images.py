@@ -228,7 +228,7 @@ class MemoryPool:
                 pool=self.name,
                 volume=volume,
             )
-        del self.volumes[volume]
+        self.delete(self.volumes.pop(volume))
 
     def delete(self, stored: Stored) -> None:
         if self.clones(stored):
@@ -309,10 +309,10 @@ class MemoryImages:
                 raise Invalid(f"cannot copy volume {source!r} to itself; choose another name")
             if snapshot is None and any(one.writes for one in original.open_by.values()):
                 pool.check_closed(original, "copy")
-            pool.replace(volume, "copy to")
             size_bytes = original.at(snapshot)[0]
             content = original.flattened(snapshot)
             pool.check_room(len(content) * BLOCK_BYTES, f"copy volume {source!r}")
+            pool.replace(volume, "copy to")
             new = pool.volumes[volume] = Stored(volume, size_bytes, whole=False)
         self._fill(new, content, progress)
 
@@ -352,18 +352,18 @@ class MemoryImages:
         new.first_bytes(data)
         whole, new.blocks, new.whole = new.blocks, {}, False
         with self._gate.faults.lock:
-            pool.replace(volume, "import")
             pool.check_room(len(whole) * BLOCK_BYTES, f"import {location!r}")
+            pool.replace(volume, "import")
             pool.volumes[volume] = new
         self._fill(new, whole, progress)
         return Imported(size_bytes, kind, found)
 
     @gated
     def write_file(self, volume: str, data: bytes) -> None:
-        self._pool.replace(volume, "write")
         new = Stored(volume, len(data))
         new.first_bytes(data)
         self._pool.check_room(new.used_bytes, f"write volume {volume!r}")
+        self._pool.replace(volume, "write")
         self._pool.volumes[volume] = new
 
     @gated

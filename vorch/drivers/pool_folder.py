@@ -416,7 +416,7 @@ def _end_orphans(token: str) -> None:
             try:
                 # Once more, now that the number cannot come to mean another process.
                 if _is_orphan(folder, token):
-                    signal.pidfd_send_signal(process, signal.SIGTERM)
+                    signal.pidfd_send_signal(process, signal.SIGKILL)
             finally:
                 os.close(process)
 

@@ -1,0 +1,73 @@
+"""Errors over HTTP: problem+json (RFC 9457) with vorch's own code and fields beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.encoders import jsonable_encoder
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from vorch import Invalid, NotFound, Unsupported, VorchError
+
+MEDIA_TYPE = "application/problem+json"
+
+
+def problem(
+    error: VorchError, *, status: int | None = None, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    number = error.http_status if status is None else status
+    body = {
+        "type": f"urn:vorch:error:{error.code}",
+        "title": HTTPStatus(number).phrase,
+        "status": number,
+        "detail": error.message,
+        "code": error.code,
+        "fields": jsonable_encoder(error.fields, custom_encoder={object: str}),
+    }
+    return JSONResponse(
+        body, status_code=number, headers=dict(headers or {}), media_type=MEDIA_TYPE
+    )
+
+
+def add_to(app: FastAPI) -> None:
+    """All errors leave in that one form, those of the framework and of mistakes as well."""
+    app.add_exception_handler(VorchError, _own)
+    app.add_exception_handler(RequestValidationError, _request)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _mistake)
+
+
+async def _own(request: Request, exc: Exception) -> JSONResponse:
+    assert isinstance(exc, VorchError)
+    return problem(exc)
+
+
+async def _request(request: Request, exc: Exception) -> JSONResponse:
+    assert isinstance(exc, RequestValidationError)
+    first = exc.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return problem(Invalid(f"cannot read the request: {where}: {first['msg']}; see /openapi.json"))
+
+
+async def _http(request: Request, exc: Exception) -> JSONResponse:
+    assert isinstance(exc, HTTPException)
+    what = f"{request.method} {request.url.path}"
+    kind: type[VorchError] = {404: NotFound, 405: Unsupported}.get(exc.status_code, Invalid)
+    words: Mapping[int, str] = {
+        404: f"cannot answer {what!r}: there is nothing at that path; see /openapi.json",
+        405: f"cannot answer {what!r}: that path takes other methods; see /openapi.json",
+    }
+    message = words.get(exc.status_code, f"cannot answer {what!r}: {exc.detail}")
+    return problem(kind(message), status=exc.status_code, headers=exc.headers)
+
+
+async def _mistake(request: Request, exc: Exception) -> JSONResponse:
+    """The traceback goes to the service's log, never to whoever asked."""
+    extra: dict[str, Any] = {}
+    message = "cannot answer that: a mistake in vorch itself; the service's log has the details"
+    return problem(VorchError(message, **extra))

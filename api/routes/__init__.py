@@ -1,0 +1,1 @@
+"""What can be asked over HTTP, by noun: each route calls one verb of the library."""

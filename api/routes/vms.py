@@ -1,0 +1,18 @@
+"""/v1/vms: the virtual machines."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+
+from vorch import Orchestrator, VmStatus
+
+from ..connection import connected
+
+router = APIRouter(prefix="/v1/vms", tags=["vms"])
+
+
+@router.get("", operation_id="list", summary="All VMs, with what they do now")
+def list_vms(cluster: Annotated[Orchestrator, Depends(connected)]) -> list[VmStatus]:
+    return list(cluster.list())

@@ -1,0 +1,139 @@
+"""The service in the foreground: one process on one address of this machine, until it is ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import signal
+import socket
+from collections.abc import Callable, Generator
+
+import uvicorn
+
+from vorch import (
+    Conflict,
+    Denied,
+    Invalid,
+    Orchestrator,
+    Unreachable,
+    VorchError,
+    state_path,
+)
+
+from .app import create_app
+from .auth import token_of
+
+TOKEN_FILE = "token"  # noqa: S105 - the file's name
+# How long requests may take to end when the service does.
+PATIENCE_S = 5
+
+
+class Service:
+    """What `vorch serve` runs. Listens from the moment it is made, so that the address is known."""
+
+    def __init__(
+        self, cluster: Orchestrator, *, host: str | None = None, port: int | None = None
+    ) -> None:
+        settings = cluster.settings
+        self._socket = _listen(
+            settings.listen_host if host is None else host,
+            settings.listen_port if port is None else port,
+        )
+        try:
+            file = None
+            if settings.uri.startswith("sqlite:"):
+                file = state_path(settings.uri).with_name(TOKEN_FILE)
+            self.token = token_of(file)
+            self._app = create_app(cluster, token=self.token)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    @property
+    def address(self) -> str:
+        host, port = self._socket.getsockname()[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    def run(self, ready: Callable[[], None] = lambda: None) -> None:
+        """Serve until SIGTERM or Ctrl-C. `ready` is called once it answers."""
+        config = uvicorn.Config(
+            self._app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=PATIENCE_S,
+        )
+        server = _Server(config)
+        with contextlib.closing(self._socket):
+            asyncio.run(_until_ended(server, self._socket, ready))
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Signals are taken below: uvicorn would raise them again, and end with their number."""
+        yield
+
+
+async def _until_ended(
+    server: _Server, listening: socket.socket, ready: Callable[[], None]
+) -> None:
+    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        # A second one does not wait for what is still being answered.
+        server.force_exit = server.should_exit
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Only a main thread hears signals; elsewhere (tests) somebody else ends it.
+        with contextlib.suppress(ValueError, RuntimeError):
+            loop.add_signal_handler(number, end)
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    while not server.started and not serving.done():
+        await asyncio.sleep(0.01)
+    if server.started:
+        ready()
+    await serving
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= 65535:
+        raise Invalid(f"cannot serve on port {port}: ports are 0 to 65535; choose one of them")
+    where = f"{host!r}, port {port}"
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as exc:
+        raise Invalid(
+            f"cannot serve on {where}: that is no address of this machine; use 127.0.0.1"
+        ) from exc
+    family, _, _, _, address = found[0]
+    if not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
+        raise Denied(
+            f"cannot serve on {where}: others on the network would see the token, as there is no"
+            " encryption yet; use 127.0.0.1, and reach it from elsewhere through ssh -L"
+        )
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(128)
+    except OSError as exc:
+        listening.close()
+        raise _refused(exc, where) from exc
+    return listening
+
+
+def _refused(exc: OSError, where: str) -> VorchError:
+    if exc.errno == errno.EADDRINUSE:
+        return Conflict(
+            f"cannot serve on {where}: another program listens there, perhaps another `vorch"
+            " serve`; end that one, or choose another with --port"
+        )
+    if exc.errno in (errno.EACCES, errno.EPERM):
+        return Denied(
+            f"cannot serve on {where}: this user may not; choose a port above 1023 with --port"
+        )
+    return Unreachable(f"cannot serve on {where}: {exc.strerror}; choose another with --host")

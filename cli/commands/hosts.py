@@ -1,0 +1,181 @@
+"""Hosts, pools and volumes: what VMs run on and what they are made of."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .. import completion, render, sizes
+from ..options import AsJson, NodeName
+from ..session import cluster, show_all
+from .group import noun
+
+if TYPE_CHECKING:
+    from vorch import HostFacts, Node
+
+
+def add_to(app: typer.Typer) -> None:
+    nodes = noun(app, "node", "Hosts: list, show, probe.")
+    nodes.command("list")(node_list)
+    nodes.command("show")(node_show)
+    nodes.command("probe")(node_probe)
+    pools = noun(app, "pool", "Places for volumes.")
+    pools.command("list")(pool_list)
+    volumes = noun(app, "volume", "What disks and images are made of.")
+    volumes.command("list")(volume_list)
+
+
+def node_list(as_json: AsJson = False) -> None:
+    """All hosts, with what was last found out about them."""
+    with cluster(as_json) as found:
+        nodes = found.node_list()
+
+    def table() -> None:
+        render.table(
+            ("NAME", "URI", "CPUS", "MEMORY", "ACCELERATOR", "PROBED"),
+            [
+                (
+                    one.name,
+                    one.uri,
+                    one.facts.cpus if one.facts else "",
+                    sizes.shown_mib(one.facts.memory_mib) if one.facts else "",
+                    one.facts.accelerator if one.facts else "",
+                    render.moment(one.facts.probed_at) if one.facts else "",
+                )
+                for one in nodes
+            ],
+            right=("CPUS", "MEMORY"),
+        )
+
+    show_all(nodes, as_json, table, "There is no host yet: `vorch init` takes this one.")
+
+
+def node_show(name: NodeName, as_json: AsJson = False) -> None:
+    """One host, and what it can."""
+    with cluster(as_json) as found:
+        node = found.node_show(name)
+    if as_json:
+        render.print_json(node)
+    else:
+        render.facts(node_facts(node))
+
+
+def node_probe(name: NodeName, as_json: AsJson = False) -> None:
+    """Find out anew what a host can.
+
+    By asking it, and by booting something tiny on it.
+    """
+    with cluster(as_json) as found:
+        if not as_json and render.is_terminal(sys.stderr):
+            sys.stderr.write("Booting something tiny, which takes a few seconds...\n")
+        facts = found.node_probe(name)
+    if as_json:
+        render.print_json(facts)
+    else:
+        render.facts(host_facts(facts))
+
+
+def node_facts(node: Node) -> list[tuple[str, object]]:
+    known = host_facts(node.facts) if node.facts else [("facts", "never asked")]
+    reserve = f"{sizes.shown_mib(node.reserve_mib)} of it are never given to guests"
+    return [("name", node.name), ("URI", node.uri), *known, ("kept back", reserve)]
+
+
+def host_facts(facts: HostFacts) -> list[tuple[str, object]]:
+    can = [
+        word
+        for word, given in (
+            ("UEFI", facts.uefi),
+            ("secure boot", facts.secure_boot),
+            ("TPM", facts.tpm),
+            ("networks of its own", facts.networks),
+            ("VLANs on plain bridges", facts.bridge_vlans),
+        )
+        if given
+    ]
+    versions = [
+        f"{name} {version}"
+        for name, version in (
+            ("libvirt", facts.libvirt_version),
+            (facts.hypervisor, facts.hypervisor_version),
+        )
+        if version
+    ]
+    why = f" ({facts.accelerator_why})" if facts.accelerator_why else ""
+    return [
+        ("accelerator", f"{facts.accelerator or 'not probed yet'}{why}"),
+        ("CPUs", f"{facts.cpus}, {facts.architecture} {facts.cpu_model}".rstrip()),
+        ("memory", sizes.shown_mib(facts.memory_mib)),
+        ("versions", ", ".join(versions)),
+        ("can", ", ".join(can)),
+        ("machines", _some(facts.machines)),
+        ("CPU models", _some(facts.cpu_models)),
+        ("probed", render.moment(facts.probed_at)),
+    ]
+
+
+def _some(words: tuple[str, ...], most: int = 12) -> str:
+    more = f" and {len(words) - most} more (--json lists all)" if len(words) > most else ""
+    return ", ".join(words[:most]) + more
+
+
+def pool_list(as_json: AsJson = False) -> None:
+    """All pools, with their room."""
+    with cluster(as_json) as found:
+        pools = found.pool_list()
+    if as_json:
+        render.print_json([{"pool": pool, "usage": usage} for pool, usage in pools])
+        return
+
+    def table() -> None:
+        render.table(
+            ("NAME", "URL", "CAPACITY", "FREE", "USED", "PROMISED"),
+            [
+                (
+                    pool.name,
+                    pool.url,
+                    sizes.shown_bytes(usage.capacity_bytes),
+                    sizes.shown_bytes(usage.free_bytes),
+                    sizes.shown_bytes(usage.used_bytes),
+                    sizes.shown_bytes(usage.provisioned_bytes),
+                )
+                for pool, usage in pools
+            ],
+            right=("CAPACITY", "FREE", "USED", "PROMISED"),
+        )
+
+    show_all(pools, as_json, table, "There is no pool yet: `vorch init` makes one.")
+
+
+def volume_list(
+    pool: Annotated[
+        str,
+        typer.Argument(metavar="POOL", autocompletion=completion.pools, help="Name of the pool."),
+    ] = "local",
+    as_json: AsJson = False,
+) -> None:
+    """Every volume of a pool, hidden and deleted ones included."""
+    with cluster(as_json) as found:
+        volumes = found.volume_list(pool)
+
+    def table() -> None:
+        render.table(
+            ("NAME", "SIZE", "USED", "FORMAT", "BASE", "SNAPSHOTS", "TRASH"),
+            [
+                (
+                    one.name,
+                    sizes.shown_bytes(one.size_bytes),
+                    sizes.shown_bytes(one.used_bytes),
+                    one.format,
+                    one.base or "",
+                    ", ".join(one.snapshots),
+                    "deleted" if one.trashed else "",
+                )
+                for one in volumes
+            ],
+            right=("SIZE", "USED"),
+        )
+
+    show_all(volumes, as_json, table, "The pool is empty.")

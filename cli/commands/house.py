@@ -1,0 +1,144 @@
+"""The whole: init, serve, doctor, version."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .. import render, session
+from ..options import AsJson
+from .hosts import node_facts
+
+if TYPE_CHECKING:
+    from vorch import Check, Orchestrator
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (init, serve, doctor, version):
+        app.command()(command)
+
+
+def init(as_json: AsJson = False) -> None:
+    """Make this machine a cluster of one.
+
+    Its libvirt, a folder for disks, and a network. Safe to repeat.
+    """
+    with session.cluster(as_json) as found:
+        # Connecting has made what was not there; what an earlier one could not make is tried anew.
+        _complete(found)
+        for node in found.node_list():
+            found.node_probe(node.name)
+        nodes, pools, networks = found.node_list(), found.pool_list(), found.network_list()
+        uri = found.settings.uri
+    if as_json:
+        render.print_json(
+            {
+                "uri": uri,
+                "nodes": nodes,
+                "pools": [pool for pool, _ in pools],
+                "networks": networks,
+            }
+        )
+        return
+    lines: list[tuple[str, object]] = [("state", uri)]
+    lines += [("pool", f"{pool.name} at {pool.url}") for pool, _ in pools]
+    lines += [("network", f"{one.name} ({one.kind}) {one.subnet or ''}") for one in networks]
+    for node in nodes:
+        lines += [("host", node.name), *node_facts(node)[1:3]]
+    render.facts(lines)
+
+
+def _complete(found: Orchestrator) -> None:
+    from vorch import Unsupported
+
+    nodes, pools = found.node_list(), found.pool_list()
+    if not nodes or not pools:
+        return
+    node, (pool, _) = nodes[0], pools[0]
+    try:
+        found.init(node=node.name, hypervisor_uri=node.uri, pool_url=pool.url)
+    except Unsupported as exc:
+        # It is a cluster without networks of its own, too: an unprivileged session can have none.
+        sys.stderr.write(f"vorch: {render.clean(exc.message)}\n")
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """What is missing here, and why a VM would not run.
+
+    Ends with exit code 1 if something is wrong.
+    """
+    checks = _checks(as_json)
+    if as_json:
+        render.print_json(checks)
+    else:
+        render.table(
+            ("LEVEL", "WHAT", "FOUND", "DO"),
+            [(one.level, one.name, one.detail, one.remedy) for one in checks],
+        )
+    if any(one.level == "error" for one in checks):
+        raise typer.Exit(1)
+
+
+def _checks(as_json: bool) -> tuple[Check, ...]:
+    from vorch import Check, VorchError
+
+    try:
+        with session.cluster(as_json, recover=False) as found:
+            return found.doctor()
+    except VorchError as exc:
+        # A cluster that cannot even be opened is a finding, too.
+        return (Check(name="cluster", level="error", detail=exc.message),)
+
+
+def serve(
+    host: Annotated[
+        str | None,
+        typer.Option(
+            "--host", metavar="ADDRESS", help="Where to listen (default: listen_host, 127.0.0.1)."
+        ),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            "--port",
+            metavar="N",
+            min=0,
+            max=65535,
+            help="Port (default: listen_port, 8420); 0 takes one that is free.",
+        ),
+    ] = None,
+) -> None:
+    """Serve the cluster over HTTP until Ctrl-C."""
+    from vorch_api import Service
+
+    with session.cluster() as found:
+        service = Service(found, host=host, port=port)
+        service.run(lambda: _say_where(service.address, service.token))
+
+
+def _say_where(address: str, token: str) -> None:
+    """For people, once it really listens."""
+    # Inside a virtual environment that is not active, the bare name would not be found.
+    vorch = "vorch" if shutil.which("vorch") else sys.argv[0]
+    render.out(
+        f"vorch serves on {address} (Ctrl-C ends it).\n"
+        f"Token: {token}\n"
+        f"  curl -H 'Authorization: Bearer {token}' {address}/v1/vms\n"
+        "Try next, in another terminal:\n"
+        f"  {vorch} doctor\n"
+        f"  {vorch} image import debian FILE-OR-URL\n"
+        f"  {vorch} create web --image debian"
+    )
+
+
+def version(as_json: AsJson = False) -> None:
+    """The version of vorch."""
+    from vorch import __version__
+
+    if as_json:
+        render.print_json({"version": __version__})
+    else:
+        render.out(__version__)

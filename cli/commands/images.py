@@ -1,0 +1,151 @@
+"""Where systems come from: disk images, templates, CDs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .. import files, render, sizes
+from ..options import AsJson, Description, DryRun, FirmwareOption, ImageName, PoolOption, Wait, Yes
+from ..session import ask_and_do, cluster, run, show_all, show_done
+from .group import noun
+
+if TYPE_CHECKING:
+    from vorch import Image
+
+# The library's own default, to be named in the help.
+DEFAULT_MEMORY_MIB = 1024
+
+
+def add_to(app: typer.Typer) -> None:
+    group = noun(app, "image", "Where systems come from: disk images, templates, CDs.")
+    group.command("import")(import_image)
+    group.command("list")(list_images)
+    group.command("show")(show)
+    group.command("delete")(delete)
+
+
+def import_image(
+    name: Annotated[str, typer.Argument(metavar="IMAGE", help="What it is to be called.")],
+    location: Annotated[
+        str, typer.Argument(metavar="FILE|URL", help="A raw, qcow2, vmdk, vdi or ISO file.")
+    ],
+    iso: Annotated[
+        bool, typer.Option("--iso", help="It is a CD, to be put in drives as it is.")
+    ] = False,
+    sha256: Annotated[
+        str,
+        typer.Option("--sha256", metavar="SUM", help="Refuse it unless this is its checksum."),
+    ] = "",
+    firmware: FirmwareOption = None,
+    vcpus: Annotated[
+        int, typer.Option("--vcpus", metavar="N", help="What its VMs have when nobody says.")
+    ] = 1,
+    memory: Annotated[
+        int | None,
+        typer.Option(
+            "--memory",
+            metavar="SIZE",
+            parser=sizes.memory_mib,
+            help="What its VMs have when nobody says, as in 2G; a plain number is MiB (default:"
+            " 1G).",
+        ),
+    ] = None,
+    pool: PoolOption = None,
+    description: Description = None,
+    dry_run: DryRun = False,
+    wait: Wait = None,
+    as_json: AsJson = False,
+) -> None:
+    """Bring a disk image or a CD into the store."""
+    run(
+        lambda found: found.image_import(
+            name,
+            files.whole(location),
+            kind="iso" if iso else "disk",
+            sha256=sha256,
+            firmware=firmware or "bios",
+            vcpus=vcpus,
+            memory_mib=DEFAULT_MEMORY_MIB if memory is None else memory,
+            pool=pool,
+            description=description or "",
+            dry_run=dry_run,
+            wait_s=wait,
+        ),
+        as_json,
+    )
+
+
+def list_images(as_json: AsJson = False) -> None:
+    """All images, templates and CDs."""
+    with cluster(as_json) as found:
+        images = found.image_list()
+
+    def table() -> None:
+        render.table(
+            ("NAME", "KIND", "SIZE", "FIRMWARE", "CREATED", "DESCRIPTION"),
+            [
+                (
+                    one.name,
+                    one.kind,
+                    sizes.shown_bytes(one.size_bytes),
+                    "" if one.kind == "iso" else one.firmware,
+                    render.moment(one.created_at),
+                    one.description,
+                )
+                for one in images
+            ],
+            right=("SIZE",),
+        )
+
+    show_all(images, as_json, table, "There is no image yet: `vorch image import` brings one in.")
+
+
+def show(name: ImageName, as_json: AsJson = False) -> None:
+    """One image with everything about it."""
+    with cluster(as_json) as found:
+        image = found.image_show(name)
+    if as_json:
+        render.print_json(image)
+    else:
+        render.facts(_facts(image))
+
+
+def _facts(image: Image) -> list[tuple[str, object]]:
+    disks = [
+        f"{one.name}: {sizes.shown_bytes(one.size_bytes)}, {one.volume}" for one in image.disks
+    ]
+    return [
+        ("name", image.name),
+        ("kind", image.kind),
+        ("from", image.source),
+        ("format", image.format),
+        ("SHA-256", image.sha256),
+        ("disks", "\n".join(disks)),
+        ("firmware", "" if image.kind == "iso" else image.firmware),
+        ("vCPUs", "" if image.kind == "iso" else image.vcpus),
+        ("memory", "" if image.kind == "iso" else sizes.shown_mib(image.memory_mib)),
+        ("description", image.description),
+        ("created", render.moment(image.created_at)),
+    ]
+
+
+def delete(
+    name: ImageName,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    wait: Wait = None,
+    as_json: AsJson = False,
+) -> None:
+    """Delete an image for good.
+
+    VMs that were made from it keep what they need.
+    """
+    with cluster(as_json) as found:
+        done = ask_and_do(
+            lambda *, dry_run: found.image_delete(name, dry_run=dry_run, wait_s=wait),
+            dry_run=dry_run,
+            yes=yes,
+        )
+    show_done(done, as_json)

@@ -1,0 +1,280 @@
+"""Looking at VMs: list, show, figures, console, display."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .. import render, sizes
+from ..options import AsJson, VmName
+from ..session import cluster, show_all
+
+if TYPE_CHECKING:
+    from vorch import Figures, Orchestrator, VmStatus
+
+EVERY_S = 2.0
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("list")(list_vms)
+    for command in (show, figures, console, display):
+        app.command()(command)
+
+
+def list_vms(as_json: AsJson = False) -> None:
+    """All VMs, with what they do now."""
+    with cluster(as_json) as found:
+        vms = found.list()
+
+    def table() -> None:
+        render.table(
+            ("NAME", "STATE", "NODE", "VCPUS", "MEMORY", "DISKS", "NOTES"),
+            [
+                (
+                    one.name,
+                    one.power,
+                    one.vm.node,
+                    one.vm.vcpus,
+                    sizes.shown_mib(one.vm.memory_mib),
+                    sizes.shown_bytes(sum(disk.size_bytes for disk in one.vm.data_disks)),
+                    "; ".join(one.notes),
+                )
+                for one in vms
+            ],
+            right=("VCPUS", "MEMORY", "DISKS"),
+        )
+
+    show_all(vms, as_json, table, "There is no VM yet: `vorch create` makes one.")
+
+
+def show(name: VmName, as_json: AsJson = False) -> None:
+    """One VM with everything about it.
+
+    Its guest's addresses are among that, as far as lease, agent or ARP table know them.
+    """
+    with cluster(as_json) as found:
+        status = found.show(name)
+    if as_json:
+        render.print_json(status)
+    else:
+        render.facts(_facts(status))
+
+
+def _facts(status: VmStatus) -> list[tuple[str, object]]:
+    vm, domain = status.vm, status.domain
+    cpus = f"{vm.vcpus} (up to {vm.vcpus_max} while it runs), model {vm.cpu!r}"
+    memory = sizes.shown_mib(vm.memory_mib)
+    if vm.memory_max_mib != vm.memory_mib:
+        memory += f" (up to {sizes.shown_mib(vm.memory_max_mib)} while it runs)"
+    options = [
+        word
+        for word, given in (
+            ("secure boot", vm.secure_boot),
+            ("TPM", vm.tpm),
+            ("screen", vm.graphics),
+            ("guest agent", vm.agent),
+        )
+        if given
+    ]
+    disks = [
+        f"{disk.name}: {disk.target}, "
+        + ("CD drive, " if disk.device == "cdrom" else f"{sizes.shown_bytes(disk.size_bytes)}, ")
+        + (str(disk.volume) if disk.volume else "empty")
+        for disk in vm.disks
+    ]
+    nics = [
+        f"{nic.name}: {nic.mac} on {nic.network}"
+        + "".join(f", {one.ip} ({one.source})" for one in status.addresses if one.mac == nic.mac)
+        for nic in vm.nics
+    ]
+    snapshots = [
+        f"{one.name}: {render.moment(one.taken_at)}, {one.consistency}" for one in vm.snapshots
+    ]
+    state = str(status.power) + (f" ({domain.reason})" if domain and domain.reason else "")
+    return [
+        ("name", vm.name),
+        ("state", state),
+        ("wanted", "" if vm.wanted == status.power else vm.wanted),
+        ("note", "\n".join(status.notes)),
+        ("node", vm.node),
+        ("vCPUs", cpus),
+        ("memory", memory),
+        ("firmware", f"{vm.firmware}, machine {vm.machine}"),
+        ("has", ", ".join(options)),
+        ("disks", "\n".join(disks)),
+        ("NICs", "\n".join(nics)),
+        ("snapshots", "\n".join(snapshots)),
+        ("description", vm.description),
+        ("created", render.moment(vm.created_at)),
+        ("id", vm.id),
+    ]
+
+
+def display(name: VmName, as_json: AsJson = False) -> None:
+    """Where a VM's screen can be seen, as its host sees it."""
+    with cluster(as_json) as found:
+        screen = found.display(name)
+    if as_json:
+        render.print_json(screen)
+    else:
+        host = f"[{screen.host}]" if ":" in screen.host else screen.host
+        render.out(render.clean(f"{screen.kind}://{host}:{screen.port}"))
+
+
+def console(
+    name: VmName,
+    limit: Annotated[
+        float | None,
+        typer.Option(
+            "--for",
+            metavar="SECONDS",
+            parser=sizes.seconds,
+            help="Leave after that time; for scripts.",
+        ),
+    ] = None,
+) -> None:
+    """The serial console of a VM in this terminal; ^] leaves it.
+
+    Where stdin is no terminal, it is sent to the guest, and what the guest says is printed until
+    the console ends, Ctrl-C or --for.
+    """
+    from ..console import attach
+
+    with cluster() as found:
+        stream = found.console(name)
+        try:
+            attach(stream, name, limit_s=limit)
+        finally:
+            stream.close()
+
+
+# ---------------------------------------------------------------------------------------------
+# Figures
+
+
+def figures(
+    name: VmName,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on, with rates, until Ctrl-C.")
+    ] = False,
+    every: Annotated[
+        float | None,
+        typer.Option(
+            "--every",
+            metavar="SECONDS",
+            parser=sizes.seconds,
+            help="How often, with --follow (default: 2).",
+        ),
+    ] = None,
+    count: Annotated[
+        int | None,
+        typer.Option("--count", metavar="N", min=1, help="End after so many, with --follow."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Processor, memory, disks and NICs of a running VM.
+
+    As counters; with --follow as rates, until Ctrl-C.
+    """
+    with cluster(as_json) as found:
+        if follow:
+            # Ctrl-C is how one leaves it, and no failure.
+            try:
+                _follow(found, name, EVERY_S if every is None else max(every, 0.1), count, as_json)
+            except KeyboardInterrupt:
+                return
+        elif as_json:
+            render.print_json(found.figures(name))
+        else:
+            render.facts(_counters(found.figures(name)))
+
+
+def _counters(now: Figures) -> list[tuple[str, object]]:
+    disks = [
+        f"{one.name}: read {sizes.shown_bytes(one.read_bytes)} in {one.reads},"
+        f" written {sizes.shown_bytes(one.written_bytes)} in {one.writes}"
+        for one in now.disks
+    ]
+    nics = [
+        f"{one.name}: received {sizes.shown_bytes(one.received_bytes)}"
+        f" in {one.received_packets}, sent {sizes.shown_bytes(one.sent_bytes)}"
+        f" in {one.sent_packets}"
+        for one in now.nics
+    ]
+    return [
+        ("state", now.power),
+        ("processor", f"{sizes.shown_span(now.cpu_time_ns / 1e9)} on {now.vcpus} vCPUs"),
+        ("memory", _memory(now)),
+        ("disks", "\n".join(disks)),
+        ("NICs", "\n".join(nics)),
+    ]
+
+
+def _memory(now: Figures) -> str:
+    whole = sizes.shown_mib(now.memory_mib)
+    if now.memory_used_mib is None:
+        return whole
+    return f"{sizes.shown_mib(now.memory_used_mib)} of {whole}"
+
+
+COLUMNS = ("TIME", "STATE", "CPU", "MEMORY", "READ/S", "WRITTEN/S", "RECEIVED/S", "SENT/S")
+
+
+def rates(before: Figures, now: Figures) -> tuple[str, ...]:
+    """One line out of two samples. A counter that began anew (a restart) counts from nothing."""
+    span_s = now.at - before.at
+
+    def rate(old: float, new: float) -> float:
+        return (new - old if new >= old else new) / span_s if span_s > 0 else 0.0
+
+    def per_second(old: int, new: int) -> str:
+        return sizes.shown_bytes(rate(old, new))
+
+    busy = rate(before.cpu_time_ns, now.cpu_time_ns) / 1e9
+    return (
+        time.strftime("%H:%M:%S", time.localtime(now.at)),
+        str(now.power),
+        f"{100 * busy:.0f}%",
+        _memory(now),
+        per_second(_sum(before.disks, "read_bytes"), _sum(now.disks, "read_bytes")),
+        per_second(_sum(before.disks, "written_bytes"), _sum(now.disks, "written_bytes")),
+        per_second(_sum(before.nics, "received_bytes"), _sum(now.nics, "received_bytes")),
+        per_second(_sum(before.nics, "sent_bytes"), _sum(now.nics, "sent_bytes")),
+    )
+
+
+def _sum(parts: tuple[object, ...], name: str) -> int:
+    return sum(int(getattr(part, name)) for part in parts)
+
+
+def _follow(
+    found: Orchestrator, name: str, every_s: float, count: int | None, as_json: bool
+) -> None:
+    """JSON: one sample per line. Else one line of rates per two samples."""
+    before = found.figures(name)
+    if as_json:
+        render.print_json(before, one_line=True)
+    else:
+        render.out(_line(COLUMNS))
+    shown = 1 if as_json else 0
+    while count is None or shown < count:
+        time.sleep(every_s)
+        now = found.figures(name)
+        if as_json:
+            render.print_json(now, one_line=True)
+        else:
+            render.out(_line(rates(before, now)))
+        before = now
+        shown += 1
+
+
+def _line(cells: tuple[str, ...]) -> str:
+    widths = (8, 9, 6, 22, 12, 12, 12, 12)
+    texts = [render.clean(cell) for cell in cells]
+    words = [
+        text.ljust(width) if index < 2 else text.rjust(width)
+        for index, (text, width) in enumerate(zip(texts, widths, strict=True))
+    ]
+    return "  ".join(words).rstrip()

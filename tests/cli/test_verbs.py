@@ -1,0 +1,107 @@
+"""One verb, one word: the library, the command line and its page in docs/ name the same things."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Vorch
+from vorch import Orchestrator
+from vorch_cli import reference
+
+DOCS = Path(__file__).parents[2] / "docs"
+# Methods that are no verbs.
+OF_THE_LIBRARY_ALONE = {
+    "close",  # the end of a connection; a command has one of its own
+    "look",  # what the verbs decide from: a value for programs, seen through `list` and `show`
+}
+# Commands that are about the program and not about the cluster.
+OF_THE_COMMAND_LINE_ALONE = {
+    "serve",  # opens the other door
+    "version",  # `vorch.__version__`
+}
+# Verbs that change something and have no dry run.
+WITHOUT_A_PLAN = {
+    "init",  # makes what is missing, before there is anything to plan with
+    "node_probe",  # writes down what it finds out, and cannot know it before
+    "recover",  # carries on plans that are there already: `vorch task list` shows them
+    "task_cancel",  # asks somebody else to undo their plan
+}
+
+
+def methods() -> set[str]:
+    return {
+        name
+        for name, _ in inspect.getmembers(Orchestrator, inspect.isfunction)
+        if not name.startswith("_")
+    }
+
+
+def test_library_and_command_line_have_the_same_verbs() -> None:
+    commands = {entry.verb for entry in reference.entries()}
+    assert methods() - OF_THE_LIBRARY_ALONE == commands - OF_THE_COMMAND_LINE_ALONE
+
+
+def test_the_table_in_the_docs_names_the_same_verbs() -> None:
+    table = (DOCS / "cli.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (?:`(\w+)`)? *\| `([a-z ]+)` \|", table, re.MULTILINE)
+    listed = {command.replace(" ", "_") for _, command in rows}
+    assert listed == (methods() - OF_THE_LIBRARY_ALONE) | OF_THE_COMMAND_LINE_ALONE
+    assert all(method in ("", command.replace(" ", "_")) for method, command in rows)
+
+
+def test_the_page_in_the_docs_is_up_to_date() -> None:
+    written = (DOCS / "cli.md").read_text(encoding="utf-8")
+    assert written == reference.text(), "run: make docs"
+
+
+def option_names(entry: reference.Entry) -> set[str]:
+    return {name for param in entry.command.params for name in param.opts if name.startswith("-")}
+
+
+@pytest.mark.parametrize("entry", reference.entries(), ids=lambda entry: entry.verb)
+def test_what_a_verb_takes_in_the_library_can_be_said_here(entry: reference.Entry) -> None:
+    if entry.verb in OF_THE_COMMAND_LINE_ALONE:
+        return
+    options = option_names(entry)
+    parameters = inspect.signature(getattr(Orchestrator, entry.verb)).parameters
+    assert ("dry_run" in parameters) == ("--dry-run" in options)
+    assert ("wait_s" in parameters) == ("--wait" in options)
+    assert ("timeout_s" in parameters) == ("--timeout" in options)
+    for flag in ("force", "purge", "keep", "linked", "freeze"):
+        if flag in parameters and entry.verb != "create":
+            assert any(name.startswith(f"--{flag}") for name in options) or (
+                entry.verb == "recover"
+            ), flag
+
+
+def test_what_changes_something_can_be_tried_dry() -> None:
+    looking = {"doctor", "list", "show", "figures", "console", "display"}
+    dry = {entry.verb for entry in reference.entries() if "--dry-run" in option_names(entry)}
+    rest = {entry.verb for entry in reference.entries()} - dry - OF_THE_COMMAND_LINE_ALONE
+    changing = {
+        verb for verb in rest - looking if verb.rpartition("_")[2] not in ("list", "show", "watch")
+    }
+    assert changing == WITHOUT_A_PLAN
+
+
+def test_what_prints_can_print_json() -> None:
+    silent = {entry.verb for entry in reference.entries() if "--json" not in option_names(entry)}
+    # The console's output is the guest's; the service's is for whoever started it.
+    assert silent == {"console", "serve"}
+
+
+def test_every_command_and_option_says_what_it_is_for() -> None:
+    for entry in reference.entries():
+        assert entry.sentences[0].endswith("."), entry.verb
+        for param in entry.command.params:
+            assert getattr(param, "help", None), (entry.verb, param.name)
+
+
+@pytest.mark.parametrize("words", [(), ("disk",), ("image",), ("create", "--help")])
+def test_help_is_a_result(vorch: Vorch, words: tuple[str, ...]) -> None:
+    ended = vorch(*words)
+    assert ended.code == 0
+    assert ended.out.startswith("Usage: vorch")
+    assert ended.err == ""
