@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import os
+import re
 import secrets
 import stat
 from contextlib import suppress
@@ -19,6 +20,7 @@ from .problems import problem
 OPEN = frozenset({"/health"})
 TOKEN_BYTES = 32
 SHORTEST = 32
+_SOUND = re.compile(rf"[!-~]{{{SHORTEST},512}}")
 
 
 class BearerToken:
@@ -79,7 +81,7 @@ def token_of(file: Path | None) -> str:
             " known; remove it, and a new one is made",
             file=str(file),
         )
-    if len(token) < SHORTEST or not token.isprintable():
+    if not _SOUND.fullmatch(token):
         raise BadConfig(
             f"cannot use the login token in {str(file)!r}: it is not one that vorch has made;"
             " remove it, and a new one is made",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -27,7 +26,8 @@ def problem(
         "status": number,
         "detail": error.message,
         "code": error.code,
-        "fields": jsonable_encoder(error.fields, custom_encoder={object: str}),
+        # Whatever JSON has no word for goes out as text.
+        "fields": json.loads(json.dumps(error.fields, default=str)),
     }
     return JSONResponse(
         body, status_code=number, headers=dict(headers or {}), media_type=MEDIA_TYPE
@@ -68,6 +68,6 @@ async def _http(request: Request, exc: Exception) -> JSONResponse:
 
 async def _mistake(request: Request, exc: Exception) -> JSONResponse:
     """The traceback goes to the service's log, never to whoever asked."""
-    extra: dict[str, Any] = {}
-    message = "cannot answer that: a mistake in vorch itself; the service's log has the details"
-    return problem(VorchError(message, **extra))
+    return problem(
+        VorchError("cannot answer that: a mistake in vorch itself; the service's log has more")
+    )

@@ -24,28 +24,27 @@ from vorch.domain_xml import domain_xml
 from vorch.model import FileSource
 
 
+def _settings(folder: Path) -> Settings:
+    return Settings(uri=f"sqlite://{folder}/vorch.db", pool_path=str(folder / "disks"))
+
+
 def measure(runs: int, folder: Path) -> dict[str, object]:
     """Both sides, in turn; each result is looked at before its time counts."""
     blank = folder / "blank.raw"
     with blank.open("wb") as file:
         file.truncate(1024**3)
-    settings = Settings(uri=f"sqlite://{folder}/vorch.db", pool_path=str(folder / "disks"))
     bare_times: list[float] = []
     vorch_times: list[float] = []
     connection = libvirt.open("qemu:///system")
-    with vorch.connect(settings=settings) as cluster:
+    with vorch.connect(settings=_settings(folder)) as cluster:
         cluster.image_import("blank", str(blank))
         look = cluster.look()
-        base = cluster.world.images("local").locate(
-            look.image("blank").disks[0].volume.name
-        )
-        node = cluster.node_list()[0]
+        base = cluster.world.images("local").locate(look.image("blank").disks[0].volume.name)
+        node = cluster.node_show(cluster.node_list()[0].name)
         assert node.facts is not None
         for number in range(runs + 1):
             began = time.perf_counter()
-            cluster.create(
-                f"bench{number}", image="blank", memory_mib=64, networks=(), start=True
-            )
+            cluster.create(f"bench{number}", image="blank", memory_mib=64, networks=(), start=True)
             elapsed = time.perf_counter() - began
             shown = cluster.show(f"bench{number}")
             assert shown.power == "running", shown
@@ -102,6 +101,9 @@ def main() -> None:
     try:
         print(json.dumps(measure(runs, folder), indent=2))
     finally:
+        with vorch.connect(settings=_settings(folder)) as cluster:
+            for network in cluster.network_list():
+                cluster.network_delete(network.name)
         shutil.rmtree(folder)
 
 

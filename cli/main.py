@@ -85,6 +85,8 @@ def command() -> TyperCommand | TyperGroup:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; the exit code."""
+    if argv is None:
+        _fill_gaps()
     args = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in (args[: args.index("--")] if "--" in args else args)
     session.current = session.Session(verbose=bool({"-v", "--verbose"} & set(args)))
@@ -107,6 +109,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
     except Exception as exc:  # noqa: BLE001 - nobody at a command line wants a traceback
         return failures.report(exc, as_json=as_json, verbose=session.current.verbose)
+
+
+def _fill_gaps() -> None:
+    """Whoever starts us with a closed stdout must not have it written into the next file opened."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def _check_text(args: Sequence[str]) -> None:

@@ -35,6 +35,8 @@ def clean(text: object) -> str:
 
 def out(text: str, *, end: str = "\n") -> None:
     """One piece of result. A reader that has gone away (`| head`) is no error worth a word."""
+    if sys.stdout is None:
+        return
     try:
         sys.stdout.write(text + end)
         sys.stdout.flush()

@@ -37,8 +37,8 @@ Element: TypeAlias = Any
 NAMESPACE = "urn:vorch:domain:1"
 PREFIX = "vorch"
 
-# Free slots for devices that are plugged in later. Each costs the guest about a millisecond of
-# boot time; without them q35 can take none at all.
+# Free slots for devices that are plugged in later; without them q35 can take none at all. What they
+# cost at boot could not be measured.
 SPARE_PCIE_PORTS = 8
 BALLOON_STATS_PERIOD_S = 5
 # virtio-blk and ATA cut serial numbers here.

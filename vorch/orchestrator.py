@@ -7,6 +7,8 @@ Each verb that changes something takes `dry_run` (the plan is made and not carri
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -49,6 +51,7 @@ from vorch.model import (
     VmStatus,
     Volume,
     check_name,
+    check_text,
 )
 from vorch.plan import Plan
 from vorch.ports import Console, Display, VolumeInfo, World, no_progress
@@ -119,8 +122,22 @@ class Orchestrator:
             kind, _, name = key.partition("/")
             parts[kind][name] = decode(KINDS[kind], document.body)
             versions[key] = document.version
-        nodes: dict[str, Node] = parts["node"]
-        asked = sorted(nodes) if hosts is None else [name for name in hosts if name in nodes]
+        cluster = Cluster(
+            vms=parts["vm"],
+            nodes=parts["node"],
+            pools=parts["pool"],
+            images=parts["image"],
+            networks=parts["network"],
+            trash=parts["trash"],
+            versions=versions,
+        )
+        return self._seen(cluster, sorted(cluster.nodes) if hosts is None else hosts)
+
+    def _seen(self, cluster: Cluster, hosts: Iterable[str]) -> Cluster:
+        """The same with what these hosts show."""
+        asked = [name for name in dict.fromkeys(hosts) if name in cluster.nodes]
+        if not asked:
+            return cluster
         domains: dict[str, Domain] = {}
         silent: dict[str, str] = {}
         for name, answer in zip(asked, self._each(self._domains, asked), strict=True):
@@ -128,17 +145,7 @@ class Orchestrator:
                 silent[name] = answer.message
             else:
                 domains.update({domain.id: domain for domain in answer})
-        return Cluster(
-            vms=parts["vm"],
-            nodes=nodes,
-            pools=parts["pool"],
-            images=parts["image"],
-            networks=parts["network"],
-            trash=parts["trash"],
-            domains=domains,
-            silent=silent,
-            versions=versions,
-        )
+        return dataclasses.replace(cluster, domains=domains, silent=silent)
 
     def _domains(self, node: str) -> tuple[Domain, ...] | VorchError:
         try:
@@ -159,7 +166,7 @@ class Orchestrator:
     def _at(self, name: str) -> Cluster:
         """A look that knows what this VM does."""
         cluster = self.look()
-        return self.look([cluster.vm(name).node])
+        return self._seen(cluster, [cluster.vm(name).node])
 
     # -- decide and act -----------------------------------------------------------------------
 
@@ -178,7 +185,10 @@ class Orchestrator:
         while True:
             cluster = self.look()
             if hosts is not None:
-                cluster = self.look(self._with_facts(cluster, hosts(cluster)))
+                names = tuple(hosts(cluster))
+                if self._find_facts(cluster, names):
+                    cluster = self.look()
+                cluster = self._seen(cluster, names)
             plan = decide(cluster)
             if dry_run:
                 return Done(plan, None)
@@ -196,14 +206,15 @@ class Orchestrator:
                     raise
                 looks += 1
 
-    def _with_facts(self, cluster: Cluster, names: Iterable[str]) -> tuple[str, ...]:
-        """The names, each host's facts having been found out if they never were."""
-        found = tuple(dict.fromkeys(names))
-        for name in found:
+    def _find_facts(self, cluster: Cluster, names: Iterable[str]) -> bool:
+        """Find out about hosts of which nobody has yet; True when something new was recorded."""
+        found = False
+        for name in names:
             node = cluster.nodes.get(name)
             if node is not None and (node.facts is None or not node.facts.accelerator):
                 try:
                     self.node_probe(name)
+                    found = True
                 except Unreachable:
                     continue
         return found
@@ -430,7 +441,11 @@ class Orchestrator:
         )
         seconds = _seconds(self.settings.install_timeout_s if timeout_s is None else timeout_s)
         fresh = self._fresh()
-        installer = Installer(iso=iso, kernel=kernel, initrd=initrd)
+        installer = Installer(
+            iso=iso,
+            kernel=None if kernel is None else _absolute(kernel),
+            initrd=None if initrd is None else _absolute(initrd),
+        )
         if iso is not None and kernel is None and initrd is None and told.boots == "kernel":
             installer = self._installer_on(iso)
         return self._do(
@@ -884,7 +899,7 @@ class Orchestrator:
         """A disk image (raw, qcow2, vmdk, vdi) or a CD, from a file or URL."""
         if kind not in ("disk", "iso"):
             raise Invalid(f"cannot import an image of kind {kind!r}: it is 'disk' or 'iso'")
-        fresh = self._fresh()
+        fresh, location = self._fresh(), _absolute(location)
         return self._do(
             lambda cluster: catalog.image_import(
                 cluster,
@@ -1164,6 +1179,13 @@ def _one_of(kind: type[T], value: T | str, what: str) -> T:
     except ValueError as exc:
         words = ", ".join(str(one) for one in kind)  # type: ignore[attr-defined]
         raise Invalid(f"cannot use {str(value)!r} as {what}: it is one of {words}") from exc
+
+
+def _absolute(location: str) -> str:
+    """A plan may be carried on by a process with another current folder."""
+    check_text(location, "location")
+    is_url = re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", location) is not None
+    return location if is_url or not location else os.path.abspath(location)
 
 
 def _seconds(value: float) -> float:

@@ -76,9 +76,38 @@ def test_create_says_all_that_was_asked_for(web: Vorch, tmp_path: Path) -> None:
     key, data = tmp_path / "id.pub", tmp_path / "more.yaml"
     key.write_text(f"# mine\n{KEY}\n")
     data.write_text("#cloud-config\nlocale: C\n")
-    words = ("create", "big", "--image", "debian", "--vcpus", "4", "--vcpus-max", "6")
-    words += ("--memory", "2G", "--memory-max", "4G", "--disk", "1T", "--firmware", "uefi", "--tpm")
-    words += ("--cpu", "host", "--no-graphics", "--mac", "52:54:00:00:00:01", "--node", "h1")
+    words: tuple[str, ...] = (
+        "create",
+        "big",
+        "--image",
+        "debian",
+        "--vcpus",
+        "4",
+        "--vcpus-max",
+        "6",
+    )
+    words += (
+        "--vcpus-max",
+        "6",
+        "--memory",
+        "2G",
+        "--memory-max",
+        "4G",
+        "--disk",
+        "1T",
+        "--firmware",
+        "uefi",
+    )
+    words += (
+        "--tpm",
+        "--cpu",
+        "host",
+        "--no-graphics",
+        "--mac",
+        "52:54:00:00:00:01",
+        "--node",
+        "h1",
+    )
     words += ("--network", "default", "--network", "default", "--description", "<b>&", "--full")
     words += ("--user", "joe", "--ssh-key", str(key), "--ssh-key", KEY, "--address", "dhcp")
     words += ("--address", "10.80.0.9/24,10.80.0.1,9.9.9.9", "--package", "vim", "--run", "id")
@@ -93,7 +122,12 @@ def test_create_says_all_that_was_asked_for(web: Vorch, tmp_path: Path) -> None:
     for word in ("joe", KEY, "10.80.0.9", "9.9.9.9", "vim", "large", "locale: C"):
         assert word in told, word
     vm = web.well("show", "big", "--json").json["vm"]
-    wanted = {"vcpus": 4, "vcpus_max": 6, "memory_mib": 2048, "memory_max_mib": 4096}
+    wanted: dict[str, object] = {
+        "vcpus": 4,
+        "vcpus_max": 6,
+        "memory_mib": 2048,
+        "memory_max_mib": 4096,
+    }
     wanted |= {"firmware": "uefi", "tpm": True, "cpu": "host", "graphics": False}
     wanted |= {"description": "<b>&"}
     assert {name: vm[name] for name in wanted} == wanted

@@ -222,7 +222,7 @@ def vorch(*words):
 
 sys.stderr = open("/dev/null", "w")
 with open(sys.argv[1], "wb") as file:
-    file.write(bytes(65536))
+    file.write(bytes(1024**2))
 assert vorch("image", "import", "debian", sys.argv[1], "--json") == 0
 assert vorch("create", "web", "--image", "debian", "--json") == 0
 sys.stderr = sys.__stderr__

@@ -32,7 +32,7 @@ sys.exit(vorch(*sys.argv[2:]))
 
 def on_a_terminal(file: Path, *words: str, typed: str = "", term: str = "xterm") -> tuple[int, str]:
     """(exit code, everything that was shown)"""
-    file.write_bytes(bytes(65536))
+    file.write_bytes(bytes(1024**2))
     user, program = pty.openpty()
     shown = bytearray()
 

@@ -32,7 +32,9 @@ SYSTEM_NVRAM_FOLDER = "/var/lib/libvirt/qemu/nvram"
 class KvmHost(LibvirtHost):
     """qemu:///system, qemu:///session, and the same from afar."""
 
+    # What does not change while the daemon is the same, with the number of its connection.
     _static: tuple[int, HostFacts] | None = None
+    _probed: HostFacts | None = None
 
     # -- facts ------------------------------------------------------------------------------
 
@@ -40,11 +42,8 @@ class KvmHost(LibvirtHost):
         known = self._probed or self.node.facts
         return known if known is not None and known.accelerator else None
 
-    _probed: HostFacts | None = None
-
     def facts(self) -> HostFacts:
-        handle_number = self.connection.opened
-        if self._static is None or self._static[0] != handle_number:
+        if self._static is None or self._static[0] != self.connection.opened:
             facts = self._call("see what there is", self._look)
             self._static = (self.connection.opened, facts)
         facts, probed = self._static[1], self._last_probe()

@@ -26,6 +26,7 @@ from vorch.drivers.libvirt_figures import (
     routes,
     version_text,
 )
+from vorch.drivers.libvirt_unplug import unplug
 from vorch.errors import Conflict, Invalid, NotFound, TimedOut, Unsupported, VorchError
 from vorch.model import (
     Address,
@@ -48,8 +49,6 @@ from vorch.ports import Console, Display, Progress
 T = TypeVar("T")
 
 POLL_S = 0.2
-# A guest that was still booting when a device was to be unplugged has not heard of it.
-ASK_AGAIN_S = 3.0
 CUT_TIMEOUT_S = 30.0
 # Calls that are on their way to a distant host at the same time.
 REMOTE_CALLS = 16
@@ -456,43 +455,17 @@ class LibvirtHost:
         find: Callable[[Element], Element | None],
         timeout_s: float,
     ) -> None:
-        """Ask, wait until the device is off the list, and ask again now and then."""
-        deadline = time.monotonic() + timeout_s
+        def there(handle: Handle) -> Handle | None:
+            """The domain, while the device is in it."""
+            domain = self._find(handle, vm.id)
+            if domain is None or not domain.isActive():
+                return None
+            present = None
+            with self._gone_is_well():
+                present = find(self._live_xml(domain))
+            return None if present is None else domain
 
-        def work(handle: Handle) -> None:
-            ask_at = 0.0
-            asked = False
-            while True:
-                domain = self._find(handle, vm.id)
-                if domain is None or not domain.isActive():
-                    return
-                with self._gone_is_well():
-                    if find(self._live_xml(domain)) is None:
-                        return
-                now = time.monotonic()
-                if asked and now >= deadline:
-                    raise TimedOut(
-                        f"cannot {what}: the guest has not let go of it in {timeout_s:g} s;"
-                        " see that nothing in the guest uses it, and that the guest has booted",
-                        vm=vm.name,
-                        timeout_s=timeout_s,
-                    )
-                if now >= ask_at:
-                    try:
-                        domain.detachDeviceAlias(alias, _LIVE)
-                    except libvirt.libvirtError as exc:
-                        # The first request is on its way still, or it has just been granted.
-                        if not asked and code_of(exc) not in (
-                            libvirt.VIR_ERR_DEVICE_MISSING,
-                            libvirt.VIR_ERR_NO_DOMAIN,
-                        ):
-                            raise
-                    asked = True
-                    ask_at = now + ASK_AGAIN_S
-                else:
-                    time.sleep(max(0.0, min(POLL_S, deadline - now)))
-
-        self._call(what, work)
+        self._call(what, lambda handle: unplug(what, alias, lambda: there(handle), timeout_s))
 
     def change_media(self, vm: Vm, disk: Disk, source: Source | None) -> None:
         def work(domain: Handle) -> None:

@@ -1,0 +1,45 @@
+"""Taking a device out of a running guest, which has to let go of it first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from vorch.drivers.libvirt_connection import Handle, code_of, libvirt
+from vorch.errors import TimedOut
+
+POLL_S = 0.2
+# A guest that was still booting when it was asked has not heard of it.
+ASK_AGAIN_S = 3.0
+
+
+def unplug(what: str, alias: str, there: Callable[[], Handle | None], timeout_s: float) -> None:
+    """Ask, wait until the device is off the list, and ask again now and then.
+
+    `there` gives the domain while the device is in it.
+    """
+    deadline = time.monotonic() + timeout_s
+    ask_at = 0.0
+    while (domain := there()) is not None:
+        now = time.monotonic()
+        if ask_at and now >= deadline:
+            raise TimedOut(
+                f"cannot {what}: the guest has not let go of it in {timeout_s:g} s; see that"
+                " nothing in the guest uses it, and that the guest has booted",
+                timeout_s=timeout_s,
+            )
+        if now < ask_at:
+            time.sleep(max(0.0, min(POLL_S, deadline - now)))
+            continue
+        _ask(domain, alias, again=ask_at > 0)
+        ask_at = now + ASK_AGAIN_S
+
+
+def _ask(domain: Handle, alias: str, *, again: bool) -> None:
+    try:
+        domain.detachDeviceAlias(alias, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+    except libvirt.libvirtError as exc:
+        granted = code_of(exc) in (libvirt.VIR_ERR_DEVICE_MISSING, libvirt.VIR_ERR_NO_DOMAIN)
+        # Asked for the second time, QEMU complains that the first is on its way still.
+        if not again and not granted:
+            raise
