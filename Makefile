@@ -39,7 +39,7 @@ check:
 
 docs:
 	@packaging/prepare.sh check docs
-	$(VENV)/typer vorch_cli.main utils docs --name vorch --output docs/cli.md
+	$(VENV)/python -m vorch_cli.reference docs/cli.md
 
 bench:
 	@packaging/prepare.sh test bench

@@ -70,8 +70,8 @@ def measure(runs: int, folder: Path) -> dict[str, object]:
             )
             began = time.perf_counter()
             subprocess.run(
-                ["qemu-img", "create", "-q", "-f", "qcow2", "-b", base.path]
-                + ["-F", base.format, str(path)],
+                ["qemu-img", "create", "-q", "-f", "qcow2"]
+                + ["-b", base.path, "-F", base.format, str(path)],  # noqa: RUF005
                 check=True,
             )
             domain = connection.createXML(xml)

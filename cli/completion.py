@@ -49,7 +49,7 @@ def _names(ctx: typer.Context, read: _Read) -> list[str]:
         settings = load_settings(ctx.find_root().params.get("uri"))
         if settings.uri.startswith("sqlite:") and not state_path(settings.uri).exists():
             return []
-        with connect(settings=settings, recover=False) as cluster:
+        with connect(settings=settings, recover=False, prepare=False) as cluster:
             return sorted(read(cluster))
     except Exception:  # noqa: BLE001 - whatever is wrong, somebody is in the middle of typing
         return []

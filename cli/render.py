@@ -57,15 +57,9 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 def plain_data(value: Any) -> Any:
     """Values of the library, and lists, tuples and dicts of them, as JSON has them."""
-    from dataclasses import is_dataclass
+    from vorch import shown
 
-    from vorch import encode
-
-    if isinstance(value, dict):
-        return {key: plain_data(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain_data(one) for one in value]
-    return encode(value) if is_dataclass(value) else value
+    return shown(value)
 
 
 def print_json(value: Any, *, one_line: bool = False) -> None:

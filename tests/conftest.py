@@ -1,4 +1,4 @@
-"""Fixtures for everybody: the real parts of this machine, or the reason why a test cannot have them."""
+"""Fixtures for everybody: the real parts of this machine, or the reason why there are none."""
 
 from __future__ import annotations
 

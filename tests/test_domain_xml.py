@@ -18,6 +18,8 @@ from vorch import domain_xml
 from vorch.domain_xml import Mark, SeenDisk, SeenNic, disk_bus, read_domain
 from vorch.errors import Invalid, Unsupported
 from vorch.model import (
+    INITRD_SOURCE,
+    KERNEL_SOURCE,
     DirectBoot,
     Disk,
     DiskBus,
@@ -85,9 +87,11 @@ def sources(one: Vm) -> dict[str, FileSource]:
         if item.volume is not None
     }
     if one.direct_boot is not None:
-        found["kernel"] = FileSource(path=f"/pool/{one.direct_boot.kernel.name}", format="raw")
+        found[KERNEL_SOURCE] = FileSource(path=f"/pool/{one.direct_boot.kernel.name}", format="raw")
         if one.direct_boot.initrd is not None:
-            found["initrd"] = FileSource(path=f"/pool/{one.direct_boot.initrd.name}", format="raw")
+            found[INITRD_SOURCE] = FileSource(
+                path=f"/pool/{one.direct_boot.initrd.name}", format="raw"
+            )
     return found
 
 
@@ -382,8 +386,8 @@ def test_what_is_written_is_read_back(one: Vm, accelerator: str, data: st.DataOb
     assert seen.nics == tuple(map(seen_nic, one.nics))
     boot = one.direct_boot
     assert seen.command_line == (boot.command_line if boot else "")
-    assert seen.kernel == (places["kernel"].path if boot else None)
-    assert seen.initrd == (places["initrd"].path if boot and boot.initrd else None)
+    assert seen.kernel == (places[KERNEL_SOURCE].path if boot else None)
+    assert seen.initrd == (places[INITRD_SOURCE].path if boot and boot.initrd else None)
     assert seen.nvram == ("/n/v" if one.firmware is Firmware.UEFI else None)
 
 

@@ -586,9 +586,7 @@ def test_an_agent_answers_or_not(world: MemoryWorld, ports: World, host: Hypervi
     assert host.freeze(with_one.id) is False
 
 
-def test_a_guest_shuts_down_when_asked(
-    world: MemoryWorld, ports: World, host: Hypervisor
-) -> None:
+def test_a_guest_shuts_down_when_asked(world: MemoryWorld, ports: World, host: Hypervisor) -> None:
     vm = start(ports, machine())
     host.shut_down(vm.id)
     assert power(host, vm) is Power.STOPPING

@@ -338,7 +338,9 @@ def test_a_file_of_format_0_is_migrated(path: Path) -> None:
 
 
 def _rename_kind(connection: sqlite3.Connection) -> None:
-    connection.execute("UPDATE documents SET key = 'machine' || substr(key, 3) WHERE key LIKE 'vm/%'")
+    connection.execute(
+        "UPDATE documents SET key = 'machine' || substr(key, 3) WHERE key LIKE 'vm/%'"
+    )
 
 
 def _fail(connection: sqlite3.Connection) -> None:

@@ -1,6 +1,6 @@
 """vorch runs virtual machines on a handful of libvirt hosts. These are its public names."""
 
-from vorch.codec import encode
+from vorch.codec import shown
 from vorch.config import Settings
 from vorch.config import load as load_settings
 from vorch.errors import (
@@ -83,8 +83,8 @@ __all__ = [
     "VorchError",
     "__version__",
     "connect",
-    "encode",
     "error_from_dict",
     "load_settings",
+    "shown",
     "state_path",
 ]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vorch.errors import Conflict, TimedOut, Unsupported
-from vorch.model import Disk, Power, Source, Vm, Volume
+from vorch.model import INITRD_SOURCE, KERNEL_SOURCE, Disk, Power, Source, Vm, Volume
 from vorch.plan import (
     AskToStop,
     AttachDisk,
@@ -62,9 +62,9 @@ def _sources(vm: Vm, world: World) -> dict[str, Source]:
     }
     if vm.direct_boot is not None:
         boot = vm.direct_boot
-        sources["kernel"] = world.images(boot.kernel.pool).locate(boot.kernel.name)
+        sources[KERNEL_SOURCE] = world.images(boot.kernel.pool).locate(boot.kernel.name)
         if boot.initrd is not None:
-            sources["initrd"] = world.images(boot.initrd.pool).locate(boot.initrd.name)
+            sources[INITRD_SOURCE] = world.images(boot.initrd.pool).locate(boot.initrd.name)
     return sources
 
 

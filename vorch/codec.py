@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import enum
 from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
@@ -9,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from vorch.errors import Invalid
 
 T = TypeVar("T")
+HIDDEN = "(not shown)"
 
 
 _adapters: dict[type[Any], TypeAdapter[Any]] = {}
@@ -37,6 +40,32 @@ def decode(kind: type[T], body: dict[str, Any]) -> T:
             f"cannot read a document as {kind.__name__}: {where or 'it'}: {first['msg']}; it was"
             " written by another version of vorch, or by hand"
         ) from exc
+
+
+def shown(value: Any) -> Any:
+    """A value as plain data for people and programs outside: as `encode`, without its secrets.
+
+    What a type keeps out of its own repr (password hashes, the text of answer files) is left out
+    here, too; of such a dict of files the names stay.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        body = {}
+        for field in dataclasses.fields(value):
+            part = getattr(value, field.name)
+            if field.repr or not part:
+                body[field.name] = shown(part)
+            elif isinstance(part, dict):
+                body[field.name] = dict.fromkeys(part, HIDDEN)
+            else:
+                body[field.name] = HIDDEN
+        return body
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, dict):
+        return {key: shown(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [shown(one) for one in value]
+    return value
 
 
 def schema(kind: type[Any]) -> dict[str, Any]:

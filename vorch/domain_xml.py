@@ -19,6 +19,8 @@ from lxml import etree
 
 from vorch.errors import Invalid, Unsupported
 from vorch.model import (
+    INITRD_SOURCE,
+    KERNEL_SOURCE,
     Disk,
     DiskBus,
     Firmware,
@@ -358,16 +360,17 @@ def _operating_system(
         if nvram:
             add(system, "nvram", nvram)
     if vm.direct_boot is not None:
-        for key, wanted in (("kernel", True), ("initrd", vm.direct_boot.initrd is not None)):
-            if not wanted:
-                continue
+        parts = [("kernel", KERNEL_SOURCE)]
+        if vm.direct_boot.initrd is not None:
+            parts.append(("initrd", INITRD_SOURCE))
+        for tag, key in parts:
             if key not in sources:
                 raise Invalid(
-                    f"cannot start VM {vm.name!r} by its {key}: nobody said where it is; look at"
+                    f"cannot start VM {vm.name!r} by its {tag}: nobody said where it is; look at"
                     " its pool",
                     vm=vm.name,
                 )
-            add(system, key, sources[key].path)
+            add(system, tag, sources[key].path)
         if vm.direct_boot.command_line:
             add(system, "cmdline", vm.direct_boot.command_line)
 

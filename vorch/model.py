@@ -232,6 +232,11 @@ class Snapshot:
         check_text(self.description, "description")
 
 
+# Beside the disks' names, among the places that a host is told of. No disk can have such a name.
+KERNEL_SOURCE = "boot:kernel"
+INITRD_SOURCE = "boot:initrd"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DirectBoot:
     """A kernel started straight by the hypervisor, as installers are. Volumes hold the files."""

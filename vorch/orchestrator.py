@@ -1117,10 +1117,24 @@ class Orchestrator:
                     remedy="run `vorch init`",
                 )
             )
+        folders = [
+            pool.url.removeprefix("dir://")
+            for pool in cluster.pools.values()
+            if pool.url.startswith("dir://")
+        ]
         for name in sorted(cluster.nodes):
-            checks += self.world.hypervisor(name).checks()
+            checks += self.world.hypervisor(name).checks(folders)
         for name in sorted(cluster.pools):
             checks.append(self._pool_check(name))
+        if cluster.nodes and not cluster.networks:
+            checks.append(
+                Check(
+                    name="networks",
+                    level="warning",
+                    detail="there is none, so VMs can have no NICs",
+                    remedy="run `vorch init`, or make one (vorch network create)",
+                )
+            )
         stuck = [task for task in self.task_list() if task.state.value == "stuck"]
         for task in stuck:
             checks.append(
@@ -1185,7 +1199,7 @@ def _absolute(location: str) -> str:
     """A plan may be carried on by a process with another current folder."""
     check_text(location, "location")
     is_url = re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", location) is not None
-    return location if is_url or not location else os.path.abspath(location)
+    return location if is_url or not location else os.path.abspath(location)  # noqa: PTH100 links stay as they were named
 
 
 def _seconds(value: float) -> float:

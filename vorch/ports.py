@@ -408,8 +408,11 @@ class Hypervisor(Protocol):
 
     def console(self, vm_id: str) -> Console: ...
 
-    def checks(self) -> tuple[Check, ...]:
-        """What is missing on this host and why a VM would not run."""
+    def checks(self, folders: Sequence[str] = ()) -> tuple[Check, ...]:
+        """What is missing on this host and why a VM would not run.
+
+        `folders`: where pools keep their disks on it.
+        """
         ...
 
     def used_subnets(self) -> tuple[str, ...]:

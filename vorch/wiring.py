@@ -6,6 +6,7 @@ where neither libvirt nor Ceph is installed.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import getpass
 import os
@@ -20,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 from vorch import config
 from vorch.codec import decode
 from vorch.config import Settings
-from vorch.errors import BadConfig, NotFound
+from vorch.errors import BadConfig, NotFound, VorchError
 from vorch.execute import Hook, Watcher
 from vorch.model import Node, Pool
 from vorch.orchestrator import Orchestrator
@@ -36,12 +37,14 @@ def connect(
     watch: Watcher | None = None,
     hook: Hook | None = None,
     recover: bool = True,
+    prepare: bool = True,
 ) -> Orchestrator:
     """The cluster whose state is at `uri`: memory:, or sqlite:///path/to/vorch.db.
 
     Without a URI: VORCH_URI, then vorch.toml, then the embedded cluster of this machine. A store
     that is empty is made an embedded cluster of this host. What earlier processes left unfinished
-    is finished or undone first, unless `recover` is False.
+    is finished or undone first, unless `recover` is False; a store is left as empty as it is when
+    `prepare` is False.
     """
     settings = settings or config.load(uri)
     if uri is not None and uri != settings.uri:
@@ -52,13 +55,16 @@ def connect(
             f"cannot connect to {settings.uri!r}: {scheme!r} is not a kind of store that vorch"
             " knows; use memory: or sqlite:///path/to/vorch.db"
         )
-    world, prepare = _WORLDS[scheme](settings)
+    world, make_cluster = _WORLDS[scheme](settings)
     orchestrator = Orchestrator(world, settings, watch=watch, hook=hook)
     try:
-        prepare(orchestrator)
+        if prepare:
+            make_cluster(orchestrator)
         if recover:
             orchestrator.recover(force=False)
-            orchestrator.trash_purge()
+            # Emptying the trash is not what the caller came for, so it does not fail for it.
+            with contextlib.suppress(VorchError):
+                orchestrator.trash_purge()
     except BaseException:
         orchestrator.close()
         raise
@@ -98,12 +104,14 @@ def _sqlite_world(settings: Settings) -> tuple[World, Callable[[Orchestrator], N
     )
 
     def prepare(orchestrator: Orchestrator) -> None:
-        if not state.read(["node"]):
-            orchestrator.init(
-                node=this_host(),
-                hypervisor_uri=settings.hypervisor_uri,
-                pool_url=f"dir://{settings.pool_path or path.parent / 'disks'}",
-            )
+        if not state.read(["node"]) or not state.read(["pool"]):
+            # Without a network it is a cluster, too: libvirt may not run yet, and `doctor` says so.
+            with contextlib.suppress(VorchError):
+                orchestrator.init(
+                    node=this_host(),
+                    hypervisor_uri=settings.hypervisor_uri,
+                    pool_url=f"dir://{settings.pool_path or path.parent / 'disks'}",
+                )
 
     return world, prepare
 

@@ -65,7 +65,7 @@ def test_vms(client: TestClient, cluster: Orchestrator) -> None:
     answer = client.get("/v1/vms", headers=BEARER)
     assert answer.status_code == 200
     # The same values, in the same words, as `vorch list --json`.
-    assert answer.json() == [vorch.encode(one) for one in cluster.list()]
+    assert answer.json() == [vorch.shown(one) for one in cluster.list()]
     assert [one["vm"]["name"] for one in answer.json()] == ["web"]
 
 

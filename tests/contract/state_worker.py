@@ -3,7 +3,8 @@
     python -m tests.contract.state_worker STORE ADDRESS NAME COUNT LOG
 
 It adds COUNT members to a set and counts them, each time by reading, changing and committing both
-documents; in between it takes a lease and enters a section where it must be alone.
+documents; in between it takes a lease and enters a section where it must be alone. It begins when
+the document go/one is there.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from vorch.errors import Conflict
 from vorch.ports import Change, State
 
 # Much longer than a process is ever kept waiting for its turn on a busy machine.
-LEASE_S = 10.0
+LEASE_S = 3.0
+# How often each enters the section in which it must be alone.
+LED = 10
 
 
 class Log:
@@ -53,10 +56,10 @@ def add(state: State, name: str, number: int) -> None:
             continue
 
 
-def lead(state: State, name: str, log: Log) -> None:
+def lead(state: State, name: str, log: Log) -> bool:
     lease = state.acquire("leader", name, LEASE_S, now=time.time())
     if lease is None:
-        return
+        return False
     log.say("enter", lease.epoch, name)
     register = state.get("register/one")
     before = register.body["epoch"] if register else 0
@@ -64,6 +67,7 @@ def lead(state: State, name: str, log: Log) -> None:
     state.commit([Change("register/one", None, {"epoch": lease.epoch})], lease=lease)
     log.say("leave", lease.epoch, name)
     state.release(lease)
+    return True
 
 
 def main() -> None:
@@ -71,11 +75,17 @@ def main() -> None:
     log = Log(path)
     state = open_address(store, address)
     log.say("ready", name)
+    revision = 0
+    while state.get("go/one") is None:
+        revision, _ = state.changes(revision, 60)
+    led = 0
     for number in range(int(count)):
         add(state, name, number)
         log.say("added", f"{name}:{number}")
-        lead(state, name, log)
-    log.say("done", name)
+        led += lead(state, name, log)
+    while led < LED:
+        led += lead(state, name, log)
+        time.sleep(0.002)
 
 
 if __name__ == "__main__":

@@ -423,7 +423,9 @@ class StateMachine(RuleBasedStateMachine):
             assert caught.value.fields["key"] in wrong | {"lease/x", "lease/y"}
             return
         effective = [
-            one for one in changes if not one.check_only and (one.body is not None or one.key in self.model)
+            one
+            for one in changes
+            if not one.check_only and (one.body is not None or one.key in self.model)
         ]
         revision = self.state.commit(changes, lease=leased)
         if not effective:
@@ -527,7 +529,11 @@ def test_it_does_what_a_dict_with_versions_does(store: Store) -> None:
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )

@@ -107,9 +107,7 @@ VERBS: dict[str, Callable[[Orchestrator, str], object]] = {
     "network create --bridge": lambda c, x: c.network_create("lan", kind="bridge", bridge=x),
     "task": lambda c, x: c.task_show(x),
     "user": lambda c, x: c.create("new", cloud_init=vorch.CloudInit(user=x or "/")),
-    "ssh key": lambda c, x: c.create(
-        "new", cloud_init=vorch.CloudInit(user="a", ssh_keys=(x,))
-    ),
+    "ssh key": lambda c, x: c.create("new", cloud_init=vorch.CloudInit(user="a", ssh_keys=(x,))),
     "password": lambda c, x: c.create(
         "new", cloud_init=vorch.CloudInit(user="a", password_hash=x or "?")
     ),
@@ -153,7 +151,8 @@ def test_senseless_sizes_are_refused(cluster: Orchestrator, options: dict[str, o
 
 
 @pytest.mark.parametrize(
-    "subnet", ["10.0.0.0", "10.0.0.1/24", "8.8.8.0/24", "10.0.0.0/31", "10.0.0.0/33", "::/64", "0/0"]
+    "subnet",
+    ["10.0.0.0", "10.0.0.1/24", "8.8.8.0/24", "10.0.0.0/31", "10.0.0.0/33", "::/64", "0/0"],
 )
 def test_senseless_subnets_are_refused(cluster: Orchestrator, subnet: str) -> None:
     _untouched(cluster, lambda: cluster.network_create("lan", subnet=subnet))

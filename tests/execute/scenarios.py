@@ -126,7 +126,9 @@ def stories(disk_image: str, iso_image: str) -> tuple[Story, ...]:
             done=web,
             undone=none,
         ),
-        Story("rename", (image, make()), lambda c: c.rename("web", "copy"), frozenset({"copy"}), web),
+        Story(
+            "rename", (image, make()), lambda c: c.rename("web", "copy"), frozenset({"copy"}), web
+        ),
         Story("snapshot", (image, make(), two_disks), snapshot("one"), web, web),
         Story("snapshot-running", (image, make(start=True)), snapshot("one"), web, web),
         Story(

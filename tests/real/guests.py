@@ -192,7 +192,9 @@ def clear(cluster: Orchestrator) -> None:
 
 def files_of(pool: Path) -> list[str]:
     """What is in a pool's folder. Locks are held by the living; an empty one says nothing."""
-    return [str(path) for path in pool.rglob("*") if path.is_file() and not path.name.endswith(".lock")]
+    return [
+        str(path) for path in pool.rglob("*") if path.is_file() and not path.name.endswith(".lock")
+    ]
 
 
 def virsh(*arguments: str) -> str:

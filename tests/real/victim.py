@@ -1,4 +1,4 @@
-"""A process that is killed on its way: `python -m tests.real.victim SETTINGS STORY POINT [DELAY_MS]`.
+"""A process that is killed on its way: `-m tests.real.victim SETTINGS STORY POINT [DELAY_MS]`.
 
 It carries out the story's verb and ends itself by SIGKILL at the given point (counted over all
 points where a crash could fall), or that many milliseconds after it.

@@ -155,7 +155,7 @@ def network_create(
             if ipaddress.IPv4Network(subnet).overlaps(ipaddress.IPv4Network(one, strict=False)):
                 raise Conflict(
                     f"cannot give network {name!r} the subnet {subnet}: {one} is in use; choose"
-                    f" another, or none for a free one (such as {free_subnet(taken)})",
+                    " another, or none, and vorch looks for a free one",
                     network=name,
                 )
     steps: list[Step] = [

@@ -212,8 +212,8 @@ class KvmHost(LibvirtHost):
 
     # -- the host ---------------------------------------------------------------------------
 
-    def checks(self) -> tuple[Check, ...]:
-        found = super().checks()
+    def checks(self, folders: Sequence[str] = ()) -> tuple[Check, ...]:
+        found = super().checks(folders)
         if any(check.level == "error" for check in found):
             return found
         try:
@@ -229,6 +229,10 @@ class KvmHost(LibvirtHost):
                 kvm_checks.of_this_machine(capabilities, session=self.connection.session)
                 if self.connection.local
                 else ()
+            ),
+            *(
+                kvm_checks.folder_check(Path(folder), capabilities)
+                for folder in (folders if self.connection.local else ())
             ),
         )
 

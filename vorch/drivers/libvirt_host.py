@@ -8,7 +8,7 @@ classes built on this one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -669,7 +669,7 @@ class LibvirtHost:
 
     # -- the host ---------------------------------------------------------------------------
 
-    def checks(self) -> tuple[Check, ...]:
+    def checks(self, folders: Sequence[str] = ()) -> tuple[Check, ...]:
         try:
             version = self._call("ask libvirt its version", lambda handle: handle.getLibVersion())
         except VorchError as exc:

@@ -12,6 +12,8 @@ from vorch.drivers.memory_images import MemoryPool, Stored
 from vorch.drivers.memory_time import wait
 from vorch.errors import Conflict, Invalid, NoRoom, NotFound, TimedOut, Unsupported
 from vorch.model import (
+    INITRD_SOURCE,
+    KERNEL_SOURCE,
     Address,
     Check,
     Disk,
@@ -178,7 +180,7 @@ class MemoryHost:
         return machine.facts
 
     @gated
-    def checks(self) -> tuple[Check, ...]:
+    def checks(self, folders: Sequence[str] = ()) -> tuple[Check, ...]:
         return self._machine.findings
 
     @gated
@@ -255,7 +257,7 @@ class MemoryHost:
             )
         for nic in vm.nics:
             self._check_network(networks.get(nic.network), nic)
-        for name in ("kernel", "initrd"):
+        for name in (KERNEL_SOURCE, INITRD_SOURCE):
             if name in sources:
                 machine.find(sources[name])
         guest = MemoryGuest(vm, machine.name, machine.clock, lambda: machine.behaviour(vm))
