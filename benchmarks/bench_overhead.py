@@ -69,11 +69,8 @@ def measure(runs: int, folder: Path) -> dict[str, object]:
                 facts=node.facts,
             )
             began = time.perf_counter()
-            subprocess.run(
-                ["qemu-img", "create", "-q", "-f", "qcow2"]
-                + ["-b", base.path, "-F", base.format, str(path)],  # noqa: RUF005
-                check=True,
-            )
+            clone = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", base.path, "-F", base.format]
+            subprocess.run([*clone, str(path)], check=True)
             domain = connection.createXML(xml)
             bare_elapsed = time.perf_counter() - began
             assert domain.isActive()

@@ -1,7 +1,8 @@
-"""The state file itself: making and opening it, its rights, its format, damage, threads and forks."""
+"""The state file itself: making and opening it, rights, format, damage, threads and forks."""
 
 from __future__ import annotations
 
+import functools
 import os
 import sqlite3
 import stat
@@ -18,7 +19,9 @@ from vorch.errors import (
     BadConfig,
     Conflict,
     Denied,
+    Invalid,
     NoRoom,
+    NotFound,
     TimedOut,
     Unreachable,
     VorchError,
@@ -45,7 +48,7 @@ def in_child(act: Callable[[], object]) -> None:
         try:
             act()
             code = 0
-        except BaseException as exc:
+        except BaseException as exc:  # noqa: BLE001  (whatever it is, the child ends here)
             os.write(2, f"{type(exc).__name__}: {exc}\n".encode())
         finally:
             os._exit(code)
@@ -53,7 +56,7 @@ def in_child(act: Callable[[], object]) -> None:
 
 
 def as_nobody(act: Callable[[], object]) -> None:
-    """Do it as a user without rights. Root may do everything, so as root in a process of its own."""
+    """Do it as a user without rights: root, who may do all, in a process of its own."""
     if os.geteuid() != 0:
         act()
         return
@@ -173,11 +176,16 @@ def test_a_pipe(path: Path) -> None:
 
 def test_links_that_run_in_a_circle(path: Path) -> None:
     path.symlink_to(path)
-    refusal(BadConfig, path, "circle")()
+    refusal(Invalid, path, "circle")()
+
+
+def test_a_link_that_leads_nowhere(path: Path) -> None:
+    path.symlink_to(path.parent / "nowhere")
+    refusal(NotFound, path)()
 
 
 def test_a_name_that_is_too_long(tmp_path: Path) -> None:
-    refusal(BadConfig, tmp_path / ("x" * 300), "too long")()
+    refusal(Invalid, tmp_path / ("x" * 300), "shorter")()
 
 
 def test_a_path_with_a_nul() -> None:
@@ -258,11 +266,11 @@ def test_no_permission(tmp_path: Path) -> None:
     SqliteState(closed / "state.db").close()
     (closed / "state.db").chmod(0o600 if os.geteuid() == 0 else 0o000)
     closed.chmod(0o711 if os.geteuid() == 0 else 0o555)
-    as_nobody(refusal(Denied, closed / "state.db", "permission"))
-    as_nobody(refusal(Denied, closed / "new.db", "permission"))
-    as_nobody(refusal(Denied, closed / "folder" / "new.db", "permission"))
+    as_nobody(refusal(Denied, closed / "state.db", "Permission denied"))
+    as_nobody(refusal(Denied, closed / "new.db", "Permission denied"))
+    as_nobody(refusal(Denied, closed / "folder" / "new.db", "Permission denied"))
     (closed / "state.db").chmod(0o444)
-    as_nobody(refusal(Denied, closed / "state.db", "permission"))
+    as_nobody(refusal(Denied, closed / "state.db", "Permission denied"))
     # The file could be written, but SQLite has no place for its journal.
     (closed / "state.db").chmod(0o666)
     as_nobody(refusal(Denied, closed / "state.db", "its folder"))
@@ -393,6 +401,7 @@ def test_an_empty_file_becomes_a_store(path: Path) -> None:
 
 def test_old_deletions_are_forgotten_and_watchers_told_so(path: Path) -> None:
     state = SqliteState(path, kept_deletions=10)
+    revision = 0
     for number in range(50):
         state.commit([Change(f"vm/v{number}", 0, {})])
         revision = state.commit([Change(f"vm/v{number}", None, None)])
@@ -509,14 +518,14 @@ def test_forks_while_threads_write(path: Path) -> None:
             state.read(["child"])
 
     try:
-        for number in range(10):
-            in_child(lambda number=number: child(number))
+        for number in range(6):
+            in_child(functools.partial(child, number))
     finally:
         over.set()
     for writer in writers:
         writer.join(20)
     assert len(written) == 2
-    assert len(state.read(["child"])) == 50
+    assert len(state.read(["child"])) == 30
     for name, number in written:
         assert len(state.read([name])) == number > 0
     assert state._writer.get().execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -24,7 +24,7 @@ LED = 10
 
 
 class Log:
-    """One line is one write to a file that all append to: whole, in order, and there after a kill."""
+    """A file that all append to. A line is one write: whole, in order, and there after a kill."""
 
     def __init__(self, path: str) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
-    initialize,
     invariant,
     precondition,
     rule,
@@ -24,6 +23,14 @@ from vorch.errors import Conflict, Invalid, Unreachable
 from vorch.ports import Change, Lease, State
 
 NOW = 1_900_000_000.0
+
+# A busy machine is no failure.
+QUIETLY = settings(
+    max_examples=40,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 
 
 @pytest.fixture(params=STORES)
@@ -376,26 +383,19 @@ BODIES = st.dictionaries(
 class StateMachine(RuleBasedStateMachine):
     """Two connections take turns on one store; `model` is what it should hold."""
 
-    store: Store
+    new_store: Callable[[], Store]
 
-    @initialize()
-    def begin(self) -> None:
-        self.folders = None
+    def __init__(self) -> None:
+        super().__init__()
+        # A new one for each example: what happens must hang on nothing that was before.
+        self.store = type(self).new_store()
         self.connections = [self.store.connect(), self.store.connect()]
         self.turn = itertools.cycle([0, 1])
-        self.revision = self.state.changes(0, 0)[0]
-        # The store is used by one example after another: what is left of them is cleared away.
-        for key in KEYS:
-            self.revision = self.state.commit([Change(key, None, None)])
-        self.start = self.revision
+        self.revision = 0
         self.model: dict[str, tuple[int, dict[str, Any]]] = {}
         self.history: list[tuple[int, str]] = []
         self.leases: dict[str, Lease] = {}
-        for name in ("x", "y"):
-            known = self.state.lease(name)
-            if known is not None:
-                self.leases[name] = known
-        self.now = max([NOW, *(one.expires_at for one in self.leases.values())]) + 1
+        self.now = NOW
 
     @property
     def state(self) -> State:
@@ -455,13 +455,14 @@ class StateMachine(RuleBasedStateMachine):
 
     @rule(back=st.integers(0, 10))
     def changes(self, back: int) -> None:
-        since = max(self.start, self.revision - back)
+        since = max(0, self.revision - back)
         expected = sorted({key for revision, key in self.history if revision > since})
         assert self.state.changes(since, 0) == (self.revision, tuple(expected))
 
     @rule()
     def reconnect(self) -> None:
         self.connections.pop(0).close()
+        self.store.opened.pop(0)
         self.connections.append(self.store.connect())
 
     @rule(seconds=st.floats(0, 20))
@@ -506,26 +507,23 @@ class StateMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_epochs_are_known(self) -> None:
-        if not hasattr(self, "leases"):
-            return
         for name, lease in self.leases.items():
             found = self.state.lease(name)
             assert found is not None
             assert (found.holder, found.epoch) == (lease.holder, lease.epoch)
 
     def teardown(self) -> None:
-        for connection in getattr(self, "connections", []):
-            connection.close()
+        self.store.close()
 
 
-def test_it_does_what_a_dict_with_versions_does(store: Store) -> None:
+@pytest.mark.parametrize("name", STORES)
+def test_it_does_what_a_dict_with_versions_does(name: str, tmp_path: Path) -> None:
+    folders = (tmp_path / str(number) for number in itertools.count())
+
     class OnThisStore(StateMachine):
-        pass
+        new_store = staticmethod(lambda: STORES[name](next(folders)))
 
-    OnThisStore.store = store
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        OnThisStore, settings=settings(max_examples=40, stateful_step_count=40, deadline=None)
-    )
+    run_state_machine_as_test(OnThisStore, settings=QUIETLY)
 
 
 JSON = st.recursive(
@@ -540,7 +538,7 @@ JSON = st.recursive(
 
 
 def test_all_json_comes_back_as_it_was(state: State) -> None:
-    @settings(max_examples=100, deadline=None)
+    @settings(QUIETLY, max_examples=100)
     @given(st.dictionaries(st.text(), JSON, max_size=4))
     def check(written: dict[str, Any]) -> None:
         state.commit([Change("vm/a", None, written)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -31,21 +32,21 @@ from vorch.plan import Plan, Save
 POINT = Snapshot(name="one", taken_at=1.0, consistency=Consistency.STOPPED, disks={"root": 4 * GIB})
 
 
-def saved(plan: Plan) -> dict[str, object]:
+def saved(plan: Plan) -> dict[str, Any]:
     last = [step for step in plan.steps if isinstance(step, Save) and step.after is not None][-1]
     assert last.after is not None
     return last.after
 
 
-def attach(world: Cluster, **options: object) -> Plan:
-    return devices.disk_attach(world, "web", FRESH, **options)  # type: ignore[arg-type]
+def attach(world: Cluster, **options: Any) -> Plan:
+    return devices.disk_attach(world, "web", FRESH, **options)
 
 
 def test_a_disk_is_plugged_in_where_the_vm_runs() -> None:
     assert kinds(attach(cluster(vm()), size_gib=1)) == ["create-volume", "save"]
     running = attach(cluster(vm(), power=Power.RUNNING), size_gib=1)
     assert kinds(running) == ["create-volume", "attach-disk", "save"]
-    assert saved(running)["disks"][1]["target"] == "vdb"  # type: ignore[index]
+    assert saved(running)["disks"][1]["target"] == "vdb"
 
 
 def test_what_cannot_be_plugged_is_refused() -> None:
@@ -174,7 +175,7 @@ def test_a_clone_is_somebody_else() -> None:
     body = saved(clone(cluster(vm(snapshots=(POINT,)))))
     assert body["id"] == FRESH.uuid
     assert body["snapshots"] == []
-    assert body["nics"][0]["mac"] != vm().nics[0].mac  # type: ignore[index]
+    assert body["nics"][0]["mac"] != vm().nics[0].mac
 
 
 def test_cloning_an_image_says_create() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -10,21 +12,17 @@ from tests.decide.worlds import FRESH, GIB, OVERHEAD, cluster, kinds, node, vm
 from vorch import errors
 from vorch.decide import lifecycle
 from vorch.decide.lifecycle import Changes, NewVm
-from vorch.model import CloudInit, Firmware, Power, Trashed
-from vorch.plan import Save, SetMemory, SetVcpus, StartDomain
+from vorch.model import CloudInit, Firmware, Power, Trashed, Vm
+from vorch.plan import Plan, Save, SetMemory, SetVcpus, StartDomain
 
 
-def create(**options: object) -> object:
-    return lifecycle.create(
-        cluster(),
-        NewVm(name="web", **options),
-        FRESH,
-        overhead_mib=OVERHEAD,  # type: ignore[arg-type]
-    )
+def create(**options: Any) -> Plan:
+    new = NewVm(name="web", **options)
+    return lifecycle.create(cluster(), new, FRESH, overhead_mib=OVERHEAD)
 
 
-def saved(plan: object, key: str) -> dict[str, object]:
-    found = [s for s in plan.steps if isinstance(s, Save) and s.key == key]  # type: ignore[attr-defined]
+def saved(plan: Plan, key: str) -> dict[str, Any]:
+    found = [s for s in plan.steps if isinstance(s, Save) and s.key == key]
     assert len(found) == 1
     assert found[0].after is not None
     return found[0].after
@@ -43,7 +41,7 @@ def test_create_from_an_image_is_a_linked_clone_with_the_images_size() -> None:
 def test_create_with_a_larger_disk_and_start() -> None:
     plan = create(image="debian", disk_gib=20, start=True)
     assert kinds(plan) == ["clone-volume", "ensure-network", "start-domain", "save"]
-    assert saved(plan, "vm/web")["disks"][0]["size_bytes"] == 20 * GIB  # type: ignore[index]
+    assert saved(plan, "vm/web")["disks"][0]["size_bytes"] == 20 * GIB
 
 
 def test_create_full_grows_after_the_copy() -> None:
@@ -57,20 +55,20 @@ def test_create_full_grows_after_the_copy() -> None:
 def test_create_without_an_image_has_an_empty_disk() -> None:
     plan = create(iso="cd")
     assert kinds(plan) == ["create-volume", "save"]
-    cd = saved(plan, "vm/web")["disks"][1]  # type: ignore[index]
+    cd = saved(plan, "vm/web")["disks"][1]
     assert (cd["device"], cd["target"], cd["owned"]) == ("cdrom", "sda", False)
 
 
 def test_create_with_cloud_init_writes_a_seed_that_goes_with_the_vm() -> None:
     plan = create(image="debian", cloud_init=CloudInit(hostname="web"))
     assert kinds(plan) == ["clone-volume", "write-iso", "save"]
-    assert saved(plan, "vm/web")["disks"][1]["owned"] is True  # type: ignore[index]
+    assert saved(plan, "vm/web")["disks"][1]["owned"] is True
 
 
 def test_create_claims_the_name_and_rests_on_what_it_read() -> None:
     plan = create(image="debian")
-    assert plan.claims == ("vm/web",)  # type: ignore[attr-defined]
-    assert plan.reads == {"vm/web": 0, "image/debian": 0, "network/default": 0}  # type: ignore[attr-defined]
+    assert plan.claims == ("vm/web",)
+    assert plan.reads == {"vm/web": 0, "image/debian": 0, "network/default": 0}
 
 
 def test_the_same_question_has_the_same_answer() -> None:
@@ -82,7 +80,7 @@ def test_macs_do_not_collide() -> None:
     plan = lifecycle.create(
         cluster(first), NewVm(name="web", networks=("default",) * 3), FRESH, overhead_mib=OVERHEAD
     )
-    macs = [nic["mac"] for nic in saved(plan, "vm/web")["nics"]]  # type: ignore[attr-defined]
+    macs = [nic["mac"] for nic in saved(plan, "vm/web")["nics"]]
     assert len({*macs, first.nics[0].mac}) == 4
 
 
@@ -107,7 +105,7 @@ def test_a_disk_smaller_than_the_image_is_refused() -> None:
     ],
     ids=str,
 )
-def test_what_cannot_be_is_refused(options: dict[str, object], error: type[Exception]) -> None:
+def test_what_cannot_be_is_refused(options: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         create(**options)
 
@@ -150,11 +148,12 @@ def test_start_of_what_is_paused_says_resume() -> None:
 
 def test_nothing_is_decided_about_a_vm_on_a_silent_host() -> None:
     dark = cluster(vm(), silent={"h1": "no route"})
-    for act in (
+    acts: tuple[Callable[[], Plan], ...] = (
         lambda: lifecycle.start(dark, "web", overhead_mib=OVERHEAD),
         lambda: lifecycle.stop(dark, "web", timeout_s=1, force=True),
         lambda: lifecycle.delete(dark, "web", FRESH, force=True, purge=True, keep_s=1),
-    ):
+    )
+    for act in acts:
         with pytest.raises(errors.Unreachable, match="no route"):
             act()
 
@@ -254,12 +253,12 @@ def test_purge_takes_along_what_the_host_keeps() -> None:
     assert kinds(plan) == ["save", "forget-domain", "purge-volume"]
 
 
-def trashed(name: str, at: float, one: object) -> Trashed:
+def trashed(name: str, at: float, one: Vm) -> Trashed:
     return Trashed(
         key=f"{name}.{at}",
         name=name,
-        volumes=one.volumes,  # type: ignore[attr-defined]
-        vm=one,  # type: ignore[arg-type]
+        volumes=one.volumes,
+        vm=one,
         deleted_at=at,
         purge_at=at + 10,
     )

@@ -19,6 +19,7 @@ from vorch.model import (
     Vm,
     Volume,
 )
+from vorch.plan import Plan
 
 GIB = 1024**3
 FRESH = Fresh(uuid="0b0b0b0b-0000-4000-8000-000000000001", token="00ff00aa11bb22cc", now=1000.0)
@@ -117,5 +118,5 @@ def cluster(
     return Cluster(**fields)  # type: ignore[arg-type]
 
 
-def kinds(plan: object) -> list[str]:
-    return [step.kind for step in plan.steps]  # type: ignore[attr-defined]
+def kinds(plan: Plan) -> list[str]:
+    return [step.kind for step in plan.steps]

@@ -207,14 +207,16 @@ def leaks(cluster: Orchestrator) -> list[str]:
         for vm in look.vms.values():
             for disk in vm.data_disks:
                 assert disk.volume is not None
-                info = volumes.get(disk.volume.name)
+                if disk.volume.name not in volumes:
+                    continue
+                info = volumes[disk.volume.name]
                 recorded = {one.name for one in vm.snapshots if disk.name in one.disks}
-                if info is not None and set(info.snapshots) != recorded:
+                if set(info.snapshots) != recorded:
                     found.append(
                         f"disk {disk.name} of {vm.name} has snapshots {info.snapshots},"
                         f" recorded {sorted(recorded)}"
                     )
-                if info is not None and info.size_bytes != disk.size_bytes:
+                if info.size_bytes != disk.size_bytes:
                     found.append(
                         f"disk {disk.name} of {vm.name} has {info.size_bytes} bytes, recorded"
                         f" {disk.size_bytes}"

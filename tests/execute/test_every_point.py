@@ -199,7 +199,7 @@ def test_waiting_when_asked_to(images: tuple[str, str], world: MemoryWorld, plac
     first, second = places.connect(), places.connect()
     first.image_import("debian", images[0])
     first.create("web", image="debian", networks=())
-    waited = []
+    waited: list[float] = []
 
     def meddle(point: str, journal: Journal) -> None:
         if point == "before" and not waited:
@@ -220,7 +220,7 @@ def test_a_process_that_was_taken_over_does_nothing_more(
     """One that cannot be seen is taken over after its silence; waking up, it stops at once."""
     sleeper, heir = places.connect(), places.connect()
     sleeper.image_import("debian", images[0])
-    slept = []
+    slept: list[bool] = []
 
     def sleep(point: str, journal: Journal) -> None:
         if point == "before" and not slept:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from vorch.drivers import documents
+from vorch.drivers.os_errors import translate
 from vorch.errors import (
     BadConfig,
     Denied,
@@ -127,32 +128,17 @@ _TRANSLATIONS: dict[int, tuple[type[VorchError], str]] = {
     ),
 }
 
-_SYSTEM_TRANSLATIONS: dict[int, tuple[type[VorchError], str]] = {
-    errno.EACCES: (Denied, "permission is denied; run as the user whose file it is"),
-    errno.EPERM: (Denied, "permission is denied; run as the user whose file it is"),
-    errno.EROFS: (Denied, "its file system is read-only; give another path"),
-    errno.ENOSPC: (NoRoom, "its file system is full; make room and try again"),
-    errno.EDQUOT: (NoRoom, "this user's quota is used up; make room and try again"),
-    errno.EISDIR: (BadConfig, "it is a folder; name a file in it"),
-    errno.ENOTDIR: (BadConfig, "a part of its path is not a folder; give another path"),
-    errno.EEXIST: (BadConfig, "a part of its path is not a folder; give another path"),
-    errno.ENAMETOOLONG: (BadConfig, "its name is too long; give a shorter path"),
-    errno.ELOOP: (BadConfig, "its symbolic links run in a circle; give another path"),
-}
-
 
 def _translated(what: str, path: Path, exc: sqlite3.Error | OSError) -> VorchError:
+    what = f"{what} state file '{path}'"
     if isinstance(exc, OSError):
-        kind, rest = _SYSTEM_TRANSLATIONS.get(
-            exc.errno or 0, (Unreachable, f"{exc.strerror or exc}; look into that and try again")
-        )
-        return kind(f"cannot {what} state file '{path}': {rest}", path=str(path))
+        return translate(what, exc)
     code: int = getattr(exc, "sqlite_errorcode", 0)
     kind, rest = _TRANSLATIONS.get(
         code & 0xFF, (Unreachable, "SQLite failed in an unexpected way; try again")
     )
     return kind(
-        f"cannot {what} state file '{path}': {rest} (SQLite: {exc})",
+        f"cannot {what}: {rest} (SQLite: {exc})",
         path=str(path),
         sqlite=getattr(exc, "sqlite_errorname", type(exc).__name__),
     )
@@ -265,12 +251,10 @@ class SqliteState:
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(self.path, flags, 0o600))
             found = self.path.stat()
-            if stat.S_ISDIR(found.st_mode):
-                raise IsADirectoryError(errno.EISDIR, "it is a folder")
             if not stat.S_ISREG(found.st_mode):
                 raise BadConfig(
-                    f"cannot open state file '{self.path}': it is not a regular file; give another"
-                    " path",
+                    f"cannot open state file '{self.path}': it is a folder, device or pipe and not a"
+                    " regular file; give another path",
                     path=str(self.path),
                 )
             if 0 < found.st_size < SMALLEST_BYTES:
@@ -278,7 +262,7 @@ class SqliteState:
                 kind, rest = _TRANSLATIONS[sqlite3.SQLITE_NOTADB]
                 raise kind(f"cannot open state file '{self.path}': {rest}", path=str(self.path))
             if not os.access(self.path, os.R_OK | os.W_OK, effective_ids=True):
-                raise PermissionError(errno.EACCES, "it cannot be written")
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             self._identity = (found.st_dev, found.st_ino)
         except OSError as exc:
             raise _translated("open", self.path, exc) from exc
