@@ -342,8 +342,9 @@ def test_a_process_that_dies_in_a_copy_leaves_part_of_it(
     with pytest.raises(ProcessDied):
         images.copy("a", None, "b", no_progress)
     pool = world.pool("local")
-    assert not pool["b"].whole
-    assert pool["b"].digest() != pool["a"].digest()
+    partial = pool["b"]
+    assert not partial.whole
+    assert partial.digest() != pool["a"].digest()
     again = world.connect().images("local")
     again.copy("a", None, "b", no_progress)
     assert pool["b"].whole
@@ -808,13 +809,11 @@ def test_vcpus_and_memory_while_it_runs(world: MemoryWorld, ports: World, host: 
     domain = host.domain(vm.id)
     assert domain is not None
     assert (domain.vcpus, domain.memory_mib) == (4, 1024)
-    for act in (
-        lambda: host.set_vcpus(vm.id, 0),
-        lambda: host.set_vcpus(vm.id, 9),
-        lambda: host.set_memory(vm.id, 4096),
-    ):
+    for vcpus in (0, 9):
         with pytest.raises(Invalid):
-            act()
+            host.set_vcpus(vm.id, vcpus)
+    with pytest.raises(Invalid):
+        host.set_memory(vm.id, 4096)
     world.behave("web", takes_more=False)
     with pytest.raises(Unsupported):
         host.set_vcpus(vm.id, 2)

@@ -51,7 +51,8 @@ Act = Callable[[Any, World, Progress], Outcome | None]
 
 # The largest kernel, initrd or answer file that is handled in memory.
 BOOT_FILE_LIMIT_BYTES = 512 * 1024**2
-DETACH_TIMEOUT_S = 20.0
+# How long a guest may take to let go again of what a failed plan has just plugged in.
+UNPLUG_TIMEOUT_S = 20.0
 
 
 def _sources(vm: Vm, world: World) -> dict[str, Source]:
@@ -295,6 +296,10 @@ def reset_domain(step: ResetDomain, world: World, progress: Progress) -> None:
 # Devices of a running VM. When it has stopped meanwhile, the definition alone is enough.
 
 
+def _patience(step: AttachDisk | DetachDisk | AttachNic | DetachNic) -> float:
+    return step.timeout_s if isinstance(step, (DetachDisk, DetachNic)) else UNPLUG_TIMEOUT_S
+
+
 def attach_disk(step: AttachDisk | DetachDisk, world: World, progress: Progress) -> None:
     host = world.hypervisor(step.vm.node)
     if _live(step.vm, host):
@@ -304,7 +309,7 @@ def attach_disk(step: AttachDisk | DetachDisk, world: World, progress: Progress)
 def detach_disk(step: AttachDisk | DetachDisk, world: World, progress: Progress) -> None:
     host = world.hypervisor(step.vm.node)
     if _live(step.vm, host):
-        host.detach_disk(step.vm, step.disk, DETACH_TIMEOUT_S)
+        host.detach_disk(step.vm, step.disk, _patience(step))
 
 
 def attach_nic(step: AttachNic | DetachNic, world: World, progress: Progress) -> None:
@@ -316,7 +321,7 @@ def attach_nic(step: AttachNic | DetachNic, world: World, progress: Progress) ->
 def detach_nic(step: AttachNic | DetachNic, world: World, progress: Progress) -> None:
     host = world.hypervisor(step.vm.node)
     if _live(step.vm, host):
-        host.detach_nic(step.vm, step.nic, DETACH_TIMEOUT_S)
+        host.detach_nic(step.vm, step.nic, _patience(step))
 
 
 def _insert(vm: Vm, disk: Disk, world: World) -> None:

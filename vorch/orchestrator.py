@@ -790,7 +790,13 @@ class Orchestrator:
         return self._on_vm(
             name,
             lambda cluster: devices.disk_detach(
-                cluster, name, disk, fresh, keep=keep, keep_s=keep_s
+                cluster,
+                name,
+                disk,
+                fresh,
+                keep=keep,
+                keep_s=keep_s,
+                timeout_s=self.settings.detach_timeout_s,
             ),
             dry_run=dry_run,
             wait_s=wait_s,
@@ -843,7 +849,9 @@ class Orchestrator:
         """By its name (nic0) or its MAC address."""
         return self._on_vm(
             name,
-            lambda cluster: devices.nic_detach(cluster, name, nic),
+            lambda cluster: devices.nic_detach(
+                cluster, name, nic, timeout_s=self.settings.detach_timeout_s
+            ),
             dry_run=dry_run,
             wait_s=wait_s,
         )

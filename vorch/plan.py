@@ -337,6 +337,8 @@ class DetachDisk:
     undoable: ClassVar[bool] = True
     vm: Vm
     disk: Disk
+    # How long the guest may take to let go of it.
+    timeout_s: float
     kind: Literal["detach-disk"] = "detach-disk"
 
     def __str__(self) -> str:
@@ -362,6 +364,7 @@ class DetachNic:
     vm: Vm
     nic: Nic
     network: Network
+    timeout_s: float
     kind: Literal["detach-nic"] = "detach-nic"
 
     def __str__(self) -> str:

@@ -83,10 +83,18 @@ def test_a_detached_disk_comes_back_out_of_the_trash() -> None:
     assert "trash/web.data.1" in plan.claims
 
 
+def test_two_cannot_take_the_same_volume() -> None:
+    """The volume is claimed, and the decision holds only while no VM has changed."""
+    volume = Volume(pool="local", name="kept.1")
+    plan = attach(cluster(vm(), vm("other", 2)), volume=volume)
+    assert "volume/local.kept.1" in plan.claims
+    assert plan.reads == {"vm/web": 7, "vm/other": 7}
+
+
 def test_detach_trashes_unless_it_is_kept() -> None:
     world = cluster(vm())
-    gone = devices.disk_detach(world, "web", "root", FRESH, keep=False, keep_s=1)
-    kept = devices.disk_detach(world, "web", "root", FRESH, keep=True, keep_s=1)
+    gone = devices.disk_detach(world, "web", "root", FRESH, keep=False, keep_s=1, timeout_s=5)
+    kept = devices.disk_detach(world, "web", "root", FRESH, keep=True, keep_s=1, timeout_s=5)
     assert kinds(gone) == ["trash-volume", "save", "save"]
     assert kinds(kept) == ["save"]
 
@@ -94,7 +102,7 @@ def test_detach_trashes_unless_it_is_kept() -> None:
 def test_a_disk_that_a_snapshot_holds_stays() -> None:
     with pytest.raises(errors.Conflict, match="snapshot 'one'"):
         devices.disk_detach(
-            cluster(vm(snapshots=(POINT,))), "web", "root", FRESH, keep=True, keep_s=1
+            cluster(vm(snapshots=(POINT,))), "web", "root", FRESH, keep=True, keep_s=1, timeout_s=5
         )
 
 
@@ -110,7 +118,10 @@ def test_nics_come_and_go() -> None:
     running = cluster(vm(), power=Power.RUNNING)
     plan = devices.nic_attach(running, "web", FRESH, network="lan")
     assert kinds(plan) == ["ensure-network", "attach-nic", "save"]
-    assert kinds(devices.nic_detach(running, "web", "52:54:00:00:01:01")) == ["detach-nic", "save"]
+    assert kinds(devices.nic_detach(running, "web", "52:54:00:00:01:01", timeout_s=5)) == [
+        "detach-nic",
+        "save",
+    ]
     with pytest.raises(errors.Conflict):
         devices.nic_attach(running, "web", FRESH, network="lan", mac="52:54:00:00:01:01")
 

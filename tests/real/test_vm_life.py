@@ -166,6 +166,7 @@ def test_vcpus_and_memory_grow_while_it_runs(web: Web) -> None:
     eventually(total_mib, lambda now: now >= before + 40)
     web.cluster.change(WEB, memory_mib=160)
     eventually(total_mib, lambda now: now <= before + 4)
+    eventually(lambda: web.cluster.show(WEB).notes, lambda notes: not notes)
     domain = web.cluster.show(WEB).domain
     assert domain is not None
     assert (domain.vcpus, domain.memory_mib) == (2, 160)

@@ -81,6 +81,7 @@ def disk_attach(
     steps: list[Step] = []
     claims = [f"vm/{name}"]
     trash_steps: list[Step] = []
+    rests_on: list[str] = []
     if volume is None:
         assert size_gib is not None
         size = check_range(size_gib, 1, 65536, "size of the disk", "GiB") * GIB
@@ -90,6 +91,12 @@ def disk_attach(
     else:
         size = volume_size_bytes
         _nobodys(cluster, volume)
+        # Nobody else attaches it meanwhile, and nobody has since this look.
+        claims.append(f"volume/{volume.pool}.{volume.name}")
+        rests_on = [
+            *(f"vm/{one}" for one in cluster.vms),
+            *(f"trash/{one}" for one in cluster.trash),
+        ]
         for trashed in cluster.trash.values():
             if volume in trashed.volumes:
                 if trashed.vm is not None:
@@ -117,7 +124,7 @@ def disk_attach(
         why=f"{volume} as {new.target}, " + ("at once" if running else "at the next start"),
         steps=tuple(steps),
         claims=tuple(claims),
-        reads=reads(cluster, *claims),
+        reads=reads(cluster, *dict.fromkeys([f"vm/{name}", *rests_on])),
     )
 
 
@@ -145,7 +152,14 @@ def _free_name(stem: str, taken: list[str]) -> str:
 
 
 def disk_detach(
-    cluster: Cluster, name: str, disk_name: str, fresh: Fresh, *, keep: bool, keep_s: float
+    cluster: Cluster,
+    name: str,
+    disk_name: str,
+    fresh: Fresh,
+    *,
+    keep: bool,
+    keep_s: float,
+    timeout_s: float,
 ) -> Plan:
     """The volume goes to the trash, or stays in the pool for another VM (`keep`)."""
     vm = cluster.vm(name)
@@ -166,7 +180,7 @@ def disk_detach(
             vm=name,
         )
     after = dataclasses.replace(vm, disks=tuple(d for d in vm.disks if d is not disk))
-    steps: list[Step] = [DetachDisk(vm=vm, disk=disk)] if running else []
+    steps: list[Step] = [DetachDisk(vm=vm, disk=disk, timeout_s=timeout_s)] if running else []
     claims = [f"vm/{name}"]
     if disk.owned and disk.volume is not None and not keep:
         key = f"{name}.{disk_name}.{fresh.token[:8]}"
@@ -266,13 +280,15 @@ def nic_attach(
     )
 
 
-def nic_detach(cluster: Cluster, name: str, nic_name: str) -> Plan:
+def nic_detach(cluster: Cluster, name: str, nic_name: str, *, timeout_s: float) -> Plan:
     vm = cluster.vm(name)
     nic = vm.nic(nic_name)
     running = is_on(known_power(cluster, vm, "detach a NIC from"))
     after = dataclasses.replace(vm, nics=tuple(n for n in vm.nics if n is not nic))
     steps: list[Step] = (
-        [DetachNic(vm=vm, nic=nic, network=cluster.network(nic.network))] if running else []
+        [DetachNic(vm=vm, nic=nic, network=cluster.network(nic.network), timeout_s=timeout_s)]
+        if running
+        else []
     )
     return Plan(
         verb="nic detach",

@@ -65,6 +65,16 @@ def routes(table: str) -> Iterator[str]:
         yield str(ipaddress.IPv4Network((address & mask, bin(mask).count("1"))))
 
 
+def neighbours(table: str) -> dict[str, Any]:
+    """The complete entries of the kernel's /proc/net/arp, in the form of libvirt's answers."""
+    found: dict[str, Any] = {}
+    for line in table.splitlines()[1:]:
+        fields = line.split()
+        if len(fields) >= 4 and int(fields[2], 16):
+            found[fields[0]] = {"hwaddr": fields[3], "addrs": [{"addr": fields[0]}]}
+    return found
+
+
 def _numbered(stats: Mapping[str, Any], group: str) -> Iterator[Callable[[str], Any]]:
     """The parts of "block.0.name", "block.1.name" …, as functions from the last word."""
 

@@ -253,7 +253,7 @@ class SqliteState:
             found = self.path.stat()
             if not stat.S_ISREG(found.st_mode):
                 raise BadConfig(
-                    f"cannot open state file '{self.path}': it is a folder, device or pipe and not a"
+                    f"cannot open state file '{self.path}': it is a folder, device or pipe, not a"
                     " regular file; give another path",
                     path=str(self.path),
                 )
