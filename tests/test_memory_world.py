@@ -773,6 +773,27 @@ def test_a_guest_whose_pool_is_full_is_paused(
     assert (domain.power, "no space" in domain.reason) == (Power.PAUSED, True)
 
 
+def test_a_guest_fills_a_small_pool() -> None:
+    world = MemoryWorld(capacity_bytes=3 * BLOCK_BYTES)
+    ports = world.connect()
+    vm = start(ports, machine())
+    guest = world.guest("web")
+    for place in (0, 1, 1, 0):
+        guest.write("root", place * BLOCK_BYTES, b"x")
+    # What a snapshot holds stays where it is, so writing over it takes room.
+    ports.images("local").snapshot(["web.root"], "s")
+    for _ in range(3):
+        guest.write("root", 0, b"y")
+    assert power(ports.hypervisor("h1"), vm) is Power.RUNNING
+    guest.write("root", BLOCK_BYTES, b"z")
+    assert power(ports.hypervisor("h1"), vm) is Power.PAUSED
+    ports.images("local").drop_snapshot(["web.root"], "s")
+    ports.hypervisor("h1").resume(vm.id)
+    guest.write("root", BLOCK_BYTES, b"z")
+    assert power(ports.hypervisor("h1"), vm) is Power.RUNNING
+    assert ports.images("local").usage().free_bytes == BLOCK_BYTES
+
+
 def test_hot_plugging(world: MemoryWorld, ports: World, host: Hypervisor, images: Images) -> None:
     vm = start(ports, machine())
     disk = Disk(name="data", target="vdb", volume=Volume(pool="local", name="data"))

@@ -12,6 +12,7 @@ import pytest
 from tests.cli.conftest import Ended, Vorch
 from vorch import Done, Figures, VmStatus, connect
 from vorch.codec import decode
+from vorch.drivers.iso import read_from_iso
 from vorch.drivers.media import IsoMedia
 from vorch.model import DiskFigures, Power
 from vorch_cli.commands.looks import rates
@@ -115,10 +116,13 @@ def test_create_says_all_that_was_asked_for(web: Vorch, tmp_path: Path) -> None:
     done = decode(Done, web.well(*words).json)
     assert done.task is not None
     seed = next(step for step in done.plan.steps if step.kind == "write-iso")
-    parts = email.message_from_string(seed.files["user-data"]).walk()
-    told = "\n".join(
-        [*seed.files.values(), *(str(part.get_payload(decode=True)) for part in parts)]
-    )
+    # What is told to the guest is between the two of them.
+    assert set(seed.files.values()) == {"(not shown)"}
+    with connect(web.uri) as cluster:
+        iso = cluster.world.images(seed.volume.pool).open_read(seed.volume.name)
+        files = {name: read_from_iso(iso, name).decode() for name in seed.files}
+    parts = email.message_from_string(files["user-data"]).walk()
+    told = "\n".join([*files.values(), *(str(part.get_payload(decode=True)) for part in parts)])
     for word in ("joe", KEY, "10.80.0.9", "9.9.9.9", "vim", "large", "locale: C"):
         assert word in told, word
     vm = web.well("show", "big", "--json").json["vm"]

@@ -140,7 +140,8 @@ class MemoryGuest:
     def _put(self, held: Held, offset: int, data: bytes) -> None:
         if held.stored is None or held.pool is None:
             return
-        if held.pool.free_bytes < len(data) and held.stored.block(offset // BLOCK_BYTES) == b"":
+        new = held.stored.new_blocks(offset, len(data))
+        if new and not held.pool.take(new * BLOCK_BYTES):
             # As `error_policy='stop'` has it.
             self.power, self.reason = Power.PAUSED, "I/O error: no space left in the pool"
             return

@@ -93,6 +93,16 @@ class Stored:
             offset += len(part)
             view = view[len(part) :]
 
+    def new_blocks(self, offset: int, length: int) -> int:
+        """How many blocks more the volume will hold after such a write."""
+        numbers = range(offset // BLOCK_BYTES, -(-(offset + length) // BLOCK_BYTES))
+        kept = [blocks for _, blocks in self.snapshots.values()]
+        return sum(
+            not self.blocks.get(number)
+            or any(blocks.get(number) is self.blocks[number] for blocks in kept)
+            for number in numbers
+        )
+
     def flattened(self, snapshot: str | None = None) -> dict[int, bytes]:
         size = self.at(snapshot)[0]
         whole = {
@@ -142,6 +152,8 @@ class MemoryPool:
         self.full = False
         self.volumes: dict[str, Stored] = {}
         self.trashed: dict[str, Stored] = {}
+        # (capacity, free bytes that are there at least), to spare counting all volumes.
+        self._known_free = (0, 0)
         # Deleted bases that clones still stand on.
         self.hidden: list[Stored] = []
 
@@ -161,6 +173,16 @@ class MemoryPool:
     @property
     def free_bytes(self) -> int:
         return 0 if self.full else max(0, self.capacity_bytes - self.used_bytes)
+
+    def take(self, needed_bytes: int) -> bool:
+        """Whether there is room for a guest's write. What is free is not counted each time."""
+        if self.full:
+            return False
+        if self._known_free[0] != self.capacity_bytes or self._known_free[1] < needed_bytes:
+            self._known_free = (self.capacity_bytes, self.free_bytes)
+        capacity, free = self._known_free
+        self._known_free = (capacity, free - needed_bytes)
+        return free >= needed_bytes
 
     def _get(self, volume: str, what: str) -> Stored:
         if volume in self.volumes:
@@ -194,6 +216,7 @@ class MemoryPool:
 
     def check_room(self, needed_bytes: int, what: str) -> None:
         free = self.free_bytes
+        self._known_free = (self.capacity_bytes, free - needed_bytes)
         if free <= 0 or needed_bytes > free:
             raise NoRoom(
                 f"cannot {what} in pool {self.name!r}: {needed_bytes} bytes are needed and {free}"
