@@ -25,7 +25,7 @@ from vorch.drivers.memory import (
     memory_chance,
     world_named,
 )
-from vorch.drivers.memory_images import BLOCK_BYTES
+from vorch.drivers.memory_pool import BLOCK_BYTES
 from vorch.drivers.process import SystemClock
 from vorch.errors import (
     BadConfig,

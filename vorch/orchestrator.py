@@ -52,6 +52,7 @@ from vorch.model import (
     Volume,
     check_name,
     check_text,
+    check_vm_name,
 )
 from vorch.plan import Plan
 from vorch.ports import Console, Display, VolumeInfo, World, no_progress
@@ -177,6 +178,7 @@ class Orchestrator:
         dry_run: bool,
         wait_s: float | None,
         hosts: Callable[[Cluster], Iterable[str]] | None = None,
+        about: tuple[str, ...] = (),
     ) -> Done:
         """Look, decide, act; look again when what was decided from has changed meanwhile."""
         clock = self.world.clock
@@ -189,19 +191,26 @@ class Orchestrator:
                 if self._find_facts(cluster, names):
                     cluster = self.look()
                 cluster = self._seen(cluster, names)
-            plan = decide(cluster)
-            if dry_run:
-                return Done(plan, None)
-            if plan.empty:
+            try:
+                plan = decide(cluster)
+            except VorchError as exc:
+                # What was seen may be half of what another process is doing (a domain that is just
+                # being started looks paused), so it counts only when nobody is at it.
+                if dry_run or not any(self.executor.holder(key) for key in about):
+                    raise
+                if self._give_way(about, until):
+                    continue
+                raise self._busy("work on", about[0].partition("/")[2], about) from exc
+            if dry_run or plan.empty:
                 return Done(plan, None)
             try:
                 return Done(plan, self.executor.run(plan))
             except Conflict as exc:
                 key = str(exc.fields.get("key", ""))
                 if key.startswith("claim/"):
-                    if self._give_way(plan, until):
+                    if self._give_way(plan.claims, until):
                         continue
-                    raise self._busy(plan) from exc
+                    raise self._busy(plan.verb, plan.subject, plan.claims) from exc
                 if not key or looks >= FRESH_LOOKS:
                     raise
                 looks += 1
@@ -219,9 +228,9 @@ class Orchestrator:
                     continue
         return found
 
-    def _give_way(self, plan: Plan, until: float) -> bool:
+    def _give_way(self, keys: tuple[str, ...], until: float) -> bool:
         """True when it is worth another try: the holder is gone, or there is time to wait."""
-        for key in plan.claims:
+        for key in keys:
             held = self.executor.holder(key)
             if held is None:
                 continue
@@ -235,8 +244,9 @@ class Orchestrator:
             return False
         return True
 
-    def _busy(self, plan: Plan) -> Conflict:
-        for key in plan.claims:
+    def _busy(self, verb: str, subject: str, keys: tuple[str, ...]) -> Conflict:
+        """Who is at it, and since it is somebody else, what to do."""
+        for key in keys:
             held = self.executor.holder(key)
             if held is not None:
                 journal = held[1]
@@ -244,7 +254,7 @@ class Orchestrator:
                 stuck = not journal.runner
                 what = f"{journal.plan.verb} {journal.plan.subject!r}"
                 return Conflict(
-                    f"cannot {plan.verb} {plan.subject!r}: {what} (task {journal.id})"
+                    f"cannot {verb} {subject!r}: {what} (task {journal.id})"
                     + (" was left unfinished" if stuck else " is at work")
                     + f" on {kind} {name!r}; "
                     + (
@@ -255,7 +265,7 @@ class Orchestrator:
                     task=journal.id,
                     **{kind: name},
                 )
-        return Conflict(f"cannot {plan.verb} {plan.subject!r}: it was busy; try again")
+        return Conflict(f"cannot {verb} {subject!r}: it was busy; try again")
 
     def _fresh(self) -> Fresh:
         chance = self.world.chance
@@ -269,7 +279,13 @@ class Orchestrator:
         dry_run: bool,
         wait_s: float | None,
     ) -> Done:
-        return self._do(decide, dry_run=dry_run, wait_s=wait_s, hosts=lambda c: [c.vm(name).node])
+        return self._do(
+            decide,
+            dry_run=dry_run,
+            wait_s=wait_s,
+            hosts=lambda c: [c.vm(name).node],
+            about=(f"vm/{check_vm_name(name)}",),
+        )
 
     # -- VMs: what there is -----------------------------------------------------------------------
 

@@ -129,9 +129,9 @@ class GuestConsole:
 
     def until(self, command: str, wanted: str, timeout_s: float = 60) -> None:
         """Runs a command again and again until it prints that."""
-        eventually(
-            lambda: self.run(f"{command} 2>&1; true"), lambda seen: seen == wanted, timeout_s
-        )
+        # In braces, so that a redirection inside it wins.
+        whole = f"{{ {command}; }} 2>&1; true"
+        eventually(lambda: self.run(whole), lambda seen: seen == wanted, timeout_s)
 
 
 def eventually(look: Callable[[], T], fits: Callable[[T], object], timeout_s: float = 60) -> T:

@@ -92,13 +92,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     made.initrd.write_bytes(initrd)
     iso = PyCdlib()
     iso.new(interchange_level=3, rock_ridge="1.09", vol_ident="INSTALLER")
-    iso.add_directory("/INSTALL_.AMD", rr_name="install.amd")
+    iso.add_directory("/INSTALL_AMD", rr_name="install.amd")
     for name, plain, path in (
         ("vmlinuz", "VMLINUZ.;1", made.kernel),
         ("initrd.gz", "INITRD.GZ;1", made.initrd),
     ):
         data = path.read_bytes()
-        iso.add_fp(io.BytesIO(data), len(data), f"/INSTALL_.AMD/{plain}", rr_name=name)
+        iso.add_fp(io.BytesIO(data), len(data), f"/INSTALL_AMD/{plain}", rr_name=name)
     iso.write(str(made.cd))
     iso.close()
     return made

@@ -135,9 +135,7 @@ def test_a_bridge_of_the_hosts_is_used_as_it_is(
     assert Path("/sys/class/net", bridge).exists()
 
 
-def test_what_this_host_cannot_have_is_refused_at_once(
-    cluster: Orchestrator, bridge: str
-) -> None:
+def test_what_this_host_cannot_have_is_refused_at_once(cluster: Orchestrator, bridge: str) -> None:
     facts = cluster.node_show(cluster.node_list()[0].name).facts
     assert facts is not None
     if not facts.bridge_vlans:

@@ -375,24 +375,27 @@ def test_clones_and_templates_live_on_their_own(web: Web) -> None:
     # What they stand on is hidden now, not gone.
     cluster.image_delete("tiny")
     cluster.image_delete("golden")
+    wanted = {
+        full: (full, "2", "changed since"),
+        linked: (linked, "3", "as before"),
+        made: ("made7", "3", "as before"),
+    }
     # Two at a time: so many cores.
-    for pair in ((full, linked), (made,)):
-        for name in pair:
+    for names in ((full, linked), (made,)):
+        consoles = []
+        for name in names:
             cluster.start(name)
-        for name in pair:
-            with GuestConsole(cluster, name) as console:
-                boots = {full: "2", linked: "3", made: "3"}[name]
-                host = "made7" if name == made else name
-                seen = console.expect(READY)
-                assert (seen[1], seen[3]) == (host, boots)
-                console.log_in()
-                changed = "changed since" if name == full else "as before"
-                assert console.run("cat /data/note") == changed
-                macs = console.run("cat /sys/class/net/eth*/address").splitlines()
-                assert macs == [nic.mac for nic in cluster.look().vm(name).nics]
-                console.run(f"echo {name} > /data/note; sync")
-        for name in pair:
+            consoles.append(GuestConsole(cluster, name))
+        for name, console in zip(names, consoles, strict=True):
+            seen = console.expect(READY)
+            console.log_in()
+            note = console.run("cat /data/note")
+            assert (seen[1], seen[3], note) == wanted[name]
+            macs = console.run("cat /sys/class/net/eth*/address").splitlines()
+            assert macs == [nic.mac for nic in cluster.look().vm(name).nics]
+            console.run(f"echo {name} > /data/note; sync")
             cluster.stop(name, timeout_s=120)
+            console.close()
     everyone = [nic.mac for vm in cluster.look().vms.values() for nic in vm.nics]
     assert len(everyone) == len(set(everyone))
     assert content(web.path()) == was

@@ -19,8 +19,10 @@ from typing import Any, BinaryIO, Protocol
 from vorch.drivers import documents
 from vorch.drivers.memory_faults import CALL_TIMEOUT_S, TRACE_LIMIT, Call, Fault, Faults, Gate
 from vorch.drivers.memory_guests import Behaviour, MemoryConsole, MemoryGuest
-from vorch.drivers.memory_host import MemoryHost, MemoryMachine
-from vorch.drivers.memory_images import CAPACITY_BYTES, MemoryImages, MemoryPool, Stored
+from vorch.drivers.memory_host import MemoryHost
+from vorch.drivers.memory_images import MemoryImages
+from vorch.drivers.memory_machine import MemoryMachine
+from vorch.drivers.memory_pool import CAPACITY_BYTES, MemoryPool, Stored
 from vorch.drivers.memory_sources import Files
 from vorch.drivers.memory_state import MemoryState, MemoryStore
 from vorch.drivers.memory_time import (

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from vorch.drivers.memory_images import BLOCK_BYTES, MemoryPool, Opening, Stored
+from vorch.drivers.memory_pool import BLOCK_BYTES, MemoryPool, Opening, Stored
 from vorch.drivers.memory_time import wait, wake
 from vorch.errors import Conflict, Invalid, Unreachable
 from vorch.model import Disk, Network, Nic, Power, Source, Vm

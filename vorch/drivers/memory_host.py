@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from vorch.drivers.memory_faults import Fault, Faults, Gate, gated, gated_waiting
-from vorch.drivers.memory_guests import Behaviour, Held, MemoryConsole, MemoryGuest
-from vorch.drivers.memory_images import MemoryPool, Stored
+from vorch.drivers.memory_faults import Gate, gated, gated_waiting
+from vorch.drivers.memory_guests import Held, MemoryConsole, MemoryGuest
+from vorch.drivers.memory_machine import MemoryMachine
+from vorch.drivers.memory_pool import Stored
 from vorch.drivers.memory_time import wait
 from vorch.errors import Conflict, Invalid, NoRoom, NotFound, TimedOut, Unsupported
 from vorch.model import (
@@ -27,128 +27,11 @@ from vorch.model import (
     Power,
     Source,
     Vm,
-    subnet_layout,
 )
 from vorch.ports import Console, Display, Progress
 
-FIRST_DISPLAY_PORT = 5900
-
 # How often a long wait says that it is still waiting, so that it can be cancelled.
 SAY_EVERY_S = 1.0
-
-Find = Callable[[Source], tuple[MemoryPool, Stored]]
-
-
-class MemoryMachine:
-    """One host and what is on it, shared by all connections. Tests may look and reach in here."""
-
-    def __init__(
-        self,
-        name: str,
-        *,
-        cpus: int,
-        memory_mib: int,
-        faults: Faults,
-        find: Find,
-        behaviour: Callable[[Vm], Behaviour],
-    ) -> None:
-        self.name = name
-        self.faults = faults
-        self.clock = faults.clock
-        self.find = find
-        self.behaviour = behaviour
-        self.facts = HostFacts(
-            hypervisor="memory",
-            cpus=cpus,
-            memory_mib=memory_mib,
-            accelerator="",
-            accelerator_why="nothing was booted yet",
-            hypervisor_version="1.0.0",
-            cpu_model="memory",
-            machines=("q35", "pc"),
-            cpu_models=("memory", "qemu64"),
-            uefi=True,
-            secure_boot=True,
-            tpm=True,
-            bridge_vlans=True,
-        )
-        self.bridges = {"br0"}
-        self.subnets: tuple[str, ...] = ("192.0.2.0/24",)
-        self.findings: tuple[Check, ...] = (
-            Check(name="memory", level="ok", detail="a host in memory lacks nothing"),
-        )
-        self.guests: dict[str, MemoryGuest] = {}
-        self.networks: dict[str, Network] = {}
-        # Address by network and MAC. A guest that comes back gets the one it had.
-        self.leases: dict[str, dict[str, str]] = {}
-        self._off: Fault | None = None
-
-    # -- what happens to hosts, for tests
-
-    @property
-    def target(self) -> str:
-        return f"host:{self.name}"
-
-    def power_off(self) -> None:
-        """All domains are gone, and nothing answers."""
-        with self.faults.lock:
-            self._end_all()
-            if self._off is None:
-                self._off = self.faults.silence(self.target)
-
-    def power_on(self) -> None:
-        """It comes back as transient domains leave it: knowing nothing."""
-        if self._off is not None:
-            self.faults.lift(self._off)
-            self._off = None
-
-    def restart(self) -> None:
-        with self.faults.lock:
-            self._end_all()
-        self.power_on()
-
-    def add_foreign(self, vm: Vm) -> MemoryGuest:
-        """A domain that somebody else made on this host."""
-        guest = MemoryGuest(vm, self.name, self.clock, lambda: Behaviour())
-        guest.ours = False
-        self.guests[vm.id] = guest
-        return guest
-
-    def _end_all(self) -> None:
-        for guest in self.guests.values():
-            guest.settle()
-            guest.end()
-        self.guests.clear()
-
-    def settled(self) -> dict[str, MemoryGuest]:
-        """The guests as they are now; those that have ended are gone."""
-        for guest in list(self.guests.values()):
-            guest.settle()
-            if guest.ended:
-                self.guests.pop(guest.vm.id, None)
-        return self.guests
-
-    @property
-    def memory_used_mib(self) -> int:
-        return sum(guest.memory_mib for guest in self.settled().values())
-
-    def free_display_port(self) -> int:
-        taken = {guest.display_port for guest in self.guests.values()}
-        return next(port for port in range(FIRST_DISPLAY_PORT, 65536) if port not in taken)
-
-    def lease(self, network: Network, mac: str) -> str | None:
-        if network.subnet is None or not network.dhcp:
-            return None
-        given = self.leases.setdefault(network.name, {})
-        if mac not in given:
-            _, _, first, last = subnet_layout(network.subnet)
-            address = ipaddress.IPv4Address(first)
-            while str(address) in given.values():
-                address += 1
-            if address > ipaddress.IPv4Address(last):
-                return None
-            given[mac] = str(address)
-        return given[mac]
 
 
 class MemoryHost:
