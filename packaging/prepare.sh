@@ -45,8 +45,11 @@ debian_run=(
 )
 # What the tests build their guest systems with; tests/house compares this with vorch.lab's own table.
 debian_guests=(debootstrap e2fsprogs mtools qemu-utils syslinux)
+# Other programs that tests compare results with, or put into a guest.
+debian_tests=(binutils busybox-static cpio genisoimage xorriso)
 
-# The names for Fedora and Enterprise Linux were looked up, not tried: this part has been checked by name only.
+# The names for Fedora and Enterprise Linux were never tried. On EL the repositories CRB (libvirt-devel) and EPEL
+# (debootstrap) have to be enabled first.
 fedora_check=(ShellCheck gcc libvirt-devel pkgconf-pkg-config python3 python3-devel)
 fedora_run=(
     gcc libvirt-devel pkgconf-pkg-config python3 python3-devel
@@ -54,6 +57,7 @@ fedora_run=(
     libvirt-daemon-kvm qemu-img qemu-kvm swtpm swtpm-tools
 )
 fedora_guests=(debootstrap dpkg e2fsprogs mtools qemu-img syslinux)
+fedora_tests=(binutils busybox cpio genisoimage xorriso)
 
 # ---------------------------------------------------------------------------------------------------------------
 # Root's rights: our own, or sudo's.
@@ -116,7 +120,7 @@ install_packages() {
         case $goal in
             check) wanted=("${debian_check[@]}") ;;
             run) wanted=("${debian_run[@]}") ;;
-            test) wanted=("${debian_run[@]}" "${debian_guests[@]}") ;;
+            test) wanted=("${debian_run[@]}" "${debian_guests[@]}" "${debian_tests[@]}") ;;
         esac
         mapfile -t missing < <(missing_debian "${wanted[@]}")
         # A configuration file that somebody changed stays as it is.
@@ -126,7 +130,7 @@ install_packages() {
         case $goal in
             check) wanted=("${fedora_check[@]}") ;;
             run) wanted=("${fedora_run[@]}") ;;
-            test) wanted=("${fedora_run[@]}" "${fedora_guests[@]}") ;;
+            test) wanted=("${fedora_run[@]}" "${fedora_guests[@]}" "${fedora_tests[@]}") ;;
         esac
         mapfile -t missing < <(missing_fedora "${wanted[@]}")
         command=(dnf install -y --setopt=install_weak_deps=False)
