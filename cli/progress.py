@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from vorch import Task
 
 
+# What stands on the line of the bar beside the words: spinner, bar, percent, time, spaces.
+BAR_WIDTH = 24
+BESIDE_WORDS = 1 + BAR_WIDTH + len("100%") + len("0:00:00") + 4
+
+
 class Progress:
     """The `watch` of a connection. `quiet`: lines would spoil JSON on stderr, so only a bar."""
 
@@ -55,7 +60,10 @@ class Progress:
             self._line = self._bar.add_task("", total=100.0)
             self._bar.start()
         assert self._line is not None
-        self._bar.update(self._line, description=clean(task.doing), completed=task.percent)
+        # Before its first step begins, a task is known by its name only.
+        words = clean(task.doing or f"{task.verb} {task.subject}")
+        room = self._bar.console.width - BESIDE_WORDS
+        self._bar.update(self._line, description=shortened(words, room), completed=task.percent)
 
     def _clear(self) -> None:
         if self._bar is not None:
@@ -69,6 +77,15 @@ class Progress:
         self._said = step
         sys.stderr.write(f"[{task.percent:3.0f}%] {clean(task.doing)}\n")
         sys.stderr.flush()
+
+
+def shortened(words: str, room: int) -> str:
+    """Names stand at both ends, and paths are long in the middle."""
+    room = max(room, 12)
+    if len(words) <= room:
+        return words
+    tail = (room - 1) // 2
+    return f"{words[: room - 1 - tail]}…{words[-tail:]}"
 
 
 def _bar() -> Bar:
@@ -85,7 +102,7 @@ def _bar() -> Bar:
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=BAR_WIDTH),
         TaskProgressColumn(),
         TimeElapsedColumn(),
         console=Console(stderr=True),

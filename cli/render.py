@@ -25,6 +25,9 @@ STYLES = {
     "error": "red",
 }
 
+# A date and a time of day.
+SHORT_CELL = len("2025-03-01 14:05:09")
+
 
 def clean(text: object) -> str:
     """Text that cannot steer a terminal: what comes from guests and files is not to be trusted."""
@@ -102,8 +105,15 @@ def _rich_table(
     from rich.text import Text
 
     grid = Table(box=None, pad_edge=False, header_style="bold")
-    for name in columns:
-        grid.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    for index, name in enumerate(columns):
+        longest = max((len(row[index]) for row in cells), default=0)
+        grid.add_column(
+            name,
+            justify="right" if name in right else "left",
+            overflow="fold",
+            # Where it gets narrow, long cells give way and not dates, sizes and states.
+            no_wrap=longest <= SHORT_CELL,
+        )
     for row in cells:
         # As Text: square brackets in names are not rich's markup.
         grid.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))

@@ -330,14 +330,17 @@ class _Run:
         if not all(step.undoable for step in self.plan.steps[:begun]):
             self._stuck(error)
         self.task = dataclasses.replace(self.task, error=error.as_dict())
-        something = self.journal.position > 0
+        done = self.plan.steps[: self.journal.position]
         self._backward(
             TaskState.CANCELLED if isinstance(error, Cancelled) else TaskState.FAILED,
             problem=error,
         )
         if not isinstance(exc, Exception):
             return exc
-        undone = "; what had been done was undone" if something else ""
+        left = [leaves for step in done if (leaves := getattr(step, "leaves", ""))]
+        undone = "; what had been done was undone" if done else ""
+        if left:
+            undone += f", but {' and '.join(left)}"
         return type(error)(error.message + undone, **{**error.fields, "task": self.task.id})
 
     def _as_error(self, exc: BaseException) -> VorchError:

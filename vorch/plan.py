@@ -253,6 +253,8 @@ class AskToStop:
     """Ask the guest to shut down and wait until it has. Leaving off is all there is to undo."""
 
     undoable: ClassVar[bool] = True
+    # What an undone plan says that it has left behind.
+    leaves: ClassVar[str] = "the VM is off now"
     vm: Vm
     timeout_s: float
     kind: Literal["ask-to-stop"] = "ask-to-stop"

@@ -205,7 +205,7 @@ def _counters(now: Figures) -> list[tuple[str, object]]:
     ]
     return [
         ("state", now.power),
-        ("processor", f"{sizes.shown_span(now.cpu_time_ns / 1e9)} on {now.vcpus} vCPUs"),
+        ("processor", f"{sizes.shown_span(now.cpu_time_ns / 1e9)} on {now.vcpus} vCPU{'' if now.vcpus == 1 else 's'}"),
         ("memory", _memory(now)),
         ("disks", "\n".join(disks)),
         ("NICs", "\n".join(nics)),
@@ -219,7 +219,17 @@ def _memory(now: Figures) -> str:
     return f"{sizes.shown_mib(now.memory_used_mib)} of {whole}"
 
 
-COLUMNS = ("TIME", "STATE", "CPU", "MEMORY", "READ/S", "WRITTEN/S", "RECEIVED/S", "SENT/S")
+# 80 characters with the gaps between them. NET-IN and NET-OUT are the guest's point of view.
+COLUMNS = {
+    "TIME": 8,
+    "STATE": 8,
+    "CPU": 5,
+    "MEMORY": 9,
+    "READ/S": 9,
+    "WRITTEN/S": 9,
+    "NET-IN/S": 9,
+    "NET-OUT/S": 9,
+}
 
 
 def rates(before: Figures, now: Figures) -> tuple[str, ...]:
@@ -237,7 +247,8 @@ def rates(before: Figures, now: Figures) -> tuple[str, ...]:
         time.strftime("%H:%M:%S", time.localtime(now.at)),
         str(now.power),
         f"{100 * busy:.0f}%",
-        _memory(now),
+        # What it uses, where the guest tells; the whole is what `vorch list` says.
+        sizes.shown_mib(now.memory_mib if now.memory_used_mib is None else now.memory_used_mib),
         per_second(_sum(before.disks, "read_bytes"), _sum(now.disks, "read_bytes")),
         per_second(_sum(before.disks, "written_bytes"), _sum(now.disks, "written_bytes")),
         per_second(_sum(before.nics, "received_bytes"), _sum(now.nics, "received_bytes")),
@@ -257,7 +268,7 @@ def _follow(
     if as_json:
         render.print_json(before, one_line=True)
     else:
-        render.out(_line(COLUMNS))
+        render.out(_line(tuple(COLUMNS)))
     shown = 1 if as_json else 0
     while count is None or shown < count:
         time.sleep(every_s)
@@ -271,10 +282,9 @@ def _follow(
 
 
 def _line(cells: tuple[str, ...]) -> str:
-    widths = (8, 9, 6, 22, 12, 12, 12, 12)
     texts = [render.clean(cell) for cell in cells]
     words = [
         text.ljust(width) if index < 2 else text.rjust(width)
-        for index, (text, width) in enumerate(zip(texts, widths, strict=True))
+        for index, (text, width) in enumerate(zip(texts, COLUMNS.values(), strict=True))
     ]
     return "  ".join(words).rstrip()

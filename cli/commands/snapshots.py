@@ -13,6 +13,13 @@ from .group import noun
 
 SnapshotName = Annotated[str, typer.Argument(metavar="SNAPSHOT", help="Name of the snapshot.")]
 
+# What a snapshot is worth, in words.
+MEANS = {
+    "frozen": "the guest held all writes meanwhile",
+    "crash-consistent": "as after a power cut: the guest could not be asked to hold its writes",
+    "stopped": "the VM was off",
+}
+
 
 def add_to(app: typer.Typer) -> None:
     group = noun(app, "snapshot", "All disks of a VM at one point: take, list, go back, delete.")
@@ -51,7 +58,7 @@ def create(
     if done.task is not None and not as_json:
         # Whether the guest really was frozen is known only now.
         for one in taken:
-            render.out(f"{render.clean(one.name)} is {one.consistency}")
+            render.out(f"snapshot {render.clean(one.name)}: {one.consistency}, {MEANS[one.consistency]}")
 
 
 def list_snapshots(name: VmName, as_json: AsJson = False) -> None:

@@ -272,6 +272,19 @@ def test_ctrl_c_undoes(images: tuple[str, str], places: Places) -> None:
     assert _names(cluster) == frozenset()
 
 
+def test_what_cannot_be_undone_is_said(
+    images: tuple[str, str], world: MemoryWorld, places: Places
+) -> None:
+    """A restart whose start fails leaves the VM off, and does not claim otherwise."""
+    cluster = places.connect()
+    cluster.image_import("debian", images[0])
+    cluster.create("web", image="debian", networks=(), start=True)
+    world.faults.fail("host:*", "start", times=1)
+    with pytest.raises(vorch.VorchError, match="undone, but the VM is off now"):
+        cluster.restart("web")
+    assert [status.power.value for status in cluster.list()] == ["stopped"]
+
+
 def test_old_tasks_are_trimmed(places: Places, tmp_path: Path, images: tuple[str, str]) -> None:
     cluster = places.connect()
     cluster.settings = vorch.Settings(uri="memory:", tasks_kept=10)
