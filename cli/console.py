@@ -23,8 +23,13 @@ ESCAPE = b"\x1d"
 # How long a wait lasts before it is looked whether the other side has ended.
 LOOK_S = 0.1
 CHUNK_BYTES = 4096
-# What a guest may have left behind: colours, a hidden cursor, mouse reports, pasting in brackets.
-CALM_DOWN = b"\x1b[0m\x1b[?25h\x1b[?1000l\x1b[?1002l\x1b[?1006l\x1b[?2004l"
+# What a guest may have left behind, as an editor that was left open does: its own screen, a part
+# of it that scrolls alone (undoing that moves the cursor), line drawing, keys of another kind,
+# colours, a hidden cursor, mouse reports, pasting in brackets.
+CALM_DOWN = (
+    b"\x1b[?1047l\x1b7\x1b[r\x1b8\x1b(B\x0f\x1b[?7h\x1b[?1l\x1b>"
+    b"\x1b[0m\x1b[?25h\x1b[?1000l\x1b[?1002l\x1b[?1006l\x1b[?2004l"
+)
 
 
 def attach(

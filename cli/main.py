@@ -136,7 +136,9 @@ def _check_text(args: Sequence[str]) -> None:
 def _interrupted() -> dict[str, object]:
     task = session.current.task
     message = "cannot finish: it was interrupted"
-    if task is not None and task.state.value == "cancelled":
+    if session.current.goes_on:
+        message += f"; {session.current.goes_on}"
+    elif task is not None and task.state.value == "cancelled":
         message += "; what had been done was undone"
     elif task is not None and not task.over:
         message += (

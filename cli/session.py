@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Session:
-    """The global options, and the last task that was heard of."""
+    """The global options, the last task that was heard of, and what Ctrl-C did not end."""
 
     uri: str | None = None
     verbose: bool = False
     task: Task | None = None
+    goes_on: str = ""
 
 
 # There is one command per process; main() sets it anew.

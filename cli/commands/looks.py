@@ -203,9 +203,10 @@ def _counters(now: Figures) -> list[tuple[str, object]]:
         f" in {one.sent_packets}"
         for one in now.nics
     ]
+    vcpus = f"{now.vcpus} vCPU" + ("" if now.vcpus == 1 else "s")
     return [
         ("state", now.power),
-        ("processor", f"{sizes.shown_span(now.cpu_time_ns / 1e9)} on {now.vcpus} vCPU{'' if now.vcpus == 1 else 's'}"),
+        ("processor", f"{sizes.shown_span(now.cpu_time_ns / 1e9)} on {vcpus}"),
         ("memory", _memory(now)),
         ("disks", "\n".join(disks)),
         ("NICs", "\n".join(nics)),

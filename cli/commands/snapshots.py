@@ -16,7 +16,7 @@ SnapshotName = Annotated[str, typer.Argument(metavar="SNAPSHOT", help="Name of t
 # What a snapshot is worth, in words.
 MEANS = {
     "frozen": "the guest held all writes meanwhile",
-    "crash-consistent": "as after a power cut: the guest could not be asked to hold its writes",
+    "crash-consistent": "as after a power cut",
     "stopped": "the VM was off",
 }
 
@@ -58,7 +58,8 @@ def create(
     if done.task is not None and not as_json:
         # Whether the guest really was frozen is known only now.
         for one in taken:
-            render.out(f"snapshot {render.clean(one.name)}: {one.consistency}, {MEANS[one.consistency]}")
+            worth = f"{one.consistency}, {MEANS[one.consistency]}"
+            render.out(f"snapshot {render.clean(one.name)}: {worth}")
 
 
 def list_snapshots(name: VmName, as_json: AsJson = False) -> None:

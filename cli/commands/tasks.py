@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .. import completion, render, sizes
+from .. import completion, render, session, sizes
 from ..options import AsJson, DryRun, TaskId, Wait, Yes
 from ..progress import Progress
 from ..session import ask, cluster, show_all
@@ -117,7 +117,11 @@ def task_watch(
     from vorch import TaskState, error_from_dict
 
     with cluster(as_json, **AS_IT_IS) as found, Progress(quiet=as_json) as progress:
-        task = found.task_watch(task_id, progress, timeout_s=timeout)
+        try:
+            task = found.task_watch(task_id, progress, timeout_s=timeout)
+        except KeyboardInterrupt:
+            session.current.goes_on = f"task {task_id} goes on without being watched"
+            raise
     if as_json:
         render.print_json(task)
     else:

@@ -172,7 +172,7 @@ def test_disks_nics_and_cds(web: Vorch, disk_image: str) -> None:
 
 def test_snapshots(web: Vorch) -> None:
     ended = web.well("snapshot", "create", "web", "before", "--no-freeze")
-    assert ended.out.endswith("before is crash-consistent\n")
+    assert ended.out.endswith("snapshot before: crash-consistent, as after a power cut\n")
     assert [one["name"] for one in web.well("snapshot", "list", "web", "--json").json] == ["before"]
     web.well("stop", "web")
     web.well("snapshot", "rollback", "web", "before", "--yes")
@@ -231,6 +231,17 @@ def test_watching_a_task_ends_as_it_did(web: Vorch) -> None:
     assert watched.code == 7
     assert watched.json["state"] == "failed"
     assert watched.error["code"] == "unreachable"
+
+
+def test_leaving_a_watch_does_not_end_the_task(web: Vorch, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    newest, *_ = web.well("task", "list", "--json").json
+    monkeypatch.setattr("vorch.Orchestrator.task_watch", interrupted)
+    ended = web("task", "watch", newest["id"])
+    assert ended.code == 130
+    assert f"task {newest['id']} goes on" in ended.err
 
 
 def test_trash(web: Vorch) -> None:
@@ -313,6 +324,7 @@ def test_figures_go_on(web: Vorch) -> None:
     lines = web.well("figures", "web", "-f", "--count", "2", "--every", "0.1").out.splitlines()
     assert lines[0].startswith("TIME")
     assert len(lines) == 3
+    assert {len(line) for line in lines} == {80}
     samples = web.well("figures", "web", "-f", "--count", "2", "--every", "0.1", "--json").out
     assert len(samples.splitlines()) == 2
 
@@ -330,13 +342,9 @@ def test_rates_are_the_difference_of_two_samples() -> None:
         )
 
     line = rates(sample(100, 10, 1024), sample(102, 13, 5120))
-    assert line[2:5] == ("150%", "256 MiB of 1 GiB", "2 KiB")
+    assert line[2:5] == ("150%", "256 MiB", "2 KiB")
     # It was started anew in between.
-    assert rates(sample(100, 10, 4096), sample(102, 1, 1024))[2:5] == (
-        "50%",
-        "256 MiB of 1 GiB",
-        "512 B",
-    )
+    assert rates(sample(100, 10, 4096), sample(102, 1, 1024))[2:5] == ("50%", "256 MiB", "512 B")
     assert rates(sample(100, 1, 1), sample(100, 1, 1))[2] == "0%"
 
 

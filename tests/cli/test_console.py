@@ -155,7 +155,8 @@ def test_the_terminal_is_given_back_when_the_console_ends(
     assert terminal.is_restored
     # A guest that has shut down is no failure of the console; anything else is.
     assert at_work.error is (None if isinstance(end, Unreachable) else end)
-    # Its colours do not stay behind.
+    # Neither its colours nor the screen of an editor stay behind.
+    terminal.shows(b"\x1b[?1047l")
     terminal.shows(b"\x1b[0m")
     if isinstance(end, Unreachable):
         assert "its VM has ended" in capfd.readouterr().err

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import pytest
+
+from vorch_cli.progress import shortened
 
 # A world in memory lives inside one process: what came before is done in there, unseen.
 PROGRAM = """
@@ -30,7 +33,9 @@ sys.exit(vorch(*sys.argv[2:]))
 """
 
 
-def on_a_terminal(file: Path, *words: str, typed: str = "", term: str = "xterm") -> tuple[int, str]:
+def on_a_terminal(
+    file: Path, *words: str, typed: str = "", term: str = "xterm", columns: int = 100
+) -> tuple[int, str]:
     """(exit code, everything that was shown)"""
     file.write_bytes(bytes(1024**2))
     user, program = pty.openpty()
@@ -51,7 +56,7 @@ def on_a_terminal(file: Path, *words: str, typed: str = "", term: str = "xterm")
         stdin=program,
         stdout=program,
         stderr=program,
-        env={**os.environ, "TERM": term, "COLUMNS": "100"},
+        env={**os.environ, "TERM": term, "COLUMNS": str(columns)},
         start_new_session=True,
     )
     os.close(program)
@@ -62,6 +67,10 @@ def on_a_terminal(file: Path, *words: str, typed: str = "", term: str = "xterm")
     reader.join(30)
     os.close(user)
     return code, shown.decode()
+
+
+def plain(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
 
 
 @pytest.fixture
@@ -86,6 +95,43 @@ def test_progress_is_a_bar_that_goes_away(file: Path) -> None:
     assert "━" in shown
     assert "[ 50%]" not in shown
     assert shown.rstrip().endswith("because it is the only host")
+
+
+def test_a_narrow_terminal_costs_words_and_not_the_bar(tmp_path: Path) -> None:
+    code, shown = on_a_terminal(
+        tmp_path / f"{'long' * 30}.raw",
+        "image",
+        "import",
+        "b",
+        str(tmp_path / f"{'long' * 30}.raw"),
+        columns=70,
+    )
+    assert code == 0
+    drawn = [plain(line) for line in re.split(r"[\r\n]", shown)]
+    bars = [line for line in drawn if "━" in line]
+    assert bars
+    assert all(len(line) <= 70 and "━" * 10 in line and "0:00:0" in line for line in bars)
+    assert any("…" in line for line in bars)
+
+
+@pytest.mark.parametrize(
+    ("words", "room", "shown"),
+    [
+        ("start web", 20, "start web"),
+        ("import /a/long/path/disk.raw as b", 21, "import /a/…k.raw as b"),
+        ("no room for anything", 1, "no roo…thing"),
+    ],
+)
+def test_words_are_shortened_in_the_middle(words: str, room: int, shown: str) -> None:
+    assert shortened(words, room) == shown
+
+
+def test_dates_stay_whole_where_it_is_narrow(file: Path) -> None:
+    code, shown = on_a_terminal(file, "volume", "list", columns=60)
+    assert code == 0
+    code, shown = on_a_terminal(file, "task", "list", columns=80)
+    assert code == 0
+    assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", shown)
 
 
 def test_a_question_shows_the_plan(file: Path) -> None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from vorch import CloudInit, Orchestrator
 
+PRESEED = "d-i debian-installer/locale string C\nd-i debian-installer/exit/poweroff boolean true\n"
+
 Act = Callable[[Orchestrator], object]
 
 
@@ -36,11 +38,7 @@ def stories(disk_image: str, iso_image: str) -> tuple[Story, ...]:
         return lambda cluster: cluster.create(
             name,
             image="debian",
-            memory_mib=32,
-            vcpus=1,
-            graphics=False,
-            networks=(),
-            **options,  # type: ignore[arg-type]
+            **{"memory_mib": 32, "graphics": False, "networks": (), **options},  # type: ignore[arg-type]
         )
 
     seed = CloudInit(user="alice", ssh_keys=("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB alice@home",))
@@ -160,6 +158,43 @@ def stories(disk_image: str, iso_image: str) -> tuple[Story, ...]:
             done=web,
             undone=web,
         ),
+        Story(
+            "disk-attach-trashed",
+            (image, make(), two_disks, lambda c: c.disk_detach("web", "data")),
+            lambda c: c.disk_attach("web", volume=detached(c)),
+            done=web,
+            undone=web,
+        ),
+        Story(
+            "nic-attach",
+            (image, make(start=True)),
+            lambda c: c.nic_attach("web"),
+            done=web,
+            undone=web,
+        ),
+        Story(
+            "change-live",
+            (image, make(start=True, vcpus_max=4, memory_max_mib=64)),
+            lambda c: c.change("web", vcpus=2, memory_mib=64),
+            done=web,
+            undone=web,
+        ),
+        Story(
+            "install",
+            (),
+            lambda c: c.install(
+                "web",
+                PRESEED,
+                kernel=disk_image,
+                initrd=disk_image,
+                memory_mib=32,
+                disk_gib=1,
+                networks=(),
+                start=True,
+            ),
+            done=web,
+            undone=none,
+        ),
         Story("image-delete", (image, make()), lambda c: c.image_delete("debian"), web, web),
         Story(
             "network",
@@ -172,6 +207,12 @@ def stories(disk_image: str, iso_image: str) -> tuple[Story, ...]:
             lambda c: c.network_delete("lan"),
         ),
     )
+
+
+def detached(cluster: Orchestrator) -> str:
+    """The volume that was taken out of a VM: its name has the disk's in it."""
+    names = [info.name for info in cluster.volume_list("local")]
+    return "local/" + next(name for name in names if name.startswith("web.data."))
 
 
 def leaks(cluster: Orchestrator) -> list[str]:
@@ -197,6 +238,8 @@ def leaks(cluster: Orchestrator) -> list[str]:
             gone = [v for v in trashed if (v.pool, v.name) == (pool, name)]
             if not ours and not gone and name not in bases:
                 found.append(f"volume {pool}/{name} belongs to nothing")
+            if not ours and not gone and name in bases and not info.trashed:
+                found.append(f"base {pool}/{name} would stay when its last clone goes")
             if ours and info.trashed:
                 found.append(f"volume {pool}/{name} is in the trash and in use")
             if gone and not info.trashed:

@@ -272,6 +272,18 @@ def test_ctrl_c_undoes(images: tuple[str, str], places: Places) -> None:
     assert _names(cluster) == frozenset()
 
 
+def test_an_answer_that_was_lost_is_asked_for_again(
+    images: tuple[str, str], world: MemoryWorld, places: Places
+) -> None:
+    """Whether a purge happened is not guessed: it is done again, and the verb comes to its end."""
+    cluster = places.connect()
+    cluster.image_import("debian", images[0])
+    cluster.create("web", image="debian", networks=())
+    world.faults.lose_answer("pool:*", "purge", times=1)
+    assert cluster.delete("web", purge=True).task is not None
+    assert leaks(cluster) == []
+
+
 def test_what_cannot_be_undone_is_said(
     images: tuple[str, str], world: MemoryWorld, places: Places
 ) -> None:

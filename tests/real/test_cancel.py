@@ -41,8 +41,6 @@ class Trickle(BaseHTTPRequestHandler):
             # The other side has hung up, as it should.
             return
 
-    do_HEAD = do_GET
-
     def log_message(self, format: str, *arguments: object) -> None:
         pass
 

@@ -1,4 +1,4 @@
-"""Unattended installs on a real host, by a small installer of our own: it is told, it ends, it goes.
+"""Unattended installs on a real host, by a small installer of our own: told, ended, gone.
 
 The installer is the tiny guest's kernel and initramfs with an `init` of its own: it looks for its
 answers where a real one would, writes their checksum to the disk's first MiB and reboots.
@@ -121,8 +121,10 @@ def first_line(cluster: Orchestrator) -> str:
     assert volume is not None
     path = cluster.world.images(volume.pool).locate(volume.name).path
     done = subprocess.run(
-        ["qemu-img", "dd", "-f", "qcow2", "-O", "raw", "bs=512", "count=1"]
-        + [f"if={path}", f"of={folder_of(cluster)}/first"],
+        [
+            *("qemu-img", "dd", "-f", "qcow2", "-O", "raw", "bs=512", "count=1"),
+            *(f"if={path}", f"of={folder_of(cluster)}/first"),
+        ],
         capture_output=True,
         text=True,
         check=False,

@@ -155,7 +155,7 @@ def test_subnets_in_use_are_avoided(cluster: Orchestrator, outside: str) -> None
     # Those that the host knows a way to are no less in use.
     ip("route", "add", "10.83.7.0/24", "via", outside)
     try:
-        with pytest.raises(Conflict, match="10.83.7.0/24"):
+        with pytest.raises(Conflict, match=r"10\.83\.7\.0/24"):
             cluster.network_create(PREFIX + "clash", subnet="10.83.0.0/16")
     finally:
         ip("route", "delete", "10.83.7.0/24")

@@ -236,7 +236,7 @@ def test_a_cd_is_put_in_and_taken_out(web: Web) -> None:
 
 def test_it_stands_still_while_it_is_paused(web: Web) -> None:
     console = web.console
-    console.send("while sleep 0.2; do cat /proc/uptime; done")
+    console.send("while sleep 0.2; do cat /proc/uptime; done & ticker=$!")
     console.expect(r"^[0-9]+\.[0-9]+ ")
     web.cluster.pause(WEB)
     assert web.cluster.show(WEB).power == "paused"
@@ -246,8 +246,7 @@ def test_it_stands_still_while_it_is_paused(web: Web) -> None:
     assert console.quiet(2)
     web.cluster.resume(WEB)
     console.expect(r"^[0-9]+\.[0-9]+ ")
-    web.console.port.write(b"\x03")
-    console.expect(r"[#$] $")
+    console.run("kill $ticker")
     assert web.cluster.show(WEB).power == "running"
 
 
