@@ -774,7 +774,15 @@ class Orchestrator:
                 raise Invalid(f"cannot attach volume {volume!r}: write it as POOL/NAME")
             given = Volume(pool=where, name=what)
             self.look().pool(where)
-            size_bytes = self.world.images(where).info(what).size_bytes
+            # The list has those in the trash as well, which `disk detach` put there.
+            sizes = {one.name: one.size_bytes for one in self.world.images(where).list()}
+            if what not in sizes:
+                raise NotFound(
+                    f"cannot attach volume {volume!r}: pool {where!r} has none of that name;"
+                    f" `vorch volume list {where}` shows all",
+                    volume=volume,
+                )
+            size_bytes = sizes[what]
         return self._on_vm(
             name,
             lambda cluster: devices.disk_attach(
