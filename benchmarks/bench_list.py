@@ -67,6 +67,9 @@ def main() -> None:
     try:
         print(json.dumps(measure(runs, folder), indent=2))
     finally:
+        with vorch.connect(f"sqlite://{folder}/vorch.db") as cluster:
+            for network in cluster.network_list():
+                cluster.network_delete(network.name)
         shutil.rmtree(folder)
 
 

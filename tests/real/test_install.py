@@ -153,7 +153,7 @@ def test_a_preseed_reaches_the_installer(cluster: Orchestrator, files: Files) ->
     done = cluster.install(
         NAME,
         PRESEED,
-        kernel=str(files.kernel),
+        kernel=f"file://{files.kernel}",
         initrd=str(files.initrd),
         memory_mib=160,
         disk_gib=1,
@@ -162,8 +162,8 @@ def test_a_preseed_reaches_the_installer(cluster: Orchestrator, files: Files) ->
     check_installed(cluster, done.task, PRESEED)
 
 
-def test_a_kickstart_reaches_the_installer_and_its_console_is_seen(
-    cluster: Orchestrator, files: Files
+def test_an_installers_cd_and_a_kickstart_are_enough_and_its_console_is_seen(
+    cluster: Orchestrator,
 ) -> None:
     found: list[vorch.Done] = []
 
@@ -172,8 +172,7 @@ def test_a_kickstart_reaches_the_installer_and_its_console_is_seen(
             cluster.install(
                 NAME,
                 KICKSTART,
-                kernel=f"file://{files.kernel}",
-                initrd=str(files.initrd),
+                iso="installer",
                 arguments="e2e.word=hello",
                 memory_mib=160,
                 disk_gib=1,
@@ -190,6 +189,7 @@ def test_a_kickstart_reaches_the_installer_and_its_console_is_seen(
             console.expect("installer: done")
     finally:
         thread.join()
+    assert "/install.amd/vmlinuz" in str(found[0].plan)
     check_installed(cluster, found[0].task, KICKSTART)
 
 
@@ -205,14 +205,6 @@ def watched(cluster: Orchestrator) -> GuestConsole:
     console = eventually(opened, bool)
     assert console is not None
     return console
-
-
-def test_an_installers_cd_is_enough(cluster: Orchestrator) -> None:
-    done = cluster.install(
-        NAME, PRESEED, iso="installer", memory_mib=160, disk_gib=1, timeout_s=300
-    )
-    assert "/install.amd/vmlinuz" in str(done.plan)
-    check_installed(cluster, done.task, PRESEED)
 
 
 def check_nothing_left(cluster: Orchestrator) -> None:

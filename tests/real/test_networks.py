@@ -173,6 +173,18 @@ def test_a_deleted_network_leaves_nothing(cluster: Orchestrator) -> None:
         cluster.network_delete(NAT)
 
 
+def test_the_kernels_table_of_neighbours_is_read() -> None:
+    from vorch.drivers.libvirt_figures import neighbours
+
+    table = (
+        "IP address       HW type     Flags       HW address            Mask     Device\n"
+        "203.0.113.2      0x1         0x2         52:54:00:00:00:01     *        br0\n"
+        "203.0.113.3      0x1         0x0         00:00:00:00:00:00     *        br0\n"
+    )
+    seen = {"hwaddr": "52:54:00:00:00:01", "addrs": [{"addr": "203.0.113.2"}]}
+    assert neighbours(table) == {"203.0.113.2": seen}
+
+
 def test_a_network_that_vanished_is_made_again_by_a_start(
     cluster: Orchestrator, console: GuestConsole
 ) -> None:

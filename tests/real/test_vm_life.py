@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -113,6 +114,9 @@ def test_it_boots_from_its_disk_and_knows_who_it_is(web: Web) -> None:
     assert f"default via {web.subnet}.1" in console.run("ip route")
     console.send("exit")
     console.log_in()
+    display = web.cluster.display(WEB)
+    with socket.create_connection((display.host, display.port), 10) as screen:
+        assert screen.recv(3) == b"RFB"
     # The kernel came by the boot loader on the disk, not from the host.
     assert "<kernel>" not in virsh("dumpxml", WEB)
 
