@@ -55,15 +55,14 @@ class Progress:
         if task.over:
             self._clear()
             return
-        if self._bar is None:
-            self._bar = _bar()
-            self._line = self._bar.add_task("", total=100.0)
-            self._bar.start()
-        assert self._line is not None
+        bar = self._bar or _bar()
         # Before its first step begins, a task is known by its name only.
         words = clean(task.doing or f"{task.verb} {task.subject}")
-        room = self._bar.console.width - BESIDE_WORDS
-        self._bar.update(self._line, description=shortened(words, room), completed=task.percent)
+        words = shortened(words, bar.console.width - BESIDE_WORDS)
+        if self._bar is None or self._line is None:
+            self._bar, self._line = bar, bar.add_task(words, total=100.0)
+            bar.start()
+        bar.update(self._line, description=words, completed=task.percent)
 
     def _clear(self) -> None:
         if self._bar is not None:

@@ -20,7 +20,8 @@ HEAD = """\
 
     vorch [--uri URI] [--verbose] COMMAND ...
 
-- **`--dry-run`**: every command that changes something can print its plan instead, step by step.
+- **`--dry-run`**: what changes VMs, images, networks or the trash can print its plan instead, step
+  by step.
 - **`--wait SECONDS`**: two tasks never work on the same thing. The second ends with `conflict` at
   once, or waits for so long.
 - **`--json`**: the result as JSON on stdout, and an error as JSON on stderr: `code`, `message`,

@@ -100,5 +100,12 @@ def subnets(handle: Handle) -> set[str]:
     """Those of all networks that libvirt may start, whether they are there now or not."""
     found: set[str] = set()
     for network in handle.listAllNetworks(0):
-        found.update(libvirt_xml.network_subnets(network.XMLDesc(0)))
+        try:
+            text = network.XMLDesc(0)
+        except libvirt.libvirtError as exc:
+            if code_of(exc) == libvirt.VIR_ERR_NO_NETWORK:
+                # Removed by somebody since it was listed.
+                continue
+            raise
+        found.update(libvirt_xml.network_subnets(text))
     return found
