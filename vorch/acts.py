@@ -51,6 +51,8 @@ Act = Callable[[Any, World, Progress], Outcome | None]
 
 # The largest kernel, initrd or answer file that is handled in memory.
 BOOT_FILE_LIMIT_BYTES = 512 * 1024**2
+# How long a guest may stay deaf before it is asked to shut down once more.
+ASK_AGAIN_S = 10.0
 # How long a guest may take to let go again of what a failed plan has just plugged in.
 UNPLUG_TIMEOUT_S = 20.0
 
@@ -256,8 +258,16 @@ def ask_to_stop(step: AskToStop, world: World, progress: Progress) -> None:
     vm, host = step.vm, world.hypervisor(step.vm.node)
     if not _live(vm, host):
         return
-    host.shut_down(vm.id)
-    if not host.await_end(vm.id, step.timeout_s, progress):
+    # A guest that is still booting misses the power button, so it is pressed again now and then.
+    until = world.clock.now() + step.timeout_s
+    while True:
+        host.shut_down(vm.id)
+        left = until - world.clock.now()
+        if host.await_end(vm.id, max(0.0, min(left, ASK_AGAIN_S)), progress):
+            return
+        if left <= ASK_AGAIN_S:
+            break
+    if _live(vm, host):
         raise TimedOut(
             f"cannot stop VM {vm.name!r}: the guest was asked and is still running after"
             f" {step.timeout_s:g} s; look at its console, wait longer (--timeout) or cut it"

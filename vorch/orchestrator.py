@@ -165,9 +165,20 @@ class Orchestrator:
             return tuple(pool.map(act, names))
 
     def _at(self, name: str) -> Cluster:
-        """A look that knows what this VM does."""
+        """A look that knows what this VM does, without asking about any other."""
         cluster = self.look()
-        return self._seen(cluster, [cluster.vm(name).node])
+        return self._seen_alone(cluster, cluster.vm(name))
+
+    def _seen_alone(self, cluster: Cluster, vm: Vm) -> Cluster:
+        """What one VM does. A host that is busy with another one is not waited for."""
+        try:
+            domain = self.world.hypervisor(vm.node).domain(vm.id)
+        except VorchError as exc:
+            return dataclasses.replace(cluster, silent={vm.node: exc.message})
+        if domain is None:
+            return cluster
+        seen = dataclasses.replace(domain, node=vm.node)
+        return dataclasses.replace(cluster, domains={vm.id: seen})
 
     # -- decide and act -----------------------------------------------------------------------
 
@@ -178,6 +189,7 @@ class Orchestrator:
         dry_run: bool,
         wait_s: float | None,
         hosts: Callable[[Cluster], Iterable[str]] | None = None,
+        alone: str | None = None,
         about: tuple[str, ...] = (),
     ) -> Done:
         """Look, decide, act; look again when what was decided from has changed meanwhile."""
@@ -191,6 +203,8 @@ class Orchestrator:
                 if self._find_facts(cluster, names):
                     cluster = self.look()
                 cluster = self._seen(cluster, names)
+            elif alone is not None:
+                cluster = self._seen_alone(cluster, cluster.vm(alone))
             try:
                 plan = decide(cluster)
             except VorchError as exc:
@@ -278,12 +292,15 @@ class Orchestrator:
         *,
         dry_run: bool,
         wait_s: float | None,
+        whole_host: bool = False,
     ) -> Done:
+        """Decide about one VM. `whole_host`: the decision needs to know what else runs there."""
         return self._do(
             decide,
             dry_run=dry_run,
             wait_s=wait_s,
-            hosts=lambda c: [c.vm(name).node],
+            hosts=(lambda c: [c.vm(name).node]) if whole_host else None,
+            alone=None if whole_host else name,
             about=(f"vm/{check_vm_name(name)}",),
         )
 
@@ -501,6 +518,7 @@ class Orchestrator:
             lambda cluster: lifecycle.start(cluster, name, overhead_mib=overhead),
             dry_run=dry_run,
             wait_s=wait_s,
+            whole_host=True,
         )
 
     def stop(
@@ -543,6 +561,7 @@ class Orchestrator:
             ),
             dry_run=dry_run,
             wait_s=wait_s,
+            whole_host=True,
         )
 
     def reset(self, name: str, *, dry_run: bool = False, wait_s: float | None = None) -> Done:
@@ -684,6 +703,7 @@ class Orchestrator:
             ),
             dry_run=dry_run,
             wait_s=wait_s,
+            whole_host=True,
         )
 
     def template(

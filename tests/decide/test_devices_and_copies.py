@@ -325,7 +325,6 @@ def test_notes_say_what_is_not_as_recorded() -> None:
     notes = status(cluster(one, domains={one.id: domain}), one).notes
     assert notes == (
         "runs with 2 vCPUs, 4 at the next start",
-        "has changes that take effect at the next start (vorch restart)",
         "runs although it was asked to stop",
     )
     off = vm(wanted="running")

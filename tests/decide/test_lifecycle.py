@@ -199,7 +199,7 @@ def test_change_of_a_running_vm_within_its_limits_is_live() -> None:
     running = cluster(vm(memory_mib=512, memory_max_mib=1024), power=Power.RUNNING)
     plan = lifecycle.change(running, "web", Changes(vcpus=4, memory_mib=1024), live=True)
     assert kinds(plan) == ["set-vcpus", "set-memory", "save"]
-    assert plan.why == "memory_mib, vcpus: at once"
+    assert plan.why == "memory, vcpus: at once"
     vcpus, memory = plan.steps[:2]
     assert isinstance(vcpus, SetVcpus)
     assert isinstance(memory, SetMemory)

@@ -120,20 +120,21 @@ def install(
 
     choice = place(cluster, vm, overhead_mib=overhead_mib, only=new.node)
     vm = dataclasses.replace(vm, node=choice.node)
+    running = dataclasses.replace(vm, wanted="running")
     final = dataclasses.replace(vm, wanted="running" if new.start else "stopped")
     first = dataclasses.replace(vm, disks=tuple(drives), direct_boot=boot, wanted="running")
     check_range(int(timeout_s), 1, 7 * 24 * 3600, "time for the installer", "seconds")
     networks = networks_of(cluster, vm)
     steps += [
         *ensure_networks(cluster, vm),
-        save_vm(None, vm),
+        save_vm(None, running),
         StartDomain(vm=first, networks=networks),
         AwaitEnd(vm=first, timeout_s=timeout_s),
     ]
     if new.start:
         steps.append(StartDomain(vm=final, networks=networks))
-    if final != vm:
-        steps.append(save_vm(vm, final))
+    if final != running:
+        steps.append(save_vm(running, final))
     steps += [PurgeVolume(volume=volume) for volume in temporary]
     return Plan(
         verb="install",

@@ -7,6 +7,7 @@ here, so everything that can be refused is refused here, before anything happens
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vorch.decide.fresh import Fresh
@@ -515,10 +516,16 @@ def change(cluster: Cluster, name: str, changes: Changes, *, live: bool) -> Plan
             waiting.append("memory_mib")
     if waiting:
         after = dataclasses.replace(after, generation=vm.generation + 1)
-    later = f"{', '.join(sorted(set(waiting)))}: at the next start" if waiting else ""
-    at_once = f"{', '.join(sorted(set(wanted) - set(waiting)))}: at once"
+    later = f"{_words(waiting)}: at the next start" if waiting else ""
+    at_once = f"{_words(set(wanted) - set(waiting))}: at once"
     why = "; ".join(part for part in (at_once if set(wanted) - set(waiting) else "", later) if part)
     return dataclasses.replace(common, why=why, steps=(*steps, save_vm(vm, after)))
+
+
+def _words(fields: Iterable[str]) -> str:
+    """Fields of a definition as a person calls them."""
+    plain = {field.removesuffix("_mib").replace("_max", " limit") for field in fields}
+    return ", ".join(sorted(plain)).replace("_", " ")
 
 
 def _lack_anywhere(cluster: Cluster, vm: Vm) -> str | None:
