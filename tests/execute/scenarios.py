@@ -30,8 +30,10 @@ def import_disk(location: str) -> Act:
     return lambda cluster: cluster.image_import("debian", location)
 
 
-def stories(disk_image: str, iso_image: str) -> tuple[Story, ...]:
-    """`disk_image` and `iso_image`: where the images that they import are."""
+def stories(
+    disk_image: str, iso_image: str, kernel: str | None = None, initrd: str | None = None
+) -> tuple[Story, ...]:
+    """Where the images that they import are, and the installer that the install story starts."""
     image = import_disk(disk_image)
 
     def make(name: str = "web", **options: object) -> Act:
@@ -185,12 +187,12 @@ def stories(disk_image: str, iso_image: str) -> tuple[Story, ...]:
             lambda c: c.install(
                 "web",
                 PRESEED,
-                kernel=disk_image,
-                initrd=disk_image,
-                memory_mib=32,
+                kernel=kernel or disk_image,
+                initrd=initrd or disk_image,
+                memory_mib=160,
                 disk_gib=1,
                 networks=(),
-                start=True,
+                start=kernel is None,
             ),
             done=web,
             undone=none,
@@ -215,8 +217,11 @@ def detached(cluster: Orchestrator) -> str:
     return "local/" + next(name for name in names if name.startswith("web.data."))
 
 
-def leaks(cluster: Orchestrator) -> list[str]:
-    """What is there and belongs to nothing, or belongs to something and is not there."""
+def leaks(cluster: Orchestrator, foreign: frozenset[str] = frozenset()) -> list[str]:
+    """What is there and belongs to nothing, or belongs to something and is not there.
+
+    `foreign`: domains of other clusters on the same host, which are none of this one's business.
+    """
     found = []
     state = cluster.world.state
     for kind in ("plan", "claim", "cancel"):
@@ -264,7 +269,7 @@ def leaks(cluster: Orchestrator) -> list[str]:
                         f"disk {disk.name} of {vm.name} has {info.size_bytes} bytes, recorded"
                         f" {disk.size_bytes}"
                     )
-    ids = {vm.id for vm in look.vms.values()}
+    ids = {vm.id for vm in look.vms.values()} | foreign
     found += [
         f"domain {domain.name} belongs to no VM"
         for domain in look.domains.values()

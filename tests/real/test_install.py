@@ -28,6 +28,7 @@ from tests.real.guests import (
     settings,
     virsh,
 )
+from tests.real.installers import write_installer
 from vorch import Cancelled, NotFound, Orchestrator, Task, TimedOut
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -60,17 +61,6 @@ sleep 100
 """
 
 
-def newc(path: str, data: bytes, mode: int) -> bytes:
-    """An archive with one file, in the form that the kernel unpacks."""
-
-    def entry(name: str, mode: int, data: bytes) -> bytes:
-        numbers = (1, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0)
-        head = b"070701" + b"".join(b"%08x" % one for one in numbers) + name.encode() + b"\0"
-        return head + bytes(-len(head) % 4) + data + bytes(-len(data) % 4)
-
-    return entry(path, mode, data) + entry("TRAILER!!!", 0, b"")
-
-
 @dataclass(frozen=True)
 class Files:
     kernel: Path
@@ -82,14 +72,8 @@ class Files:
 def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     image = guest_image("tiny")
     folder = tmp_path_factory.mktemp("installer")
-    made = Files(folder / "vmlinuz", folder / "initrd.gz", folder / "installer.iso")
-    for name, target in (("vmlinuz", made.kernel), ("initrd", made.initrd)):
-        # Its boot partition begins at the first MiB.
-        command = ["mcopy", "-i", f"{image.raw_path}@@1M", f"::/{name}", str(target)]
-        subprocess.run(command, check=True)
-    initrd = made.initrd.read_bytes()
-    initrd += bytes(-len(initrd) % 4) + newc("init", INIT.encode(), 0o100755)
-    made.initrd.write_bytes(initrd)
+    kernel, initrd = write_installer(image, INIT, folder)
+    made = Files(kernel, initrd, folder / "installer.iso")
     iso = PyCdlib()
     iso.new(interchange_level=3, rock_ridge="1.09", vol_ident="INSTALLER")
     iso.add_directory("/INSTALL_AMD", rr_name="install.amd")

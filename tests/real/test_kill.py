@@ -17,6 +17,8 @@ import pytest
 
 import vorch
 from tests.execute.scenarios import Story, leaks, stories
+from tests.real.guests import guest_image
+from tests.real.installers import QUICK, write_installer
 from vorch import Orchestrator
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -56,8 +58,11 @@ class Place:
         self.iso = folder / "cd.iso"
         self.disk.write_bytes(b"\xeb\xfe" + bytes(508) + b"\x55\xaa" + bytes(2**20 - 512))
         self.iso.write_bytes(b"")
+        self.images = {"disk_image": str(self.disk), "iso_image": str(self.iso)}
         self.number = 0
         self.fresh()
+        with self.connect() as cluster:
+            self.foreign = frozenset(cluster.look(None).domains)
 
     def fresh(self) -> None:
         """An empty cluster; what the one before it had running is ended."""
@@ -81,7 +86,7 @@ class Place:
 
     def kill(self, story: Story, number: int, delay_ms: int = 0) -> int:
         """The exit status of a process that was to end itself there."""
-        given = {"settings": self.settings, "disk": str(self.disk), "iso": str(self.iso)}
+        given = {"settings": self.settings, "stories": self.images}
         command = [sys.executable, "-m", "tests.real.victim", json.dumps(given), story.name]
         done = subprocess.run(
             [*command, str(number), str(delay_ms)],
@@ -96,7 +101,7 @@ class Place:
         return done.returncode
 
     def stories(self) -> dict[str, Story]:
-        return {story.name: story for story in stories(str(self.disk), str(self.iso))}
+        return {story.name: story for story in stories(**self.images)}
 
     def temporaries(self) -> list[str]:
         """Files of the pool that are neither a volume nor known to be there."""
@@ -136,7 +141,7 @@ def test_killed_at_every_point(name: str, place: Place) -> None:
         status = place.kill(story, number)
         with place.connect() as heir:
             names = frozenset(one.name for one in heir.list())
-            assert leaks(heir) == [], f"after kill -9 at point {number}"
+            assert leaks(heir, place.foreign) == [], f"after kill -9 at point {number}"
             assert names in (story.done, story.undone), f"after kill -9 at point {number}"
             finished = any(task.state.value == "done" for task in heir.task_list()[:1])
         assert place.temporaries() == [], f"after kill -9 at point {number}"
@@ -144,6 +149,13 @@ def test_killed_at_every_point(name: str, place: Place) -> None:
             break
         ready = not finished
     assert number > 2, "the verb was never killed on its way"
+
+
+def test_an_install_is_killed_at_every_point(place: Place) -> None:
+    """With an installer that really boots, writes the disk and reboots."""
+    kernel, initrd = write_installer(guest_image("tiny"), QUICK, place.folder)
+    place.images |= {"kernel": str(kernel), "initrd": str(initrd)}
+    test_killed_at_every_point("install", place)
 
 
 @pytest.mark.parametrize("delay_ms", [5, 20, 50, 100, 200])
@@ -156,8 +168,8 @@ def test_killed_in_the_middle_of_a_long_step(delay_ms: int, place: Place) -> Non
     story = place.stories()["image-import"]
     assert place.kill(story, 1, delay_ms) in (0, -signal.SIGKILL)
     with place.connect() as heir:
-        assert leaks(heir) == []
+        assert leaks(heir, place.foreign) == []
         heir.image_delete("debian") if heir.image_list() else None
         story.act(heir)
-        assert leaks(heir) == []
+        assert leaks(heir, place.foreign) == []
     assert place.temporaries() == []

@@ -41,7 +41,7 @@ def main() -> None:
         else:
             kill_self()
 
-    story = next(s for s in stories(given["disk"], given["iso"]) if s.name == name)
+    story = next(s for s in stories(**given["stories"]) if s.name == name)
     with vorch.connect(settings=vorch.Settings(**given["settings"]), hook=hook) as cluster:
         story.act(cluster)
 
