@@ -363,6 +363,9 @@ def halt(pid, cpu_s):
     while len(words) < 2:
         # Empty for a moment, while the process begins.
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\\0")
+        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+            # A short one has ended already, and is empty for good.
+            return
     if stop.encode() in words:
         os.kill(pid, signal.SIGSTOP)
         print(pid, flush=True)

@@ -288,6 +288,8 @@ class _Run:
                 self._hook("before")
                 outcomes = self._act(step)
                 self._hook("after")
+                # A cancel that was accepted while this step ran is kept, however quick it was.
+                self._check_cancel()
                 position += 1
             # Documents are written in the same commit that says so, together with the end of the
             # step before them.
