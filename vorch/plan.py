@@ -14,9 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from vorch.model import Disk, Network, Nic, Vm, Volume
-
-GIB = 1024**3
+from vorch.model import GIB, Disk, Network, Nic, Vm, Volume
 
 
 def _size(size_bytes: int) -> str:

@@ -8,6 +8,7 @@ from vorch.decide.fresh import Fresh
 from vorch.decide.lifecycle import seed_disk
 from vorch.decide.place import Choice, home, place
 from vorch.decide.records import (
+    cd_bus,
     ensure_networks,
     is_on,
     known_power,
@@ -25,7 +26,6 @@ from vorch.model import (
     Cluster,
     Consistency,
     Disk,
-    DiskBus,
     Image,
     ImageDisk,
     Nic,
@@ -116,7 +116,7 @@ def clone(
                 CopyVolume(source=disk.volume, snapshot=snapshot if live else None, volume=volume)
             )
     if cloud_init is not None:
-        bus = DiskBus.IDE if vm.machine.startswith(("pc", "i440fx")) else DiskBus.SATA
+        bus = cd_bus(vm.machine)
         beside = disks[0].volume if disks else None
         if beside is None:
             raise Invalid(f"cannot give the clone of VM {name!r} a cloud-init seed: it has no disk")

@@ -7,6 +7,7 @@ import dataclasses
 from vorch.decide.fresh import Fresh
 from vorch.decide.lifecycle import default_pool
 from vorch.decide.records import (
+    cd_bus,
     is_on,
     known_power,
     next_target,
@@ -331,7 +332,7 @@ def cd_insert(cluster: Cluster, name: str, image: str, *, drive: str | None = No
     except NotFound:
         if running or drive is not None:
             raise
-        bus = DiskBus.IDE if vm.machine.startswith(("pc", "i440fx")) else DiskBus.SATA
+        bus = cd_bus(vm.machine)
         new = Disk(
             name=_free_name("cd", [d.name for d in vm.disks]),
             target=next_target([d.target for d in vm.disks], TARGET_PREFIX[bus]),

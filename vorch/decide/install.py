@@ -10,6 +10,7 @@ from vorch.decide.fresh import Fresh
 from vorch.decide.lifecycle import NewVm, drawn_up
 from vorch.decide.place import place
 from vorch.decide.records import (
+    cd_bus,
     ensure_networks,
     networks_of,
     new_vm_name,
@@ -23,7 +24,6 @@ from vorch.model import (
     Cluster,
     DirectBoot,
     Disk,
-    DiskBus,
     Volume,
     check_range,
 )
@@ -85,7 +85,7 @@ def install(
         return volume
 
     drives = list(vm.disks)
-    bus = DiskBus.IDE if vm.machine.startswith(("pc", "i440fx")) else DiskBus.SATA
+    bus = cd_bus(vm.machine)
 
     def insert(name: str, volume: Volume, boot: int | None) -> None:
         drives.append(

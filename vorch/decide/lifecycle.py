@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from vorch.decide.fresh import Fresh
 from vorch.decide.place import home, lack, place, refusal
 from vorch.decide.records import (
+    cd_bus,
     ensure_networks,
     is_on,
     known_power,
@@ -163,7 +164,7 @@ def drawn_up(
     disks = _first_disks(cluster, new, fresh, image, steps)
     nics = _nics(cluster, new, fresh)
     firmware = new.firmware or (image.firmware if image else Firmware.BIOS)
-    cd_bus = DiskBus.IDE if new.machine.startswith(("pc", "i440fx")) else DiskBus.SATA
+    bus = cd_bus(new.machine)
     if new.iso is not None:
         iso = cluster.image(new.iso)
         if iso.kind != "iso":
@@ -175,10 +176,10 @@ def drawn_up(
         disks.append(
             Disk(
                 name=CD_DISK,
-                target=next_target([d.target for d in disks], TARGET_PREFIX[cd_bus]),
+                target=next_target([d.target for d in disks], TARGET_PREFIX[bus]),
                 volume=iso.disks[0].volume,
                 size_bytes=iso.size_bytes,
-                bus=cd_bus,
+                bus=bus,
                 device="cdrom",
                 boot=2,
                 owned=False,
@@ -186,9 +187,7 @@ def drawn_up(
             )
         )
     if new.cloud_init is not None:
-        seed, step = seed_disk(
-            new.name, fresh, nics, new.cloud_init, disks[0].volume, disks, cd_bus
-        )
+        seed, step = seed_disk(new.name, fresh, nics, new.cloud_init, disks[0].volume, disks, bus)
         disks.append(seed)
         steps.append(step)
     vcpus = new.vcpus if new.vcpus is not None else (image.vcpus if image else 1)

@@ -6,7 +6,7 @@ from typing import Any
 
 from vorch.codec import encode
 from vorch.errors import Conflict, Invalid, Unreachable
-from vorch.model import Cluster, Network, Power, Vm, check_name, check_vm_name
+from vorch.model import Cluster, DiskBus, Network, Power, Vm, check_name, check_vm_name
 from vorch.plan import EnsureNetwork, Save, Step
 
 
@@ -97,6 +97,11 @@ def ensure_networks(cluster: Cluster, vm: Vm) -> list[Step]:
         for network in networks_of(cluster, vm)
         if network.kind != "bridge" or network.vlan is not None
     ]
+
+
+def cd_bus(machine: str) -> DiskBus:
+    """What a CD drive hangs on: not every machine has SATA, and virtio has no CDs."""
+    return DiskBus.IDE if machine.startswith(("pc", "i440fx")) else DiskBus.SATA
 
 
 def next_target(vm_targets: list[str], prefix: str) -> str:
