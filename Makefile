@@ -9,10 +9,11 @@ ARGS ?=
 .DEFAULT_GOAL := help
 # The targets share .venv and one libvirt: never at the same time.
 .NOTPARALLEL:
-.PHONY: help run test check docs bench clean clean-machine
+.PHONY: help run lab test check docs bench clean clean-machine
 
 help:
 	@echo 'make run            set everything up and serve this machine on 127.0.0.1 (Ctrl-C ends it)'
+	@echo 'make lab            make a real cluster on this machine (as root); ARGS="--hosts 5" for another one'
 	@echo 'make test           all tests that this machine can run; ARGS="-k name" for some of them'
 	@echo 'make check          style, types, import rules'
 	@echo 'make docs           write the generated parts of docs/ again'
@@ -23,6 +24,10 @@ help:
 run:
 	@packaging/prepare.sh run
 	@packaging/serve.sh
+
+lab:
+	@packaging/prepare.sh lab
+	@$(VENV)/vorch lab up $(ARGS)
 
 test:
 	@packaging/prepare.sh test

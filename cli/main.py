@@ -26,6 +26,7 @@ from .commands import (
     house,
     images,
     install,
+    lab,
     life,
     looks,
     networks,
@@ -73,6 +74,7 @@ images.add_to(app)
 networks.add_to(app)
 hosts.add_to(app)
 tasks.add_to(app)
+lab.add_to(app)
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Make this machine ready for `make run`, `make test` or `make check`: system packages, .venv, libvirt's daemon.
+# Make this machine ready for `make run`, `make lab`, `make test` or `make check`: system packages, .venv, libvirt's daemon.
 #
-# usage: packaging/prepare.sh run|test|check [TARGET]
+# usage: packaging/prepare.sh run|lab|test|check [TARGET]
 #
 # Safe to run again at any time, and quick when nothing is missing. It installs packages and starts a daemon; it
 # writes to no configuration file of the machine.
@@ -12,9 +12,9 @@ goal=${1:-}
 # The target to name in messages.
 target=${2:-$goal}
 case $goal in
-    run | test | check) ;;
+    run | lab | test | check) ;;
     *)
-        echo "usage: packaging/prepare.sh run|test|check" >&2
+        echo "usage: packaging/prepare.sh run|lab|test|check" >&2
         exit 2
         ;;
 esac
@@ -43,10 +43,12 @@ debian_run=(
     dnsmasq-base iproute2 iptables libvirt-clients libvirt-daemon-config-network libvirt-daemon-driver-qemu
     libvirt-daemon-system ovmf qemu-system-x86 qemu-utils swtpm swtpm-tools
 )
+# A real Ceph, and QEMU's and Python's ways to it.
+debian_lab=(ceph-common ceph-mgr ceph-mon ceph-osd ethtool python3-rados python3-rbd qemu-block-extra)
 # What the tests build their guest systems with; tests/house compares this with vorch.lab's own table.
 debian_guests=(debootstrap e2fsprogs mtools qemu-utils syslinux)
 # Other programs that tests compare results with, or put into a guest.
-debian_tests=(binutils busybox-static cpio genisoimage xorriso)
+debian_tests=(binutils busybox-static cpio genisoimage ipmitool xorriso)
 
 # The names for Fedora and Enterprise Linux were never tried. On EL the repositories CRB (libvirt-devel) and EPEL
 # (debootstrap) have to be enabled first.
@@ -56,8 +58,9 @@ fedora_run=(
     dnsmasq edk2-ovmf iproute iptables-nft libvirt-client libvirt-daemon-config-network libvirt-daemon-driver-network
     libvirt-daemon-kvm qemu-img qemu-kvm swtpm swtpm-tools
 )
+fedora_lab=(ceph-common ceph-mgr ceph-mon ceph-osd ethtool python3-rados python3-rbd qemu-kvm-block-rbd)
 fedora_guests=(debootstrap dpkg e2fsprogs mtools qemu-img syslinux)
-fedora_tests=(binutils busybox cpio genisoimage xorriso)
+fedora_tests=(binutils busybox cpio genisoimage ipmitool xorriso)
 
 # ---------------------------------------------------------------------------------------------------------------
 # Root's rights: our own, or sudo's.
@@ -120,7 +123,8 @@ install_packages() {
         case $goal in
             check) wanted=("${debian_check[@]}") ;;
             run) wanted=("${debian_run[@]}") ;;
-            test) wanted=("${debian_run[@]}" "${debian_guests[@]}" "${debian_tests[@]}") ;;
+            lab) wanted=("${debian_run[@]}" "${debian_lab[@]}") ;;
+            test) wanted=("${debian_run[@]}" "${debian_lab[@]}" "${debian_guests[@]}" "${debian_tests[@]}") ;;
         esac
         mapfile -t missing < <(missing_debian "${wanted[@]}")
         # A configuration file that somebody changed stays as it is.
@@ -130,7 +134,8 @@ install_packages() {
         case $goal in
             check) wanted=("${fedora_check[@]}") ;;
             run) wanted=("${fedora_run[@]}") ;;
-            test) wanted=("${fedora_run[@]}" "${fedora_guests[@]}" "${fedora_tests[@]}") ;;
+            lab) wanted=("${fedora_run[@]}" "${fedora_lab[@]}") ;;
+            test) wanted=("${fedora_run[@]}" "${fedora_lab[@]}" "${fedora_guests[@]}" "${fedora_tests[@]}") ;;
         esac
         mapfile -t missing < <(missing_fedora "${wanted[@]}")
         command=(dnf install -y --setopt=install_weak_deps=False)
@@ -182,6 +187,7 @@ make_venv() {
     # With the extras for development everything that `make run` wants is there as well.
     case $goal in
         run) extras="run" ;;
+        lab) extras="lab" ;;
         *) extras="dev" ;;
     esac
     python=$(find_python)
@@ -194,7 +200,7 @@ make_venv() {
         { read -r had_extras && read -r had_key && read -r had_place; } <"$stamp" || true
     fi
     if [ "$had_key" = "$key" ] && [ "$had_place" = "$place" ] && [ -x .venv/bin/vorch ]; then
-        case $had_extras in dev | "$extras") return ;; esac
+        case "$had_extras $extras" in dev\ * | "$extras $extras" | "lab run") return ;; esac
     fi
 
     if [ -e .venv ] && [ ! -w .venv ]; then
@@ -207,9 +213,12 @@ make_venv() {
     fi
     rm -f "$stamp"
     # What was there once stays: `make run` after `make test` must not ask for the tests' packages again.
-    [ "$had_extras" = dev ] && extras=dev
+    case $had_extras in
+        dev) extras=dev ;;
+        lab) [ "$extras" = run ] && extras=lab ;;
+    esac
     local what=.
-    [ "$extras" = dev ] && what='.[dev]'
+    [ "$extras" = run ] || what=".[$extras]"
     say "installing the Python packages into .venv (a minute or two)"
     run_logged "install the Python packages" "check the network and pip's settings, then run make $target again" \
         .venv/bin/python -m pip install --disable-pip-version-check --no-input --editable "$what"
@@ -327,7 +336,6 @@ install_packages
 exec 9<packaging/prepare.sh
 flock 9
 make_venv
-if [ "$goal" != check ]; then
-    open_kvm
-    start_libvirt
-fi
+[ "$goal" = check ] || open_kvm
+# The lab's hosts have daemons of their own.
+case $goal in run | test) start_libvirt ;; esac

@@ -8,6 +8,9 @@ from collections.abc import Generator
 
 import pytest
 
+# `lab` and `fresh_lab`: a real cluster, one for the whole run.
+pytest_plugins = ["vorch.lab.pytest_plugin"]
+
 
 @pytest.fixture(scope="session")
 def libvirt_system() -> str:

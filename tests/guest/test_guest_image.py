@@ -390,7 +390,7 @@ def test_the_seed_reader_understands_what_seeds_hold(tmp_path: Path) -> None:
         "flow: {a: [1,\n  2], mac: 52:54:00:00:00:01}\n"
         "nothing:\nlast: 'yes'\n"
     )
-    script = files("vorch.lab").joinpath("guest", "yaml.awk")
+    script = files("vorch.lab").joinpath("guest_files", "yaml.awk")
     done = subprocess.run(
         ["busybox", "awk", "-f", str(script), str(text)], check=True, capture_output=True, text=True
     )

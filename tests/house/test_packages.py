@@ -75,10 +75,8 @@ def test_plain_install_is_complete(tmp_path: Path) -> None:
             ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__")
         )
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    subprocess.run(
-        [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, source],
-        check=True,
-    )
+    # Built apart: packages of the distribution can be too old for the setuptools in .venv.
+    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", tmp_path, source], check=True)
     (wheel,) = tmp_path.glob("vorch-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         shipped = {name for name in archive.namelist() if ".dist-info/" not in name}

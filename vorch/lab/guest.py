@@ -1,9 +1,12 @@
 """Builds small bootable guest disks from Debian packages: `tiny` (busybox), `debian` (a real one).
 
-Both images start from the disk itself, by BIOS and by UEFI, and talk on the serial console. Nothing
-is installed on the machine that builds them, and `tiny` needs no root: packages are downloaded and
-unpacked in a temporary folder, file systems are written into the image file by mtools and mke2fs,
-never mounted.
+A third kind, `writer`, is `tiny` with a service that writes numbered records to a partition of its
+own, for proofs that a disk had one writer only (see writer_log.py and verify.py).
+
+All images start from the disk itself, by BIOS and by UEFI, and talk on the serial console. Nothing
+is installed on the machine that builds them, and only `debian` needs root: packages are downloaded
+and unpacked in a temporary folder, file systems are written into the image file by mtools and
+mke2fs, never mounted.
 """
 
 from __future__ import annotations
@@ -31,7 +34,9 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Literal, get_args
 
-Kind = Literal["tiny", "debian"]
+from vorch.lab import writer_log
+
+Kind = Literal["tiny", "debian", "writer"]
 Report = Callable[[str], None]
 
 
@@ -146,6 +151,7 @@ SECTOR = 512
 MIB = 1 << 20
 BOOT_OFFSET = MIB
 TINY_DATA_MIB = 16
+WRITER_LOG_MIB = 64
 DEBIAN_SPARE_MIB = 256
 # What each needs in either firmware; by BIOS alone the tiny guest runs in 128 MiB.
 TINY_MEMORY_MIB = 160
@@ -182,7 +188,7 @@ def build(kind: Kind, *, cache: Path | None = None, report: Report | None = None
         packages.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder) as scratch:
             work = _Workshop(Path(scratch), packages, kernel, say)
-            disk = work.tiny() if kind == "tiny" else work.debian()
+            disk = work.debian() if kind == "debian" else work.tiny(kind)
             shelf = Path(scratch) / "finished"
             shelf.mkdir()
             say(f"{kind}: writing the qcow2 file")
@@ -226,7 +232,7 @@ def default_cache() -> Path:
 
 def missing_programs(kind: Kind) -> dict[str, str]:
     """The programs this kind needs and this machine lacks, each with the package that brings it."""
-    wanted = PROGRAMS if kind == "tiny" else PROGRAMS_FOR_DEBIAN
+    wanted = PROGRAMS_FOR_DEBIAN if kind == "debian" else PROGRAMS
     return {name: package for name, package in wanted.items() if not _which(name)}
 
 
@@ -300,14 +306,14 @@ def _kernel_package(say: Report) -> tuple[str, str]:
 
 
 def _recipe() -> Iterator[tuple[str, bytes]]:
-    yield "guest.py", Path(__file__).read_bytes()
+    for module in (__file__, writer_log.__file__):
+        yield Path(module).name, Path(module).read_bytes()
     for file in sorted(_recipe_files(), key=lambda file: file.name):
         yield file.name, file.read_bytes()
 
 
 def _recipe_files() -> list[Traversable]:
-    # Asked of the package above: the name `vorch.lab.guest` means this module, not the folder.
-    folder = importlib.resources.files("vorch.lab").joinpath("guest")
+    folder = importlib.resources.files("vorch.lab").joinpath("guest_files")
     return [file for file in folder.iterdir() if file.is_file()]
 
 
@@ -335,7 +341,7 @@ def _load(folder: Path) -> GuestImage | None:
             hostname=noted["kind"],
             login="root",
             password=ROOT_PASSWORD,
-            memory_mib=TINY_MEMORY_MIB if noted["kind"] == "tiny" else DEBIAN_MEMORY_MIB,
+            memory_mib=DEBIAN_MEMORY_MIB if noted["kind"] == "debian" else TINY_MEMORY_MIB,
         )
     except (OSError, ValueError, KeyError):
         return None
@@ -353,7 +359,7 @@ def _locked(file: Path, say: Report) -> Iterator[None]:
 
 
 class _Workshop:
-    """One build: the folder it happens in, and the steps both kinds share."""
+    """One build: the folder it happens in, and the steps all kinds share."""
 
     def __init__(self, scratch: Path, packages: Path, kernel: str, say: Report) -> None:
         self.scratch = scratch
@@ -363,14 +369,19 @@ class _Workshop:
         self.unpacked = scratch / "unpacked"
         self.unpacked.mkdir()
 
-    # --- the two guests -------------------------------------------------------------------------
+    # --- the guests -----------------------------------------------------------------------------
 
-    def tiny(self) -> Path:
+    def tiny(self, kind: Kind) -> Path:
         libraries = _library_packages(list(TINY_PROGRAMS))
         self.fetch([self.kernel, *COMMON_PACKAGES, *TINY_PROGRAMS, *libraries])
-        self.say("tiny: writing the initramfs")
+        self.say(f"{kind}: writing the initramfs")
         archive = self.start_archive("tiny-start")
-        archive.file("etc/inittab", _recipe_file("inittab"))
+        services = _recipe_file("inittab")
+        if kind == "writer":
+            archive.file("lib/writer", _recipe_file("writer"), 0o755)
+            services += b"::once:/lib/writer\n"
+        archive.file("etc/inittab", services)
+        archive.file("etc/hostname", f"{kind}\n")
         for name in (
             "seed",
             "yaml.awk",
@@ -403,8 +414,10 @@ class _Workshop:
 
         disk = self.scratch / "disk"
         boot_mib = self.write_disk(disk, archive, f"{COMMAND_LINE} rdinit=/init", TINY_DATA_MIB)
-        self.say("tiny: writing the data partition")
+        self.say(f"{kind}: writing the data partition")
         self.write_ext4(disk, boot_mib, TINY_DATA_MIB, "vorch-data", ["-b", "1024", "-m", "0"])
+        if kind == "writer":
+            self.add_log(disk)
         return disk
 
     def debian(self) -> Path:
@@ -590,6 +603,15 @@ class _Workshop:
                 *(str(disk), f"{size_mib}M"),
             ]
         )
+
+    def add_log(self, disk: Path) -> None:
+        """The writer's partition at the end of the disk, armed and otherwise a hole in the file."""
+        start = disk.stat().st_size
+        with disk.open("r+b", buffering=0) as file:
+            file.truncate(start + WRITER_LOG_MIB * MIB)
+            file.seek(446 + 16 * (writer_log.PARTITION_NUMBER - 1))
+            file.write(_partition_entry(0, writer_log.PARTITION_KIND, start, WRITER_LOG_MIB * MIB))
+            writer_log.arm(writer_log.FileDisk(file))
 
     # --- debian only ----------------------------------------------------------------------------
 
