@@ -43,12 +43,15 @@ debian_run=(
     dnsmasq-base iproute2 iptables libvirt-clients libvirt-daemon-config-network libvirt-daemon-driver-qemu
     libvirt-daemon-system ovmf qemu-system-x86 qemu-utils swtpm swtpm-tools
 )
-# A real Ceph, and QEMU's and Python's ways to it.
-debian_lab=(ceph-common ceph-mgr ceph-mon ceph-osd ethtool python3-rados python3-rbd qemu-block-extra)
+# A real Ceph, QEMU's and Python's ways to it, and what one tries out on a host of a lab.
+debian_lab=(
+    ceph-common ceph-mgr ceph-mon ceph-osd ethtool ipmitool iputils-ping python3-rados python3-rbd
+    qemu-block-extra
+)
 # What the tests build their guest systems with; tests/house compares this with vorch.lab's own table.
 debian_guests=(debootstrap e2fsprogs mtools qemu-utils syslinux)
 # Other programs that tests compare results with, or put into a guest.
-debian_tests=(binutils busybox-static cpio genisoimage ipmitool xorriso)
+debian_tests=(binutils busybox-static cpio genisoimage xorriso)
 
 # The names for Fedora and Enterprise Linux were never tried. On EL the repositories CRB (libvirt-devel) and EPEL
 # (debootstrap) have to be enabled first.
@@ -58,9 +61,9 @@ fedora_run=(
     dnsmasq edk2-ovmf iproute iptables-nft libvirt-client libvirt-daemon-config-network libvirt-daemon-driver-network
     libvirt-daemon-kvm qemu-img qemu-kvm swtpm swtpm-tools
 )
-fedora_lab=(ceph-common ceph-mgr ceph-mon ceph-osd ethtool python3-rados python3-rbd qemu-kvm-block-rbd)
+fedora_lab=(ceph-common ceph-mgr ceph-mon ceph-osd ethtool ipmitool iputils python3-rados python3-rbd qemu-kvm-block-rbd)
 fedora_guests=(debootstrap dpkg e2fsprogs mtools qemu-img syslinux)
-fedora_tests=(binutils busybox cpio genisoimage ipmitool xorriso)
+fedora_tests=(binutils busybox cpio genisoimage xorriso)
 
 # ---------------------------------------------------------------------------------------------------------------
 # Root's rights: our own, or sudo's.
@@ -123,7 +126,7 @@ install_packages() {
         case $goal in
             check) wanted=("${debian_check[@]}") ;;
             run) wanted=("${debian_run[@]}") ;;
-            lab) wanted=("${debian_run[@]}" "${debian_lab[@]}") ;;
+            lab) wanted=("${debian_run[@]}" "${debian_lab[@]}" "${debian_guests[@]}") ;;
             test) wanted=("${debian_run[@]}" "${debian_lab[@]}" "${debian_guests[@]}" "${debian_tests[@]}") ;;
         esac
         mapfile -t missing < <(missing_debian "${wanted[@]}")
@@ -134,7 +137,7 @@ install_packages() {
         case $goal in
             check) wanted=("${fedora_check[@]}") ;;
             run) wanted=("${fedora_run[@]}") ;;
-            lab) wanted=("${fedora_run[@]}" "${fedora_lab[@]}") ;;
+            lab) wanted=("${fedora_run[@]}" "${fedora_lab[@]}" "${fedora_guests[@]}") ;;
             test) wanted=("${fedora_run[@]}" "${fedora_lab[@]}" "${fedora_guests[@]}" "${fedora_tests[@]}") ;;
         esac
         mapfile -t missing < <(missing_fedora "${wanted[@]}")

@@ -109,7 +109,7 @@ def up(
         address_range=address_range,
         say=_say(),
     )
-    spec, option = made.spec, "" if name == DEFAULT_NAME else f" --name {name}"
+    spec, option = made.spec, _option(name)
     lines = [
         f"Lab {name!r} is up in {sizes.shown_span(time.monotonic() - began)}."
         f" Hosts: {', '.join(spec.host_names)}."
@@ -166,11 +166,13 @@ def _show_status(seen: LabStatus) -> None:
     if seen.ceph is None:
         return
     dead = [daemon for daemon, runs in seen.daemons if not runs]
-    lines = [
-        f"Ceph: {seen.ceph.health}, {seen.ceph.mons_up} monitor(s), {seen.ceph.osds_up} OSDs up and"
-        f" {seen.ceph.osds_in} in",
-        *(f"  {check}" for check in seen.ceph.checks),
-    ]
+    lines = [f"Ceph: {seen.ceph.health}"]
+    if seen.ceph.mons_up:
+        lines[0] += (
+            f", {seen.ceph.mons_up} monitor(s) agree, {seen.ceph.osds_up} OSDs up and"
+            f" {seen.ceph.osds_in} in"
+        )
+    lines += [f"  {check}" for check in seen.ceph.checks]
     if dead:
         lines.append(f"  not running: {', '.join(dead)}")
     render.out("\n".join(lines))
@@ -216,14 +218,18 @@ def logs(
 # --- faults -----------------------------------------------------------------------------------
 
 
-def _did(text: str) -> None:
-    render.out(f"{text}; `vorch lab heal` undoes it")
+def _did(text: str, name: str) -> None:
+    render.out(f"{text}; `vorch lab heal{_option(name)}` undoes it")
+
+
+def _option(name: str) -> str:
+    return "" if name == DEFAULT_NAME else f" --name {name}"
 
 
 def power_off(host: HostName, name: LabName = DEFAULT_NAME) -> None:
     """Cut a host's power: libvirtd, its VMs and its OSDs are gone at once."""
     _find(name).power_off(host)
-    _did(f"{host}: power is off")
+    _did(f"{host}: power is off", name)
 
 
 def power_on(host: HostName, name: LabName = DEFAULT_NAME) -> None:
@@ -241,7 +247,7 @@ def reboot(host: HostName, name: LabName = DEFAULT_NAME) -> None:
 def cut(host: HostName, network: Cables = "both", name: LabName = DEFAULT_NAME) -> None:
     """Pull a host's network cables."""
     _find(name).cut(host, network)
-    _did(f"{host}: network cut: {network}")
+    _did(f"{host}: network cut: {network}", name)
 
 
 def slow(
@@ -258,13 +264,13 @@ def slow(
 ) -> None:
     """Make a host's network slow and lossy, where the kernel has netem."""
     _find(name).slow(host, network, delay_ms=delay, loss_percent=loss)
-    _did(f"{host}: {network} delays {delay:g} ms and loses {loss:g} %")
+    _did(f"{host}: {network} delays {delay:g} ms and loses {loss:g} %", name)
 
 
 def hang(host: HostName, name: LabName = DEFAULT_NAME) -> None:
     """libvirtd of a host stops answering; its VMs go on."""
     _find(name).hang(host)
-    _did(f"{host}: libvirtd hangs")
+    _did(f"{host}: libvirtd hangs", name)
 
 
 def kill_qemu(
@@ -282,7 +288,7 @@ def kill_qemu(
 def osd_kill(osd: Osd, name: LabName = DEFAULT_NAME) -> None:
     """Kill one OSD of Ceph."""
     _find(name).osd_kill(osd)
-    _did(f"osd.{osd}: killed")
+    _did(f"osd.{osd}: killed", name)
 
 
 def osd_replace(osd: Osd, name: LabName = DEFAULT_NAME) -> None:
@@ -297,7 +303,7 @@ def mon_kill(
 ) -> None:
     """Kill one monitor of Ceph. With the only one gone, nothing can be opened any more."""
     _find(name).mon_kill(mon)
-    _did(f"mon.{mon}: killed")
+    _did(f"mon.{mon}: killed", name)
 
 
 def bmc_break(
@@ -315,7 +321,7 @@ def bmc_break(
 ) -> None:
     """Break a host's BMC."""
     _find(name).bmc_break(host, how)
-    _did(f"{host}: BMC is broken ({how})")
+    _did(f"{host}: BMC is broken ({how})", name)
 
 
 def heal(
@@ -362,7 +368,8 @@ def verify_disk(
 ) -> None:
     """Prove from a test guest's disk that it had one writer and lost nothing that was confirmed.
 
-    The disk must stand still meanwhile. Ends with exit code 1 if anything is wrong.
+    The disk must stand still meanwhile. Ends with exit code 1 if anything is wrong, or if there is
+    nothing on it to prove anything with.
     """
     from vorch import lab
 
@@ -376,7 +383,7 @@ def verify_disk(
         render.print_json(seen)
     else:
         _show_verdict(seen)
-    if not seen.ok:
+    if not seen.ok or not seen.records:
         raise typer.Exit(1)
 
 
@@ -386,8 +393,13 @@ def _show_verdict(seen: Verdict) -> None:
         [(one.epoch, one.boot, one.host, one.first, one.last, one.count) for one in seen.epochs],
     )
     lines = [f"{one.kind}: {one.message}" for one in seen.findings]
-    lines.append(
-        f"{seen.records} records, {seen.acks} of them known as confirmed: "
-        + ("nothing lost, one writer at a time" if seen.ok else f"{len(seen.findings)} finding(s)")
-    )
+    if not seen.records:
+        judgement = "nothing is proven"
+    elif seen.ok:
+        judgement = "nothing lost, one writer at a time"
+    elif seen.two_writers:
+        judgement = "TWO WRITERS"
+    else:
+        judgement = "something is lost or damaged"
+    lines.append(f"{seen.records} records, {seen.acks} writes known as confirmed: {judgement}")
     render.out("\n".join(lines))

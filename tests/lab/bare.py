@@ -23,6 +23,8 @@ T = TypeVar("T")
 # Ten times what it takes on two idle cores: it is never the time that fails a test.
 TIMEOUT_S = 120.0
 CHUNK = 4 << 20
+# What libvirt calls what a lab found out.
+DOMAIN_TYPES = {"kvm": "kvm", "tcg": "qemu"}
 # exclusive-lock, object-map, fast-diff and deep-flatten, as vorch makes its disks.
 FEATURES = (
     rbd.RBD_FEATURE_LAYERING
@@ -99,13 +101,13 @@ def domain_xml(lab: Lab, name: str, image: str, memory_mib: int, secret: str) ->
         for mon in lab.spec.mon_names
     )
     return f"""
-<domain type='qemu'>
+<domain type='{DOMAIN_TYPES[lab.status().accelerator]}'>
   <name>{name}</name>
   <uuid>{uuid.uuid5(uuid.NAMESPACE_URL, name)}</uuid>
   <memory unit='MiB'>{memory_mib}</memory>
   <os><type arch='x86_64' machine='pc'>hvm</type></os>
   <features><acpi/></features>
-  <cpu mode='custom' match='exact'><model fallback='forbid'>qemu64</model></cpu>
+  <cpu mode='custom' match='exact'><model>qemu64</model></cpu>
   <on_crash>destroy</on_crash>
   <devices>
     <disk type='network' device='disk'>

@@ -50,7 +50,8 @@ def files(name: str) -> set[str]:
 
 def namespaces(name: str) -> set[str]:
     """All that any process is in, without those of other labs, which come and go as they like."""
-    found, others = set(), set()
+    found: set[str] = set()
+    others: set[str] = set()
     strangers = {one.process.pid for one in processes.holders() if one.lab != name}
     for process in processes.running():
         for kind in NAMESPACES:
@@ -119,6 +120,7 @@ def test_it_is_told_what_is_being_done_and_comes_up_healthy() -> None:
         assert said[-1] == "Ceph: HEALTH_OK"
         status = made.status()
         assert [host.name for host in status.hosts] == ["h1", "h2"]
+        assert status.accelerator in ("kvm", "tcg")
         assert all(host.power and host.libvirt == "running" for host in status.hosts)
         assert status.ceph is not None
         assert (status.ceph.health, status.ceph.osds_up) == ("HEALTH_OK", 1)

@@ -270,7 +270,7 @@ class LabCeph:
         found = self._process(name)
         if found is None:
             raise NotFound(
-                f"cannot kill {name}: it does not run; it is started by vorch lab heal"
+                f"cannot kill {name}: it does not run; vorch lab heal{self.spec.option} starts it"
                 if name in self.known
                 else f"cannot kill {name}: this lab has {', '.join(self.known)}"
             )

@@ -39,13 +39,18 @@ def call(path: str | Path, verb: str, *, say: Say | None = None, **arguments: An
                     return answer["result"]
     except OSError as exc:
         raise Unreachable(
-            f"cannot {verb.replace('_', ' ')}: the lab's daemon does not answer at {path}"
-            f" ({exc.strerror or exc}); clear the lab away with vorch lab down, and make it anew"
+            f"cannot reach the daemon of lab {Path(path).parent.name!r} to {_words(verb)}:"
+            f" {exc.strerror or exc}; clear the lab away with vorch lab down --name"
+            f" {Path(path).parent.name}, and make it anew"
         ) from exc
     raise Unreachable(
-        f"cannot {verb.replace('_', ' ')}: the lab's daemon ended while it was at it; its last"
-        f" words are in {Path(path).parent / 'log' / 'daemon.log'}"
+        f"cannot {_words(verb)}: the lab's daemon ended while it was at it; its last words are in"
+        f" {Path(path).parent / 'log' / 'daemon.log'}"
     )
+
+
+def _words(verb: str) -> str:
+    return {"status": "ask how it is"}.get(verb, verb.replace("_", " "))
 
 
 class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):

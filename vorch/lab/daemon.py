@@ -17,12 +17,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from vorch.drivers.kvm import KvmHost
 from vorch.errors import Invalid, Unreachable, Unsupported
 from vorch.lab import certificates, control
 from vorch.lab.ceph import LabCeph
 from vorch.lab.control import Say
 from vorch.lab.host import CABLES, Cable, LabHost, run
 from vorch.lab.spec import BMC_PASSWORD, BMC_USER, LabSpec
+from vorch.model import Node
+from vorch.ports import no_progress
 
 BmcFault = Literal["silent", "refuse", "stuck"]
 BMC_FAULTS: tuple[BmcFault, ...] = ("silent", "refuse", "stuck")
@@ -46,6 +49,8 @@ class LabDaemon:
         self.hosts = {name: LabHost(spec, name) for name in spec.host_names}
         self.ceph = LabCeph(spec, self._place_osd) if spec.ceph else None
         self.bmcs = {name: BmcState() for name in spec.host_names}
+        # What guests run under: "kvm", or "tcg" where KVM does not really work.
+        self.accelerator = ""
         # Faults and their cure come one after the other.
         self._turn = threading.RLock()
 
@@ -67,8 +72,10 @@ class LabDaemon:
             hosts = [pool.submit(self._first_power_on, name, say) for name in self.hosts]
             for one in hosts:
                 one.result()
+            probe = pool.submit(self._probe, say)
             if ceph is not None:
                 ceph.result()
+            probe.result()
         if self.ceph:
             # Those that live on hosts had to wait for them.
             self.ceph.add_osds(say)
@@ -84,6 +91,17 @@ class LabDaemon:
         self._start_bmc(name)
         self.hosts[name].power_on()
         say(f"{name}: libvirt answers at {self.spec.management_address(name)}")
+
+    def _probe(self, say: Say) -> None:
+        """Whether KVM really runs guests here. All hosts are on the same machine: one tells."""
+        first = self.spec.host_names[0]
+        host = KvmHost(Node(name=first, uri=self.spec.uri(first)))
+        try:
+            facts = host.probe(no_progress)
+        finally:
+            host.close()
+        self.accelerator, why = facts.accelerator, facts.accelerator_why
+        say("guests run under KVM" if self.accelerator == "kvm" else f"guests are emulated: {why}")
 
     def _make_switches(self) -> None:
         # What /sys shows of networks belongs to the namespace it was mounted in.
@@ -308,6 +326,7 @@ class LabDaemon:
             for row in hosts:
                 row["bmc"] = self._bmc_state(row["name"])
             return {
+                "accelerator": self.accelerator,
                 "hosts": hosts,
                 "ceph": asdict(ceph.result()) if ceph else None,
                 "daemons": {name: self.ceph.runs(name) for name in self.ceph.known}

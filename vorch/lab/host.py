@@ -213,7 +213,7 @@ class LabHost:
         if not self.is_on:
             raise Conflict(
                 f"cannot run {command[0]} on {self.name}: its power is off; vorch lab power-on"
-                f" {self.name}"
+                f" {self.name}{self.spec.option}"
             )
         return processes.inside(self._init, command)
 
@@ -280,7 +280,7 @@ class LabHost:
         if not processes.wait_for(self._listens, timeout_s=START_TIMEOUT_S, pause_s=0.05):
             raise StepFailed(
                 f"cannot start {self.name}: its libvirtd does not listen after"
-                f" {START_TIMEOUT_S:g} s; vorch lab logs {self.name}"
+                f" {START_TIMEOUT_S:g} s; vorch lab logs {self.name}{self.spec.option}"
             )
         # The first question after a start has libvirt look at every QEMU there is.
         self._inside("virsh", "--quiet", "--connect", "qemu:///system", "version")
@@ -302,7 +302,10 @@ class LabHost:
         """libvirtd stops where it is; its VMs go on."""
         daemon = self.libvirtd()
         if daemon is None:
-            raise Conflict(f"cannot hang libvirtd of {self.name}: it does not run; vorch lab heal")
+            raise Conflict(
+                f"cannot hang libvirtd of {self.name}: it does not run; vorch lab"
+                f" heal{self.spec.option}"
+            )
         daemon.kill(signal.SIGSTOP)
 
     def wake_libvirt(self) -> list[str]:

@@ -60,6 +60,8 @@ class LabStatus:
     """What can be seen of a lab."""
 
     name: str
+    # What guests can run under: "kvm", or "tcg" where KVM does not really work.
+    accelerator: str = ""
     hosts: tuple[HostRow, ...] = ()
     ceph: CephStatus | None = None
     # Each Ceph daemon: does it run?
@@ -134,6 +136,7 @@ class Lab:
         seen = self._call("status")
         return LabStatus(
             name=self.spec.name,
+            accelerator=seen["accelerator"],
             hosts=tuple(
                 HostRow(**{**row, "vms": tuple(row["vms"]), "osds": tuple(row["osds"])})
                 for row in seen["hosts"]
@@ -150,7 +153,8 @@ class Lab:
         init = processes.init_of(self.spec.name, host)
         if init is None:
             raise Conflict(
-                f"cannot run anything on {host}: its power is off; vorch lab power-on {host}"
+                f"cannot run anything on {host}: its power is off; vorch lab power-on"
+                f" {host}{self.spec.option}"
             )
         return processes.inside(init.pid, command)
 
@@ -207,8 +211,8 @@ def up(
     with _only_one(name):
         if wanted.folder.exists() or processes.holders(name):
             raise Conflict(
-                f"cannot make lab {name!r}: there is one already; use it, take it down with"
-                f" vorch lab down --name {name}, or choose another --name"
+                f"cannot make lab {name!r}: there is one already, or what a crash has left of one;"
+                f" use it, take it down with vorch lab down --name {name}, or choose another --name"
             )
         try:
             return _up(wanted, address_range, tell)

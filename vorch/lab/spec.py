@@ -9,7 +9,7 @@ import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from vorch.errors import Invalid, NotFound
+from vorch.errors import Denied, Invalid, NotFound
 
 # Where labs stand. One folder for each; `down` removes it.
 HOME = Path("/var/lib/vorch/labs")
@@ -92,6 +92,11 @@ class LabSpec:
 
     def osds_of(self, host: str) -> tuple[int, ...]:
         return tuple(osd for osd in self.osd_numbers if self.host_of_osd(osd) == host)
+
+    @property
+    def option(self) -> str:
+        """What a command for this lab has to say beside its verb."""
+        return "" if self.name == DEFAULT_NAME else f" --name {self.name}"
 
     def known_host(self, host: str) -> str:
         if host not in self.host_names:
@@ -225,10 +230,19 @@ class LabSpec:
         try:
             return LabSpec(**json.loads((home / name / "lab.json").read_text()))
         except FileNotFoundError:
+            stand = sorted(one.parent.name for one in home.glob("*/lab.json"))
             raise NotFound(
-                f"cannot find lab {name!r}: there is none of that name; vorch lab status shows"
-                " those that stand, vorch lab up makes one"
+                f"cannot find lab {name!r}: "
+                + (
+                    f"those that stand are {', '.join(stand)} (--name)"
+                    if stand
+                    else "there is none; vorch lab up makes one"
+                )
             ) from None
+        except PermissionError as exc:
+            raise Denied(
+                f"cannot use lab {name!r}: a lab belongs to root; run the command with sudo"
+            ) from exc
         except (ValueError, TypeError) as exc:
             raise Invalid(
                 f"cannot read lab {name!r}: {home / name / 'lab.json'} is damaged ({exc});"
