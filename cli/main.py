@@ -31,6 +31,7 @@ from .commands import (
     looks,
     networks,
     snapshots,
+    state,
     tasks,
 )
 
@@ -50,8 +51,8 @@ def options(
         typer.Option(
             "--uri",
             metavar="URI",
-            help="Whose state: memory: or sqlite:///path (default: VORCH_URI, then vorch.toml, then"
-            " this machine's own).",
+            help="Whose state: memory:, sqlite:///path or rados://POOL (default: VORCH_URI, then"
+            " vorch.toml, then this machine's own).",
         ),
     ] = None,
     verbose: Annotated[
@@ -74,6 +75,7 @@ images.add_to(app)
 networks.add_to(app)
 hosts.add_to(app)
 tasks.add_to(app)
+state.add_to(app)
 lab.add_to(app)
 
 

@@ -52,6 +52,10 @@ NetworkName = Annotated[
 NodeName = Annotated[
     str, typer.Argument(metavar="NODE", autocompletion=completion.nodes, help="Name of the host.")
 ]
+NodeOrNone = Annotated[
+    str | None,
+    typer.Argument(metavar="NODE", autocompletion=completion.nodes, help="Name of the host."),
+]
 TaskId = Annotated[str, typer.Argument(metavar="TASK", help="Its id; `vorch task list` shows all.")]
 
 Vcpus = Annotated[int | None, typer.Option("--vcpus", metavar="N", help="Number of vCPUs.")]

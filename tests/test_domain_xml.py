@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import string
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ from vorch.model import (
     Network,
     Nic,
     NicModel,
+    RbdSource,
+    Source,
     Vm,
     Volume,
 )
@@ -77,9 +79,9 @@ def vm(**changes: object) -> Vm:
     return Vm(**(settings | changes))  # type: ignore[arg-type]
 
 
-def sources(one: Vm) -> dict[str, FileSource]:
+def sources(one: Vm) -> dict[str, Source]:
     """Where the pool says that everything is."""
-    found = {
+    found: dict[str, Source] = {
         item.name: FileSource(
             path=f"/pool/{item.volume.name}", format="raw" if item.device == "cdrom" else "qcow2"
         )
@@ -95,6 +97,18 @@ def sources(one: Vm) -> dict[str, FileSource]:
     return found
 
 
+def image(name: str, **changes: object) -> RbdSource:
+    """Where a pool on Ceph says that a volume is."""
+    settings: dict[str, object] = {
+        "pool": "vms",
+        "image": name,
+        "monitors": ("10.0.0.1:3300", "10.0.0.2:3300", "[fd00::3]:6789"),
+        "user": "vorch",
+        "secret": "9d3af7cd-2f80-516d-b494-6867a2c8e3c9",
+    }
+    return RbdSource(**(settings | changes))  # type: ignore[arg-type]
+
+
 @dataclass
 class Case:
     vm: Vm
@@ -102,7 +116,7 @@ class Case:
     name: str = ""
     cached: tuple[str, ...] = ()
     nvram: str = ""
-    sources: Mapping[str, FileSource] | None = field(default=None)
+    sources: Mapping[str, Source] | None = field(default=None)
 
     def xml(self) -> str:
         return domain_xml.domain_xml(
@@ -176,6 +190,10 @@ CASES = {
             ),
         ),
         cached=("data",),
+    ),
+    "ceph": Case(
+        vm(disks=(disk(boot=1), drive(volume=volume("debian.iso"), owned=False))),
+        sources={"root": image("web-root"), "cd": image("debian.iso")},
     ),
     "vlan": Case(vm(nics=(nic("tagged", "tagged"),)), NEW_LIBVIRT),
     "session": Case(vm(disks=(disk(),), nics=(nic(),)), SESSION),
@@ -319,14 +337,16 @@ def vms(draw: st.DrawFn) -> Vm:
     )
 
 
-def seen_disk(one: Vm, item: Disk, path: str | None) -> SeenDisk:
+def seen_disk(one: Vm, item: Disk, place: Source | None) -> SeenDisk:
+    rbd = place if isinstance(place, RbdSource) else None
     return SeenDisk(
         name=item.name,
         target=item.target,
         bus=disk_bus(item, one.machine).value,
         device=item.device,
-        path=path,
-        format="raw" if item.device == "cdrom" else "qcow2",
+        path=None if place is None else place.path,
+        rbd=rbd,
+        format="raw" if item.device == "cdrom" or rbd is not None else "qcow2",
         boot=item.boot,
         read_only=item.read_only or item.device == "cdrom",
         serial=domain_xml.disk_serial(item),
@@ -364,15 +384,35 @@ SAME_IN_BOTH = (
 )
 
 
+HOSTS = st.one_of(
+    st.ip_addresses(v=4).map(str),
+    st.ip_addresses(v=6).map(lambda address: f"[{address}]"),
+    st.just("mon.example.org"),
+)
+MONITORS = st.builds(lambda host, port: f"{host}:{port}", HOSTS, st.integers(1, 65535))
+PARTS = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,30}", fullmatch=True)
+IMAGES = st.builds(
+    RbdSource,
+    pool=PARTS,
+    image=PARTS,
+    monitors=st.lists(MONITORS, min_size=1, max_size=3).map(tuple),
+    user=PARTS,
+    secret=st.uuids().map(str),
+)
+
+
 @given(vms(), st.sampled_from(["kvm", "tcg"]), st.data())
 def test_what_is_written_is_read_back(one: Vm, accelerator: str, data: st.DataObject) -> None:
     facts = HostFacts(
         hypervisor="kvm", cpus=1, memory_mib=64, accelerator=accelerator, bridge_vlans=True
     )
-    places = {
+    places: dict[str, Source] = {
         key: FileSource(path=data.draw(PATHS), format=source.format)
         for key, source in sources(one).items()
     }
+    for item in one.disks:
+        if item.volume is not None and data.draw(st.booleans()):
+            places[item.name] = data.draw(IMAGES)
     text = Case(one, facts, name="its-name", sources=places, nvram="/n/v").xml()
     seen = read_domain(text)
     assert (seen.name, seen.id) == ("its-name", one.id)
@@ -381,7 +421,7 @@ def test_what_is_written_is_read_back(one: Vm, accelerator: str, data: st.DataOb
     for attribute in SAME_IN_BOTH:
         assert getattr(seen, attribute) == getattr(one, attribute), attribute
     assert seen.disks == tuple(
-        seen_disk(one, item, places[item.name].path if item.volume else None) for item in one.disks
+        seen_disk(one, item, places[item.name] if item.volume else None) for item in one.disks
     )
     assert seen.nics == tuple(map(seen_nic, one.nics))
     boot = one.direct_boot
@@ -458,7 +498,7 @@ def test_a_kernel_without_a_place_is_refused() -> None:
 
 
 def test_a_path_that_xml_cannot_carry_is_refused() -> None:
-    places = {"root": FileSource(path="/pool/\x01", format="qcow2")}
+    places: dict[str, Source] = {"root": FileSource(path="/pool/\x01", format="qcow2")}
     with pytest.raises(Invalid, match="control characters"):
         Case(vm(disks=(disk(),)), sources=places).xml()
 
@@ -522,6 +562,57 @@ def test_media_are_changed_in_the_drive_that_is_there() -> None:
     emptied = domain_xml.parse(domain_xml.media_xml(loaded, None))
     assert emptied.find("source") is None
     assert emptied.find("alias").get("name") == "ua-disk-cd"
+
+
+def test_a_drive_goes_from_file_to_rbd_and_back() -> None:
+    element = domain_xml.find_disk(domain_xml.parse(CASES["cloud"].xml()), "cd")
+    assert element is not None
+    loaded = domain_xml.media_xml(element, image("debian.iso"))
+    live = domain_xml.parse(f"<domain><os/><devices>{loaded}</devices></domain>")
+    (seen,) = domain_xml.read_domain(domain_xml.to_text(live)).disks
+    assert (live.find("devices/disk").get("type"), seen.rbd) == ("network", image("debian.iso"))
+    back = domain_xml.parse(
+        domain_xml.media_xml(domain_xml.parse(loaded), FileSource(path="/p", format="raw"))
+    )
+    assert back.get("type") == "file"
+    assert [dict(one.attrib) for one in back.findall("source")] == [{"file": "/p"}]
+
+
+def test_what_libvirt_cannot_open_is_refused() -> None:
+    one = vm(disks=(disk(),))
+    with pytest.raises(Unsupported, match="namespace"):
+        domain_xml.disk_xml(one, one.disks[0], image("a", namespace="team"))
+    booted = vm(direct_boot=DirectBoot(kernel=volume("k")))
+    with pytest.raises(Unsupported, match="kernel"):
+        Case(booted, sources={KERNEL_SOURCE: image("k")}).xml()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"image": "a/b"},
+        {"image": "a@snapshot"},
+        {"pool": "vms:conf=/etc/passwd"},
+        {"namespace": "a:b"},
+        {"user": "vorch:mon_host=evil"},
+        {"monitors": ()},
+        {"monitors": ("10.0.0.1",)},
+        {"monitors": ("10.0.0.1:3300;evil:1",)},
+        {"secret": "none"},
+    ],
+)
+def test_names_that_could_mean_more_than_a_name(changes: dict[str, object]) -> None:
+    with pytest.raises(Invalid):
+        replace(image("a"), **changes)  # type: ignore[arg-type]
+
+
+def test_a_vm_that_moves_is_marked_for_its_new_host() -> None:
+    one = vm(disks=(disk(),))
+    before = read_domain(Case(one, KVM).xml())
+    after = read_domain(domain_xml.moved_xml(Case(one, KVM).xml(), "h9"))
+    assert after.mark is not None
+    assert after.mark.node == "h9"
+    assert replace(after, mark=before.mark) == before
 
 
 def test_a_vm_on_trial_bears_no_mark_and_ends_at_a_reset() -> None:

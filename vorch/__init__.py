@@ -3,6 +3,7 @@
 from vorch.codec import shown
 from vorch.config import Settings
 from vorch.config import load as load_settings
+from vorch.drivers.state_copy import StateCopy
 from vorch.errors import (
     BadConfig,
     Cancelled,
@@ -40,7 +41,7 @@ from vorch.model import (
 from vorch.orchestrator import Done, Orchestrator
 from vorch.plan import Plan
 from vorch.ports import Console, Display, VolumeInfo
-from vorch.wiring import connect, state_path
+from vorch.wiring import connect, copy_state, reopen_state, state_path
 
 __version__ = "0.1.0"
 
@@ -69,6 +70,7 @@ __all__ = [
     "PoolUsage",
     "Settings",
     "Snapshot",
+    "StateCopy",
     "StaticAddress",
     "StepFailed",
     "Task",
@@ -83,8 +85,10 @@ __all__ = [
     "VorchError",
     "__version__",
     "connect",
+    "copy_state",
     "error_from_dict",
     "load_settings",
+    "reopen_state",
     "shown",
     "state_path",
 ]

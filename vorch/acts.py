@@ -5,11 +5,23 @@ Every act is safe to repeat, and every undo is safe when the act was done in par
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from vorch.errors import Conflict, TimedOut, Unsupported
-from vorch.model import INITRD_SOURCE, KERNEL_SOURCE, Disk, Power, Source, Vm, Volume
+from vorch.errors import (
+    Cancelled,
+    Conflict,
+    Denied,
+    Invalid,
+    NoRoom,
+    NotFound,
+    TimedOut,
+    Unreachable,
+    Unsupported,
+    VorchError,
+)
+from vorch.model import INITRD_SOURCE, KERNEL_SOURCE, Disk, Domain, Power, Source, Vm, Volume
 from vorch.plan import (
     AskToStop,
     AttachDisk,
@@ -30,6 +42,7 @@ from vorch.plan import (
     ForgetDomain,
     GrowVolume,
     ImportVolume,
+    MigrateDomain,
     PauseDomain,
     PurgeVolume,
     RemoveNetwork,
@@ -55,6 +68,15 @@ BOOT_FILE_LIMIT_BYTES = 512 * 1024**2
 ASK_AGAIN_S = 10.0
 # How long a guest may take to let go again of what a failed plan has just plugged in.
 UNPLUG_TIMEOUT_S = 20.0
+# How long the two hosts of a migration that has ended may take to be of one mind about it.
+SETTLE_TIMEOUT_S = 60.0
+SETTLE_POLL_S = 0.2
+# Why a VM that was just moved may stand still, other than for a fault of its own.
+HELD_BY_MOVE = ("", "it is being migrated", "it is starting")
+
+
+class CameToPass(Exception):
+    """Raised by an undo: the step is done for good, so the plan can only go forward."""
 
 
 def _sources(vm: Vm, world: World) -> dict[str, Source]:
@@ -73,6 +95,14 @@ def _sources(vm: Vm, world: World) -> dict[str, Source]:
 
 def _source(disk: Disk, world: World) -> Source | None:
     return None if disk.volume is None else world.images(disk.volume.pool).locate(disk.volume.name)
+
+
+def _ensure_secrets(vm: Vm, host: Hypervisor, world: World) -> None:
+    """The host can open every disk of the VM. One that was installed anew has forgotten it."""
+    for pool in dict.fromkeys(disk.volume.pool for disk in vm.disks if disk.volume is not None):
+        secret = world.images(pool).secret()
+        if secret is not None:
+            host.ensure_secret(secret)
 
 
 def _live(vm: Vm, host: Hypervisor) -> bool:
@@ -242,8 +272,10 @@ def rollback_disks(step: RollbackDisks, world: World, progress: Progress) -> Non
 
 def start_domain(step: StartDomain, world: World, progress: Progress) -> None:
     vm = step.vm
+    host = world.hypervisor(vm.node)
     networks = {network.name: network for network in step.networks}
-    world.hypervisor(vm.node).start(vm, _sources(vm, world), networks)
+    _ensure_secrets(vm, host, world)
+    host.start(vm, _sources(vm, world), networks)
 
 
 def forget_domain(step: ForgetDomain, world: World, progress: Progress) -> None:
@@ -290,6 +322,162 @@ def await_end(step: AwaitEnd, world: World, progress: Progress) -> Outcome:
     return {"elapsed_s": round(world.clock.now() - began, 1)}
 
 
+# ---------------------------------------------------------------------------------------------
+# Moving a running VM
+
+
+def migrate_domain(step: MigrateDomain, world: World, progress: Progress) -> Outcome:
+    """Where the VM is counts, not what was done before: a dead process may have left anything.
+
+    libvirt carries a migration from host to host on by itself when the client that asked for it
+    dies, so one under way is waited for. When one of the hosts dies, the other one clears its
+    half away: the target ends the domain that was to arrive, the source lets its own go on.
+    """
+    vm, source = step.vm, world.hypervisor(step.vm.node)
+    began = world.clock.now()
+    where = _whereabouts(step, world, progress)
+    if where in ("source", "between"):
+        _ensure_secrets(vm, world.hypervisor(step.target), world)
+        try:
+            source.migrate(
+                vm,
+                step.target,
+                step.uri,
+                pause_limit_ms=step.pause_limit_ms,
+                bandwidth_mib_s=step.bandwidth_mib_s,
+                progress=progress,
+            )
+        except Cancelled:
+            raise
+        except VorchError as exc:
+            # What libvirt says of the end may be wrong or lost, so the hosts are asked.
+            where = _whereabouts(step, world, progress, settled=True)
+            if where == "source":
+                raise _stayed(step, exc) from exc
+        else:
+            where = _whereabouts(step, world, progress, settled=True)
+    if where == "nowhere":
+        raise NotFound(
+            f"cannot move VM {vm.name!r} to {step.target!r}: it runs neither there nor on"
+            f" {vm.node!r} any more; it is stopped, start it (vorch start {vm.name})",
+            vm=vm.name,
+            node=vm.node,
+        )
+    if where != "target":
+        raise _stayed(step, None)
+    power = _arrived(step, world, progress)
+    return {"node": step.target, "power": power, "elapsed_s": round(world.clock.now() - began, 2)}
+
+
+def undo_migrate_domain(step: MigrateDomain, world: World, progress: Progress) -> None:
+    """End it on its way, so that the VM stays. One that has arrived is never sent back."""
+    try:
+        world.hypervisor(step.vm.node).migration_abort(step.vm.id)
+    except Unreachable as exc:
+        progress(line=exc.message)
+    where = _whereabouts(step, world, progress, settled=True)
+    if where == "target":
+        raise CameToPass
+    if where == "between":
+        raise _stayed(step, None)
+
+
+def _stayed(step: MigrateDomain, exc: VorchError | None) -> VorchError:
+    """It has not moved. Said as a refusal, since nothing has come of it."""
+    vm = step.vm
+    if exc is None:
+        return Unreachable(
+            f"cannot move VM {vm.name!r} to {step.target!r}: the hosts are still at it; wait, or"
+            " look at both (vorch doctor)",
+            vm=vm.name,
+        )
+    refusals = (Conflict, Denied, Invalid, NoRoom, NotFound, Unsupported)
+    kind = type(exc) if isinstance(exc, refusals) else Conflict
+    fields = {**exc.fields, "vm": vm.name, "node": vm.node}
+    return kind(f"{exc.message}; VM {vm.name!r} goes on on {vm.node!r}", **fields)
+
+
+def _whereabouts(
+    step: MigrateDomain, world: World, progress: Progress, *, settled: bool = False
+) -> str:
+    """On which of the two hosts the VM is: source, target, between, nowhere.
+
+    `settled`: wait for an end of "between". What is then still on its way in without anybody who
+    sends it is cleared away.
+    """
+    until = world.clock.now() + SETTLE_TIMEOUT_S
+    while True:
+        where = _look_at_both(step, world)
+        if where == "two":
+            # The target's was let go first: the source took a lost answer for a failure, and what
+            # it has in memory is older than what is on the disks.
+            progress(line=f"it ran on both hosts; it is ended on {step.vm.node}")
+            world.hypervisor(step.vm.node).cut(step.vm.id)
+            continue
+        if where == "left over" and (not settled or world.clock.now() >= until):
+            # A look is two looks: the copy that is kept must still be there after the second.
+            if _on(world.hypervisor(step.vm.node).domain(step.vm.id)) is not None:
+                progress(line=f"what was to arrive on {step.target} is ended there")
+                world.hypervisor(step.target).cut(step.vm.id)
+            continue
+        if where not in ("between", "left over") or not settled or world.clock.now() >= until:
+            return where
+        progress()
+        world.clock.sleep(SETTLE_POLL_S)
+
+
+def _look_at_both(step: MigrateDomain, world: World) -> str:
+    vm_id = step.vm.id
+    source, target = world.hypervisor(step.vm.node), world.hypervisor(step.target)
+    silent: VorchError | None = None
+    here, leaving = None, False
+    try:
+        leaving = source.migration(vm_id) == "out"
+        here = _on(source.domain(vm_id))
+    except Unreachable as exc:
+        silent = exc
+    try:
+        coming = target.migration(vm_id) == "in"
+        there = _on(target.domain(vm_id))
+    except Unreachable:
+        if here is None:
+            raise
+        return "between" if leaving else "source"
+    if there is not None and not coming and not leaving and here is None:
+        # Without an answer of the source, too: the target lets a VM go only when all of it has
+        # arrived and the source has held it still.
+        return "target"
+    if silent is not None:
+        raise silent
+    if leaving:
+        return "between"
+    if here is not None and there is not None:
+        return "two" if there.power is Power.RUNNING and not coming else "left over"
+    if here is not None:
+        return "source"
+    return "nowhere" if there is None else "between"
+
+
+def _on(domain: Domain | None) -> Domain | None:
+    off = (Power.STOPPED, Power.CRASHED)
+    return None if domain is None or domain.power in off else domain
+
+
+def _arrived(step: MigrateDomain, world: World, progress: Progress) -> str:
+    """See to it that it runs, unless it was paused on purpose; what it does there now."""
+    target = world.hypervisor(step.target)
+    there = target.domain(step.vm.id)
+    if there is None:
+        return Power.STOPPED.value
+    if there.power is Power.PAUSED and not step.paused:
+        if there.reason not in HELD_BY_MOVE:
+            progress(line=f"{step.vm.name} is paused on {step.target}: {there.reason}")
+            return there.power.value
+        target.resume(step.vm.id)
+        return Power.RUNNING.value
+    return there.power.value
+
+
 def pause_domain(step: PauseDomain | ResumeDomain, world: World, progress: Progress) -> None:
     world.hypervisor(step.vm.node).pause(step.vm.id)
 
@@ -313,6 +501,7 @@ def _patience(step: AttachDisk | DetachDisk | AttachNic | DetachNic) -> float:
 def attach_disk(step: AttachDisk | DetachDisk, world: World, progress: Progress) -> None:
     host = world.hypervisor(step.vm.node)
     if _live(step.vm, host):
+        _ensure_secrets(dataclasses.replace(step.vm, disks=(step.disk,)), host, world)
         host.attach_disk(step.vm, step.disk, _source(step.disk, world))
 
 
@@ -337,6 +526,7 @@ def detach_nic(step: AttachNic | DetachNic, world: World, progress: Progress) ->
 def _insert(vm: Vm, disk: Disk, world: World) -> None:
     host = world.hypervisor(vm.node)
     if _live(vm, host):
+        _ensure_secrets(dataclasses.replace(vm, disks=(disk,)), host, world)
         host.change_media(vm, disk, _source(disk, world))
 
 
@@ -414,6 +604,7 @@ DO: dict[type, Act] = {
     AskToStop: ask_to_stop,
     CutDomain: cut_domain,
     AwaitEnd: await_end,
+    MigrateDomain: migrate_domain,
     PauseDomain: pause_domain,
     ResumeDomain: resume_domain,
     ResetDomain: reset_domain,
@@ -443,6 +634,7 @@ UNDO: dict[type, Act] = {
     StartDomain: cut_domain,
     AskToStop: nothing,
     AwaitEnd: nothing,
+    MigrateDomain: undo_migrate_domain,
     PauseDomain: resume_domain,
     ResumeDomain: pause_domain,
     AttachDisk: detach_disk,

@@ -20,7 +20,7 @@ from vorch.errors import BadConfig
 class Settings:
     """All that can be set. The comment on each is its documentation in docs/configure.md."""
 
-    # Where the cluster's state is: memory:, or sqlite:///path/to/vorch.db.
+    # Where the cluster's state is: memory:, sqlite:///path/to/vorch.db, or rados://POOL.
     uri: str = ""
     # The host that an embedded cluster runs on.
     hypervisor_uri: str = "qemu:///system"
@@ -38,6 +38,12 @@ class Settings:
     runner_silent_after_s: float = 30.0
     # How long a task waits for another one on the same VM; 0: it says `conflict` at once.
     wait_s: float = 0.0
+    # How long Ceph may take to answer before it counts as unreachable.
+    ceph_timeout_s: float = 60.0
+    # How long a guest may stand still at the end of its live migration.
+    migration_pause_limit_ms: int = 300
+    # How fast its memory may travel, in MiB a second; 0: as fast as the network goes.
+    migration_bandwidth_mib_s: int = 0
     # Ended tasks that are kept.
     tasks_kept: int = 500
     # Memory of a host that is never given to guests.

@@ -23,11 +23,13 @@ from vorch.model import (
     KERNEL_SOURCE,
     Disk,
     DiskBus,
+    FileSource,
     Firmware,
     HostFacts,
     Network,
     Nic,
     NicModel,
+    RbdSource,
     Source,
     Vm,
     subnet_layout,
@@ -214,8 +216,34 @@ def _cpu(domain: Element, vm: Vm, facts: HostFacts) -> None:
 # Devices
 
 
+def _disk_type(source: Source | None) -> str:
+    return "network" if isinstance(source, RbdSource) else "file"
+
+
+def _source(source: Source) -> Element:
+    """Where libvirt finds the bytes. Of an RBD image, through any monitor that is alive."""
+    if isinstance(source, FileSource):
+        return new("source", file=source.path)
+    if source.namespace:
+        # QEMU can; libvirt takes the namespace for a part of the image's name.
+        raise Unsupported(
+            f"cannot plug in RBD image {source.name!r}: libvirt opens no images in a namespace;"
+            " keep VMs' disks in a pool without one",
+            image=source.name,
+        )
+    element = new("source", protocol="rbd", name=source.name)
+    for monitor in source.monitors:
+        host, _, port = monitor.rpartition(":")
+        # libvirt puts the brackets round an IPv6 address itself.
+        add(element, "host", name=host.strip("[]"), port=port)
+    # Inside <source>, so that it goes with the CD when that is changed.
+    auth = add(element, "auth", username=source.user)
+    add(auth, "secret", type="ceph", uuid=source.secret)
+    return element
+
+
 def _disk(vm: Vm, disk: Disk, source: Source | None, cached: bool) -> Element:
-    element = new("disk", type="file", device=disk.device)
+    element = new("disk", type=_disk_type(source), device=disk.device)
     cdrom = disk.device == "cdrom"
     if source is None and not cdrom:
         raise Invalid(
@@ -228,12 +256,17 @@ def _disk(vm: Vm, disk: Disk, source: Source | None, cached: bool) -> Element:
     if not cdrom:
         # CDs keep the host's cache (many VMs read the same one) and report their scratches;
         # disks bypass it, and stop the guest on an error instead of damaging its file systems.
-        driver.set("cache", "writeback" if cached else "none")
-        driver.set("io", "threads")
+        if isinstance(source, RbdSource):
+            # librbd's own cache honours the guest's flushes, and is written out when the
+            # exclusive lock moves, as in a live migration.
+            driver.set("cache", "writeback")
+        else:
+            driver.set("cache", "writeback" if cached else "none")
+            driver.set("io", "threads")
         driver.set("discard", "unmap")
         driver.set("error_policy", "stop")
     if source is not None:
-        add(element, "source", file=source.path)
+        element.append(_source(source))
     add(element, "target", dev=disk.target, bus=disk_bus(disk, vm.machine).value)
     if cdrom or disk.read_only:
         add(element, "readonly")
@@ -370,7 +403,14 @@ def _operating_system(
                     " its pool",
                     vm=vm.name,
                 )
-            add(system, tag, sources[key].path)
+            source = sources[key]
+            if not isinstance(source, FileSource):
+                raise Unsupported(
+                    f"cannot start VM {vm.name!r} by its {tag}: QEMU reads that from a file of the"
+                    f" host, and {source.name!r} is an RBD image; keep it in a pool of files",
+                    vm=vm.name,
+                )
+            add(system, tag, source.path)
         if vm.direct_boot.command_line:
             add(system, "cmdline", vm.direct_boot.command_line)
 
@@ -438,6 +478,15 @@ def probe_xml(vm: Vm, *, name: str, source: Source, facts: HostFacts) -> str:
     return to_text(domain)
 
 
+def moved_xml(text: str, node: str) -> str:
+    """A running VM's definition, as libvirt shows it, for the host that it moves to."""
+    domain = parse(text)
+    mark = domain.find(f"metadata/{{{NAMESPACE}}}vm")
+    if mark is not None:
+        mark.set("node", node)
+    return to_text(domain)
+
+
 def disk_xml(vm: Vm, disk: Disk, source: Source | None, *, cached: bool = False) -> str:
     """One disk, to plug into a running VM."""
     return to_text(_disk(vm, disk, source, cached))
@@ -455,13 +504,14 @@ def scsi_controller_xml() -> str:
 
 def media_xml(drive: Element, source: Source | None) -> str:
     """A running VM's CD drive, as libvirt shows it, with another CD or none in it."""
-    for tag in ("source", "backingStore"):
+    for tag in ("source", "backingStore", "auth"):
         for old in drive.findall(tag):
             drive.remove(old)
+    drive.set("type", _disk_type(source))
     if source is not None:
         drive.find("driver").set("type", source.format)
         target = drive.find("target")
-        target.addprevious(new("source", file=source.path))
+        target.addprevious(_source(source))
     return to_text(drive)
 
 
@@ -508,7 +558,9 @@ class SeenDisk:
     target: str
     bus: str
     device: str
+    # Of a file; of an RBD image what `RbdSource.path` says.
     path: str | None = None
+    rbd: RbdSource | None = None
     format: str = ""
     boot: int | None = None
     read_only: bool = False
@@ -602,14 +654,45 @@ def read_mark(element: Element | None) -> Mark | None:
     return Mark(vm=element.get("name", ""), node=element.get("node", ""), generation=generation)
 
 
+def _read_rbd(element: Element) -> RbdSource | None:
+    """An RBD image as vorch writes it; None for other places, or one that is not of vorch."""
+    source = element.find("source")
+    if source is None or source.get("protocol") != "rbd":
+        return None
+    pool, _, image = source.get("name", "").partition("/")
+    auth = source.find("auth")
+    if auth is None:
+        # Where it stood of old, and where libvirt shows what was given there.
+        auth = element.find("auth")
+    if auth is None:
+        return None
+    monitors = []
+    for host in source.findall("host"):
+        name = host.get("name", "")
+        monitors.append(f"{f'[{name}]' if ':' in name else name}:{host.get('port', '6789')}")
+    try:
+        return RbdSource(
+            pool=pool,
+            image=image,
+            monitors=tuple(monitors),
+            user=auth.get("username", ""),
+            secret=attribute_of(auth, "secret", "uuid") or "",
+        )
+    except Invalid:
+        return None
+
+
 def _read_disk(element: Element) -> SeenDisk:
     source = element.find("source")
+    rbd = _read_rbd(element)
+    path = None if source is None else source.get("file") or source.get("dev")
     return SeenDisk(
         name=_name_of(attribute_of(element, "alias", "name") or "", _DISK_ALIAS),
         target=attribute_of(element, "target", "dev") or "",
         bus=attribute_of(element, "target", "bus") or "",
         device=element.get("device", "disk"),
-        path=None if source is None else source.get("file") or source.get("dev"),
+        path=path if rbd is None else rbd.path,
+        rbd=rbd,
         format=attribute_of(element, "driver", "type") or "",
         boot=_order(element),
         read_only=element.find("readonly") is not None,

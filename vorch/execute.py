@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from vorch.acts import DO, UNDO
+from vorch.acts import DO, UNDO, CameToPass
 from vorch.codec import decode, encode
 from vorch.config import Settings
 from vorch.errors import (
@@ -167,6 +167,8 @@ class _Run:
         self.lock = threading.RLock()
         self.reported_at = now
         self.undoing = False
+        # It was too late to undo, so a cancel is too late, too.
+        self.turned = False
 
     # -- the journal --------------------------------------------------------------------------
 
@@ -273,7 +275,9 @@ class _Run:
             except _Lost:
                 raise
             except (Exception, KeyboardInterrupt, SystemExit) as exc:
-                raise self._failed(exc) from exc
+                seen = self._failed(exc)
+                if seen is not None:
+                    raise seen from exc
         return self.task
 
     def _forward(self) -> None:
@@ -323,8 +327,11 @@ class _Run:
     def _can_undo(self) -> bool:
         return all(step.undoable for step in self.plan.steps[: self.journal.position + 1])
 
-    def _failed(self, exc: BaseException) -> BaseException:
-        """Undo and record; the exception that the caller should see."""
+    def _failed(self, exc: BaseException) -> BaseException | None:
+        """Undo and record; the exception that the caller should see.
+
+        None when it could only be finished, and is.
+        """
         error = self._as_error(exc)
         # A step that was refused has not happened, so what was before it can go back, unless that
         # is of the kind that cannot. Of one that failed in another way nobody knows.
@@ -339,6 +346,8 @@ class _Run:
         )
         if not isinstance(exc, Exception):
             return exc
+        if self.task.state is TaskState.DONE:
+            return None
         left = [leaves for step in done if (leaves := getattr(step, "leaves", ""))]
         undone = "; what had been done was undone" if done else ""
         if left:
@@ -376,7 +385,11 @@ class _Run:
                         before = [Change(step.key, None, step.before)]
                 elif step.undoable:
                     self._hook("undoing")
-                    UNDO[type(step)](step, self.world, self)
+                    try:
+                        UNDO[type(step)](step, self.world, self)
+                    except CameToPass:
+                        self._turn()
+                        return
                     self._hook("undone")
                 if self.journal.position == 0:
                     self._close(state, *before)
@@ -387,6 +400,13 @@ class _Run:
             raise
         except Exception as exc:  # noqa: BLE001 whatever it was, the journal must say where it stands
             self._stuck(self._as_error(exc), problem)
+
+    def _turn(self) -> None:
+        """Forward again: what was to be undone has come to pass for good."""
+        self.undoing, self.turned = False, True
+        self.task = dataclasses.replace(self.task, error=None)
+        self._write(direction="forward", problem=None)
+        self._forward()
 
     def _saved(self, step: Save) -> bool:
         """Whether a Save came to pass. Its document is claimed, so nobody else wrote it."""
@@ -430,7 +450,7 @@ class _Run:
                     except _Lost:
                         raise
                     except Exception as exc:  # noqa: BLE001 as above
-                        if not (self._can_undo() and isinstance(exc, REFUSALS)):
+                        if not (self._can_undo() and isinstance(exc, (*REFUSALS, Cancelled))):
                             self._stuck(self._as_error(exc))
                 self.task = dataclasses.replace(
                     self.task, error=self.journal.problem or ended.as_dict()
@@ -445,7 +465,9 @@ class _Run:
         if self.journal.direction == "backward":
             return False
         begun = self.plan.steps[: self.journal.position + 1]
-        return not self._can_undo() or any(hasattr(s, "undo_needs_guest") for s in begun)
+        return not self._can_undo() or any(
+            hasattr(s, "undo_needs_guest") or hasattr(s, "goes_on_alone") for s in begun
+        )
 
     # -- saying how far it is ---------------------------------------------------------------------
 
@@ -489,7 +511,7 @@ class _Run:
             self.executor.hook(point, self.journal)
 
     def _check_cancel(self) -> None:
-        if self.undoing or not self._can_undo():
+        if self.undoing or self.turned or not self._can_undo():
             return
         if self.world.state.get(f"cancel/{self.task.id}") is not None:
             raise Cancelled(

@@ -130,8 +130,54 @@ class FileSource:
     format: Literal["qcow2", "raw"]
 
 
-# What a pool's driver answers when it is asked where a volume is. RBD comes as another kind.
-Source = FileSource
+_RBD_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_MONITOR = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):([1-9][0-9]{0,4})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RbdSource:
+    """How a host reaches a volume: an RBD image, always raw, with all monitors of its cluster.
+
+    `secret` is the identifier of the libvirt secret that holds the user's key: the same on every
+    host, since it is derived from the cluster and the user.
+    """
+
+    pool: str
+    image: str
+    namespace: str = ""
+    # host:port of each.
+    monitors: tuple[str, ...]
+    user: str
+    secret: str
+
+    def __post_init__(self) -> None:
+        for what, part in (("pool", self.pool), ("image", self.image), ("user", self.user)):
+            _check_pattern(_RBD_PART, part, f"name of an RBD {what}", "vms")
+        if self.namespace:
+            _check_pattern(_RBD_PART, self.namespace, "name of an RBD namespace", "team1")
+        if not self.monitors:
+            raise Invalid(f"cannot use image {self.image!r}: no monitor of its Ceph is known")
+        for monitor in self.monitors:
+            _check_pattern(_MONITOR, monitor, "address of a Ceph monitor", "10.0.0.1:3300")
+        check_uuid(self.secret)
+
+    @property
+    def name(self) -> str:
+        """As RBD writes it: pool/image, or pool/namespace/image."""
+        return "/".join(part for part in (self.pool, self.namespace, self.image) if part)
+
+    @property
+    def path(self) -> str:
+        """What to call it beside the paths of files."""
+        return f"rbd:{self.name}"
+
+    @property
+    def format(self) -> Literal["raw"]:
+        return "raw"
+
+
+# What a pool's driver answers when it is asked where a volume is.
+Source = FileSource | RbdSource
 
 
 class DiskBus(StrEnum):
@@ -541,14 +587,23 @@ def subnet_layout(subnet: str) -> tuple[str, int, str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
-    """A place for volumes. `url` says which driver: dir:///path, memory:."""
+    """A place for volumes. `url` says which driver: dir:///path, rbd://POOL, memory:."""
 
     name: str
     url: str
+    # The only host that reaches it; "" where every host does.
+    node: str = ""
 
     def __post_init__(self) -> None:
         check_name(self.name, "pool name")
         check_text(self.url, "pool URL", 1024)
+        if self.node:
+            check_name(self.node, "node name")
+
+    @property
+    def shared(self) -> bool:
+        """A VM whose disks are here can run on any host, and move while it runs."""
+        return not self.node and not self.url.startswith("dir:")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -592,10 +647,17 @@ class Node:
     facts: HostFacts | None = None
     # Memory that is never given to guests.
     reserve_mib: int = 512
+    # No VM is started or moved here; what runs goes on.
+    cordoned: bool = False
 
     def __post_init__(self) -> None:
         check_name(self.name, "node name")
         check_text(self.uri, "libvirt URI", 1024)
+
+    @property
+    def peer_uri(self) -> str:
+        """How the other hosts reach it: without what is told to this machine's client alone."""
+        return self.uri.partition("?")[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 
 from vorch.codec import decode
 from vorch.config import Settings
-from vorch.decide import catalog, copies, devices, lifecycle
+from vorch.decide import catalog, copies, devices, hosts, lifecycle, move
 from vorch.decide import install as decide_install
 from vorch.decide.answers import INSTALLERS, AnswerKind
 from vorch.decide.answers import answers as judge_answers
@@ -45,6 +45,7 @@ from vorch.model import (
     Pool,
     PoolUsage,
     Snapshot,
+    Source,
     Task,
     Trashed,
     Vm,
@@ -55,7 +56,15 @@ from vorch.model import (
     check_vm_name,
 )
 from vorch.plan import Plan
-from vorch.ports import Console, Display, VolumeInfo, World, no_progress
+from vorch.ports import (
+    Console,
+    Display,
+    Hypervisor,
+    Images,
+    VolumeInfo,
+    World,
+    no_progress,
+)
 
 T = TypeVar("T")
 KINDS: dict[str, type[Any]] = {
@@ -68,6 +77,8 @@ KINDS: dict[str, type[Any]] = {
 }
 # How often a task that waits looks again.
 WAIT_POLL_S = 0.2
+# A volume that hosts open to show that they can.
+TRIAL_BYTES = 1024**2
 # A decision is made anew this often when what it rested on changed under it.
 FRESH_LOOKS = 10
 
@@ -141,11 +152,15 @@ class Orchestrator:
             return cluster
         domains: dict[str, Domain] = {}
         silent: dict[str, str] = {}
+        homes = {vm.id: vm.node for vm in cluster.vms.values()}
         for name, answer in zip(asked, self._each(self._domains, asked), strict=True):
             if isinstance(answer, VorchError):
                 silent[name] = answer.message
-            else:
-                domains.update({domain.id: domain for domain in answer})
+                continue
+            for domain in answer:
+                # One that is on its way to another host is seen on both.
+                if domain.id not in domains or homes.get(domain.id) == name:
+                    domains[domain.id] = domain
         return dataclasses.replace(cluster, domains=domains, silent=silent)
 
     def _domains(self, node: str) -> tuple[Domain, ...] | VorchError:
@@ -562,6 +577,46 @@ class Orchestrator:
             dry_run=dry_run,
             wait_s=wait_s,
             whole_host=True,
+        )
+
+    def migrate(
+        self,
+        name: str,
+        node: str | None = None,
+        *,
+        dry_run: bool = False,
+        wait_s: float | None = None,
+    ) -> Done:
+        """Move a VM to another host while it runs. Its disks must be where every host reaches them.
+
+        Without `node` it goes to the host with the most free memory.
+        """
+        settings = self.settings
+        return self._do(
+            lambda cluster: move.migrate(
+                cluster,
+                name,
+                node,
+                overhead_mib=settings.vm_overhead_mib,
+                pause_limit_ms=settings.migration_pause_limit_ms,
+                bandwidth_mib_s=settings.migration_bandwidth_mib_s,
+            ),
+            dry_run=dry_run,
+            wait_s=wait_s,
+            hosts=lambda c: c.nodes if node is None else [c.vm(name).node, node],
+            about=(f"vm/{check_vm_name(name)}",),
+        )
+
+    def relocate(
+        self, name: str, node: str, *, dry_run: bool = False, wait_s: float | None = None
+    ) -> Done:
+        """Let a VM that is off start on another host from now on."""
+        return self._do(
+            lambda cluster: move.relocate(cluster, name, node),
+            dry_run=dry_run,
+            wait_s=wait_s,
+            hosts=lambda c: [c.vm(name).node, node],
+            about=(f"vm/{check_vm_name(name)}",),
         )
 
     def reset(self, name: str, *, dry_run: bool = False, wait_s: float | None = None) -> Done:
@@ -1077,6 +1132,129 @@ class Orchestrator:
 
         self._do(decide, dry_run=False, wait_s=max(5.0, self.settings.wait_s))
 
+    def node_add(
+        self,
+        name: str,
+        uri: str,
+        *,
+        reserve_mib: int | None = None,
+        dry_run: bool = False,
+        wait_s: float | None = None,
+    ) -> Done:
+        """Take a host in. First it is tried out: what it cannot do is said before it joins."""
+        kept = self.settings.node_reserve_mib if reserve_mib is None else reserve_mib
+        node = Node(name=name, uri=uri, reserve_mib=kept)
+        cluster = self.look()
+        hosts.add(cluster, node, ())
+        checks, facts = self._try_host(node, cluster)
+        node = dataclasses.replace(node, facts=facts)
+        return self._do(
+            lambda cluster: hosts.add(cluster, node, checks), dry_run=dry_run, wait_s=wait_s
+        )
+
+    def node_check(self, name: str) -> tuple[Check, ...]:
+        """Try a host out as when it joined, one line for each thing that it must be able to do."""
+        cluster = self.look()
+        return self._try_host(cluster.node(name), cluster)[0]
+
+    def _try_host(self, node: Node, cluster: Cluster) -> tuple[tuple[Check, ...], HostFacts | None]:
+        """By doing it: connect, boot something, open a disk of every shared pool."""
+        host = self.world.new_host(node)
+        try:
+            try:
+                facts = host.probe(no_progress)
+            except VorchError as exc:
+                return (hosts.failed("libvirt", exc, "see that its libvirtd listens there"),), None
+            facts = dataclasses.replace(facts, probed_at=self.world.clock.now())
+            checks = hosts.judged(node, facts, cluster)
+            for pool in cluster.pools.values():
+                if pool.shared:
+                    checks += self._try_pool(self.world.images(pool.name), pool, host)
+            return checks, facts
+        finally:
+            host.close()
+
+    def _try_pool(self, images: Images, pool: Pool, host: Hypervisor) -> tuple[Check, ...]:
+        """Whether a host opens a volume of the pool, by each of its ways."""
+        token = self.world.chance.take(6).hex()
+        volume = f"vorch-trial-{token}"
+        try:
+            images.create(volume, TRIAL_BYTES)
+            try:
+                secret = images.secret()
+                if secret is not None:
+                    host.ensure_secret(secret)
+                return tuple(
+                    self._try_source(host, f"vorch-trial-{token}", label, source)
+                    for label, source in hosts.ways(pool.name, images.locate(volume))
+                )
+            finally:
+                images.purge(volume)
+        except VorchError as exc:
+            return (hosts.failed(f"pool {pool.name}", exc, "see `vorch doctor`"),)
+
+    @staticmethod
+    def _try_source(host: Hypervisor, name: str, label: str, source: Source) -> Check:
+        try:
+            host.try_source(name, source)
+        except VorchError as exc:
+            return hosts.failed(label, exc, hosts.REMEDY_FOR_POOLS)
+        return Check(name=label, level="ok", detail="a disk in it was opened on the host")
+
+    def node_remove(self, name: str, *, dry_run: bool = False, wait_s: float | None = None) -> Done:
+        """Let a host go. Refused while VMs belong to it."""
+        return self._do(lambda cluster: hosts.remove(cluster, name), dry_run=dry_run, wait_s=wait_s)
+
+    def node_cordon(self, name: str, *, dry_run: bool = False, wait_s: float | None = None) -> Done:
+        """Start and place nothing on a host any more; what runs there goes on."""
+        return self._do(
+            lambda cluster: hosts.cordon(cluster, name, True), dry_run=dry_run, wait_s=wait_s
+        )
+
+    def node_uncordon(
+        self, name: str, *, dry_run: bool = False, wait_s: float | None = None
+    ) -> Done:
+        return self._do(
+            lambda cluster: hosts.cordon(cluster, name, False), dry_run=dry_run, wait_s=wait_s
+        )
+
+    def pool_add(
+        self,
+        name: str,
+        url: str,
+        *,
+        node: str | None = None,
+        dry_run: bool = False,
+        wait_s: float | None = None,
+    ) -> Done:
+        """Take a pool in, when every host can open what is in it.
+
+        A folder is on one host, the one whose libvirt vorch reaches on this machine: `node`.
+        """
+        pool = Pool(name=name, url=url, node=node or "")
+        cluster = self.look()
+        hosts.add_pool(cluster, pool, {})
+        found: dict[str, tuple[Check, ...]] = {}
+        images = self.world.new_pool(pool)
+        try:
+            images.usage()
+            if pool.shared:
+                for one in sorted(cluster.nodes):
+                    if not self.world.hypervisor(one).facts().accelerator:
+                        self.node_probe(one)
+                    found[one] = self._try_pool(images, pool, self.world.hypervisor(one))
+        finally:
+            images.close()
+        return self._do(
+            lambda cluster: hosts.add_pool(cluster, pool, found), dry_run=dry_run, wait_s=wait_s
+        )
+
+    def pool_remove(self, name: str, *, dry_run: bool = False, wait_s: float | None = None) -> Done:
+        """Forget a pool; what is in it stays there. Refused while the cluster uses any of it."""
+        return self._do(
+            lambda cluster: hosts.remove_pool(cluster, name), dry_run=dry_run, wait_s=wait_s
+        )
+
     def pool_list(self) -> tuple[tuple[Pool, PoolUsage], ...]:
         pools = self.look().pools
         return tuple((pools[name], self.world.images(name).usage()) for name in sorted(pools))
@@ -1166,15 +1344,15 @@ class Orchestrator:
                     name="cluster",
                     level="error",
                     detail="it has no host",
-                    remedy="run `vorch init`",
+                    remedy="run `vorch init` for this machine, or `vorch node add`",
                 )
             )
-        folders = [
-            pool.url.removeprefix("dir://")
-            for pool in cluster.pools.values()
-            if pool.url.startswith("dir://")
-        ]
         for name in sorted(cluster.nodes):
+            folders = [
+                pool.url.removeprefix("dir://")
+                for pool in cluster.pools.values()
+                if pool.url.startswith("dir://") and pool.node in ("", name)
+            ]
             checks += self.world.hypervisor(name).checks(folders)
         for name in sorted(cluster.pools):
             checks.append(self._pool_check(name))
@@ -1230,7 +1408,8 @@ class Orchestrator:
             )
             said.append(f"host {node!r} at {hypervisor_uri}")
         if not cluster.pools:
-            self._record("pool", "local", None, Pool(name="local", url=pool_url))
+            here = node if pool_url.startswith("dir:") else ""
+            self._record("pool", "local", None, Pool(name="local", url=pool_url, node=here))
             said.append(f"pool 'local' at {pool_url}")
         if network and not cluster.networks:
             self.network_create("default", kind="nat", wait_s=5.0)

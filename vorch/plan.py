@@ -4,7 +4,8 @@ A step is data. It says what should become true, not how: `execute` knows how to
 Every step can be done twice without harm, and undone when it was done in part or not at all, since
 a crash may fall anywhere. Steps that cannot be undone (`undoable = False`) mark the point from
 which a plan only goes forward. Where undoing needs a guest that plays along (`undo_needs_guest`), a
-plan that a dead process left is rather finished.
+plan that a dead process left is rather finished; so is one with a step that goes on by itself
+(`goes_on_alone`) when vorch has ended.
 """
 
 from __future__ import annotations
@@ -287,6 +288,31 @@ class AwaitEnd:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MigrateDomain:
+    """Move the running VM to another host while it runs. To undo it is to end it on its way.
+
+    A VM that has arrived is not sent back: then the plan goes forward.
+    """
+
+    undoable: ClassVar[bool] = True
+    goes_on_alone: ClassVar[bool] = True
+    # As it is on the host that it leaves.
+    vm: Vm
+    target: str
+    # Where the hosts reach the target's libvirt.
+    uri: str
+    pause_limit_ms: int
+    # 0: as fast as it goes.
+    bandwidth_mib_s: int = 0
+    # It is paused, and so it stays.
+    paused: bool = False
+    kind: Literal["migrate-domain"] = "migrate-domain"
+
+    def __str__(self) -> str:
+        return f"move {self.vm.name} from {self.vm.node} to {self.target} while it runs"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PauseDomain:
     undoable: ClassVar[bool] = True
     vm: Vm
@@ -480,6 +506,7 @@ Step = Annotated[
     | AskToStop
     | CutDomain
     | AwaitEnd
+    | MigrateDomain
     | PauseDomain
     | ResumeDomain
     | ResetDomain

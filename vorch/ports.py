@@ -8,7 +8,7 @@ quietly, because a plan may be carried on after a crash at any point.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal, Protocol
 
 from vorch.model import (
@@ -20,6 +20,8 @@ from vorch.model import (
     HostFacts,
     Network,
     Nic,
+    Node,
+    Pool,
     PoolUsage,
     Source,
     Vm,
@@ -144,6 +146,16 @@ class VolumeInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class HostSecret:
+    """What a host has to know to open the volumes of a pool. The same on every host."""
+
+    id: str
+    usage: str
+    # In base64, as Ceph writes its keys.
+    key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Imported:
     """What an import found out."""
 
@@ -246,6 +258,10 @@ class Images(Protocol):
         """Where a host finds it. NotFound if it is not there."""
         ...
 
+    def secret(self) -> HostSecret | None:
+        """What hosts must be told before they can open volumes; None where they need nothing."""
+        ...
+
     def info(self, volume: str) -> VolumeInfo: ...
 
     def list(self) -> tuple[VolumeInfo, ...]:
@@ -253,6 +269,10 @@ class Images(Protocol):
         ...
 
     def usage(self) -> PoolUsage: ...
+
+    def close(self) -> None:
+        """Safe to repeat."""
+        ...
 
 
 class Media(Protocol):
@@ -324,6 +344,17 @@ class Hypervisor(Protocol):
         """As a transient domain. Safe to repeat while it runs."""
         ...
 
+    def ensure_secret(self, secret: HostSecret) -> None:
+        """The host can open what this opens. Safe to repeat, and cheap when it is so already."""
+        ...
+
+    def try_source(self, name: str, source: Source) -> None:
+        """Really open a volume on the host, by a machine that never runs. Raises if it cannot.
+
+        `name` is what the machine is called for that moment; nothing of it stays.
+        """
+        ...
+
     def shut_down(self, vm_id: str) -> None:
         """Ask the guest (agent if it answers, else power button). Returns at once."""
         ...
@@ -334,6 +365,34 @@ class Hypervisor(Protocol):
 
     def await_end(self, vm_id: str, timeout_s: float, progress: Progress) -> bool:
         """True when the domain is gone or off, False when the time is over."""
+        ...
+
+    def migrate(
+        self,
+        vm: Vm,
+        node: str,
+        uri: str,
+        *,
+        pause_limit_ms: int,
+        bandwidth_mib_s: int,
+        progress: Progress,
+    ) -> None:
+        """Move the VM to that host, which this one reaches at `uri`, while it runs.
+
+        Returns when it is gone from here. One under way already, whoever began it, is waited for.
+        When it fails, or `progress` raises, the VM goes on here. NotFound if it is not here.
+        """
+        ...
+
+    def migration(self, vm_id: str) -> Literal["in", "out"] | None:
+        """Whether the VM is on its way here or away from here at this moment."""
+        ...
+
+    def migration_abort(self, vm_id: str) -> None:
+        """End one that is on its way away. Returns when there is none: it may have arrived.
+
+        Safe to repeat.
+        """
         ...
 
     def pause(self, vm_id: str) -> None: ...
@@ -462,6 +521,9 @@ class World:
     state: State
     hypervisor: Callable[[str], Hypervisor]
     images: Callable[[str], Images]
+    # Hosts and pools that the store does not know yet, to be looked at before they join.
+    new_host: Callable[[Node], Hypervisor]
+    new_pool: Callable[[Pool], Images]
     media: Media
     clock: Clock
     chance: Chance

@@ -13,7 +13,7 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -21,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 from vorch import config
 from vorch.codec import decode
 from vorch.config import Settings
+from vorch.drivers.state_copy import StateCopy, check_in_use, copy_documents, reopen
 from vorch.errors import BadConfig, NotFound, VorchError
 from vorch.execute import Hook, Watcher
 from vorch.model import Node, Pool
@@ -39,9 +40,9 @@ def connect(
     recover: bool = True,
     prepare: bool = True,
 ) -> Orchestrator:
-    """The cluster whose state is at `uri`: memory:, or sqlite:///path/to/vorch.db.
+    """The cluster whose state is at `uri`: memory:, sqlite:///path/to/vorch.db, or rados://POOL.
 
-    Without a URI: VORCH_URI, then vorch.toml, then the embedded cluster of this machine. A store
+    Without a URI: VORCH_URI, then vorch.toml, then the embedded cluster of this machine. A file
     that is empty is made an embedded cluster of this host. What earlier processes left unfinished
     is finished or undone first, unless `recover` is False; a store is left as empty as it is when
     `prepare` is False.
@@ -49,15 +50,10 @@ def connect(
     settings = settings or config.load(uri)
     if uri is not None and uri != settings.uri:
         settings = dataclasses.replace(settings, uri=uri)
-    scheme = settings.uri.partition(":")[0]
-    if scheme not in _WORLDS:
-        raise BadConfig(
-            f"cannot connect to {settings.uri!r}: {scheme!r} is not a kind of store that vorch"
-            " knows; use memory: or sqlite:///path/to/vorch.db"
-        )
-    world, make_cluster = _WORLDS[scheme](settings)
+    world, make_cluster = _world(settings)
     orchestrator = Orchestrator(world, settings, watch=watch, hook=hook)
     try:
+        check_in_use(world.state, settings.uri)
         if prepare:
             make_cluster(orchestrator)
         if recover:
@@ -71,37 +67,60 @@ def connect(
     return orchestrator
 
 
+def _world(settings: Settings) -> tuple[World, Callable[[Orchestrator], None]]:
+    scheme = settings.uri.partition(":")[0]
+    if scheme not in _WORLDS:
+        raise BadConfig(
+            f"cannot connect to {settings.uri!r}: {scheme!r} is not a kind of store that vorch"
+            " knows; use memory:, sqlite:///path/to/vorch.db or rados://POOL"
+        )
+    return _WORLDS[scheme](settings)
+
+
+# ---------------------------------------------------------------------------------------------
+# Moving house: on stores rather than on a cluster
+
+
+def copy_state(
+    source: str, target: str, *, force: bool = False, settings: Settings | None = None
+) -> StateCopy:
+    """Move a cluster's documents to another store, and mark the old one as left.
+
+    Refused (`Conflict`) while a task is at work, or when the target is not empty; with `force`
+    what is in the target is deleted.
+    """
+    with _store(source, settings) as old, _store(target, settings, new=True) as new:
+        return copy_documents(old, new, source_uri=source, target_uri=target, force=force)
+
+
+def reopen_state(uri: str, *, settings: Settings | None = None) -> None:
+    """Take back that a store was left, without copying anything back into it."""
+    with _store(uri, settings) as state:
+        reopen(state, uri)
+
+
+@contextlib.contextmanager
+def _store(uri: str, settings: Settings | None, *, new: bool = False) -> Iterator[State]:
+    settings = dataclasses.replace(settings or config.load(uri), uri=uri)
+    if uri.startswith("sqlite:") and not new and not state_path(uri).exists():
+        # Opening it would make it.
+        raise NotFound(f"cannot open {uri!r}: there is no such file; see that it is the right one")
+    world, _ = _world(settings)
+    try:
+        yield world.state
+    finally:
+        world.close()
+
+
 # ---------------------------------------------------------------------------------------------
 # sqlite: one machine, its libvirt, a folder of disks
 
 
 def _sqlite_world(settings: Settings) -> tuple[World, Callable[[Orchestrator], None]]:
-    from vorch.drivers.media import IsoMedia
-    from vorch.drivers.process import LocalProcesses, SystemClock, system_chance
     from vorch.drivers.sqlite import SqliteState
 
     path = state_path(settings.uri)
     state = SqliteState(path)
-    hosts = _Kept(lambda name: _hypervisor(_node(state, name)))
-    pools = _Kept(lambda name: _images(_pool(state, name)))
-
-    def close() -> None:
-        for host in hosts.made():
-            host.close()
-        state.close()
-
-    world = World(
-        state=state,
-        hypervisor=hosts,
-        images=pools,
-        media=IsoMedia(),
-        clock=SystemClock(),
-        chance=system_chance(),
-        processes=LocalProcesses(),
-        who=_who(),
-        threads=True,
-        close=close,
-    )
 
     def prepare(orchestrator: Orchestrator) -> None:
         if not state.read(["node"]) or not state.read(["pool"]):
@@ -113,7 +132,38 @@ def _sqlite_world(settings: Settings) -> tuple[World, Callable[[Orchestrator], N
                     pool_url=f"dir://{settings.pool_path or path.parent / 'disks'}",
                 )
 
-    return world, prepare
+    return _real_world(state, settings), prepare
+
+
+def _real_world(state: State, settings: Settings) -> World:
+    """Hosts and pools as the documents in the store name them, and this machine's clock."""
+    from vorch.drivers.media import IsoMedia
+    from vorch.drivers.process import LocalProcesses, SystemClock, system_chance
+
+    hosts = _Kept(lambda name: _hypervisor(_node(state, name)))
+    pools = _Kept(lambda name: _images(_pool(state, name), settings))
+
+    def close() -> None:
+        for host in hosts.made():
+            host.close()
+        for pool in pools.made():
+            pool.close()
+        state.close()
+
+    return World(
+        state=state,
+        hypervisor=hosts,
+        images=pools,
+        new_host=_hypervisor,
+        new_pool=lambda pool: _images(pool, settings),
+        media=IsoMedia(),
+        clock=SystemClock(),
+        chance=system_chance(),
+        processes=LocalProcesses(),
+        who=_who(),
+        threads=True,
+        close=close,
+    )
 
 
 def state_path(uri: str) -> Path:
@@ -172,15 +222,19 @@ def _hypervisor(node: Node) -> Hypervisor:
     )
 
 
-def _images(pool: Pool) -> Images:
+def _images(pool: Pool, settings: Settings) -> Images:
     scheme, _, path = pool.url.partition("://")
     if scheme == "dir":
         from vorch.drivers.local import LocalImages
 
         return LocalImages(pool.name, Path(path))
+    if scheme == "rbd":
+        from vorch.drivers.rbd_images import RbdImages
+
+        return RbdImages(pool.name, pool.url, timeout_s=settings.ceph_timeout_s)
     raise BadConfig(
         f"cannot use pool {pool.name!r} at {pool.url!r}: vorch has no driver for that kind of URL;"
-        " use dir:///path"
+        " use dir:///path, or rbd://POOL?conf=/etc/ceph/ceph.conf&id=USER"
     )
 
 
@@ -199,6 +253,25 @@ def _who() -> str:
 
 
 # ---------------------------------------------------------------------------------------------
+# rados: many machines; hosts and pools are added one by one
+
+
+def _rados_world(settings: Settings) -> tuple[World, Callable[[Orchestrator], None]]:
+    from vorch.drivers.rados_connection import ceph_address
+    from vorch.drivers.rados_state import DEFAULT_NAMESPACE, RadosState
+
+    address = ceph_address(settings.uri, namespace=DEFAULT_NAMESPACE)
+    state = RadosState(
+        address.pool,
+        address.namespace,
+        conf=address.conf,
+        user=address.user,
+        timeout_s=settings.ceph_timeout_s,
+    )
+    return _real_world(state, settings), lambda orchestrator: None
+
+
+# ---------------------------------------------------------------------------------------------
 # memory: a whole world in this process, for trying things and for tests
 
 
@@ -211,5 +284,6 @@ def _memory_world(settings: Settings) -> tuple[World, Callable[[Orchestrator], N
 
 _WORLDS: dict[str, Callable[[Settings], tuple[World, Callable[[Orchestrator], None]]]] = {
     "memory": _memory_world,
+    "rados": _rados_world,
     "sqlite": _sqlite_world,
 }

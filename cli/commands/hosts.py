@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .. import completion, render, sizes
-from ..options import AsJson, NodeName
-from ..session import cluster, show_all
+from ..options import AsJson, DryRun, NodeName, Wait
+from ..session import cluster, run, show_all
 from .group import noun
 
 if TYPE_CHECKING:
@@ -17,14 +17,94 @@ if TYPE_CHECKING:
 
 
 def add_to(app: typer.Typer) -> None:
-    nodes = noun(app, "node", "Hosts: list, show, probe.")
+    nodes = noun(app, "node", "Hosts: add, list, show, check, probe, cordon, remove.")
+    nodes.command("add")(node_add)
     nodes.command("list")(node_list)
     nodes.command("show")(node_show)
+    nodes.command("check")(node_check)
     nodes.command("probe")(node_probe)
-    pools = noun(app, "pool", "Places for volumes.")
+    nodes.command("cordon")(node_cordon)
+    nodes.command("uncordon")(node_uncordon)
+    nodes.command("remove")(node_remove)
+    pools = noun(app, "pool", "Places for volumes: add, list, remove.")
+    pools.command("add")(pool_add)
     pools.command("list")(pool_list)
+    pools.command("remove")(pool_remove)
     volumes = noun(app, "volume", "What disks and images are made of.")
     volumes.command("list")(volume_list)
+
+
+def node_add(
+    name: Annotated[str, typer.Argument(metavar="NODE", help="Its new name.")],
+    uri: Annotated[
+        str,
+        typer.Option(
+            "--uri",
+            metavar="URI",
+            help="Its libvirt, as in qemu+tls://host/system or qemu+ssh://root@host/system.",
+        ),
+    ],
+    reserve: Annotated[
+        int | None,
+        typer.Option(
+            "--reserve",
+            metavar="SIZE",
+            parser=sizes.memory_mib,
+            help="Memory that is never given to guests (default: node_reserve_mib of vorch.toml).",
+        ),
+    ] = None,
+    dry_run: DryRun = False,
+    wait: Wait = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take a host in.
+
+    First it is tried out: it must answer, boot something, and open a disk in every shared pool by
+    each of its monitors. A host that cannot stays out, and why is said.
+    """
+    run(
+        lambda found: found.node_add(name, uri, reserve_mib=reserve, dry_run=dry_run, wait_s=wait),
+        as_json,
+    )
+
+
+def node_check(name: NodeName, as_json: AsJson = False) -> None:
+    """Try a host out as when it joined.
+
+    Ends with exit code 1 if it cannot do something that hosts must do.
+    """
+    with cluster(as_json) as found:
+        checks = found.node_check(name)
+    if as_json:
+        render.print_json(checks)
+    else:
+        render.table(
+            ("LEVEL", "WHAT", "FOUND", "DO"),
+            [(one.level, one.name, one.detail, one.remedy) for one in checks],
+        )
+    if any(one.level == "error" for one in checks):
+        raise typer.Exit(1)
+
+
+def node_cordon(
+    name: NodeName, dry_run: DryRun = False, wait: Wait = None, as_json: AsJson = False
+) -> None:
+    """Start and place nothing on a host any more; what runs there goes on."""
+    run(lambda found: found.node_cordon(name, dry_run=dry_run, wait_s=wait), as_json)
+
+
+def node_uncordon(
+    name: NodeName, dry_run: DryRun = False, wait: Wait = None, as_json: AsJson = False
+) -> None:
+    """Use a host again."""
+    run(lambda found: found.node_uncordon(name, dry_run=dry_run, wait_s=wait), as_json)
+
+
+def node_remove(
+    name: NodeName, dry_run: DryRun = False, wait: Wait = None, as_json: AsJson = False
+) -> None:
+    """Let a host go. Refused while VMs or pools belong to it."""
+    run(lambda found: found.node_remove(name, dry_run=dry_run, wait_s=wait), as_json)
 
 
 def node_list(as_json: AsJson = False) -> None:
@@ -119,6 +199,44 @@ def host_facts(facts: HostFacts) -> list[tuple[str, object]]:
 def _some(words: tuple[str, ...], most: int = 12) -> str:
     more = f" and {len(words) - most} more (--json lists all)" if len(words) > most else ""
     return ", ".join(words[:most]) + more
+
+
+def pool_add(
+    name: Annotated[str, typer.Argument(metavar="POOL", help="Its new name, such as fast.")],
+    url: Annotated[
+        str,
+        typer.Argument(
+            metavar="URL", help="rbd://POOL?conf=/etc/ceph/ceph.conf&id=USER, or dir:///path."
+        ),
+    ],
+    node: Annotated[
+        str | None,
+        typer.Option(
+            "--node",
+            metavar="NODE",
+            autocompletion=completion.nodes,
+            help="For a folder: the host that it is on, which must be this machine.",
+        ),
+    ] = None,
+    dry_run: DryRun = False,
+    wait: Wait = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take a pool in, when every host can open a disk in it."""
+    run(lambda found: found.pool_add(name, url, node=node, dry_run=dry_run, wait_s=wait), as_json)
+
+
+def pool_remove(
+    name: Annotated[
+        str,
+        typer.Argument(metavar="POOL", autocompletion=completion.pools, help="Name of the pool."),
+    ],
+    dry_run: DryRun = False,
+    wait: Wait = None,
+    as_json: AsJson = False,
+) -> None:
+    """Forget a pool. What is in it stays there; refused while the cluster uses any of it."""
+    run(lambda found: found.pool_remove(name, dry_run=dry_run, wait_s=wait), as_json)
 
 
 def pool_list(as_json: AsJson = False) -> None:

@@ -25,7 +25,9 @@ from ..options import (
     Networks,
     NewVmName,
     NicModelOption,
+    NodeName,
     NodeOption,
+    NodeOrNone,
     NoNetwork,
     Packages,
     PasswordHash,
@@ -57,6 +59,8 @@ def add_to(app: typer.Typer) -> None:
         reset,
         pause,
         resume,
+        migrate,
+        relocate,
         delete,
         undelete,
         rename,
@@ -252,6 +256,32 @@ def resume(
 ) -> None:
     """Let a paused VM go on."""
     run(lambda found: found.resume(name, dry_run=dry_run, wait_s=wait), as_json)
+
+
+def migrate(
+    name: VmName,
+    node: NodeOrNone = None,
+    dry_run: DryRun = False,
+    wait: Wait = None,
+    as_json: AsJson = False,
+) -> None:
+    """Move a VM to another host while it runs.
+
+    Its disks must be where every host reaches them. Without NODE it goes to the host with the most
+    free memory.
+    """
+    run(lambda found: found.migrate(name, node, dry_run=dry_run, wait_s=wait), as_json)
+
+
+def relocate(
+    name: VmName,
+    node: NodeName,
+    dry_run: DryRun = False,
+    wait: Wait = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a VM that is off start on another host from now on."""
+    run(lambda found: found.relocate(name, node, dry_run=dry_run, wait_s=wait), as_json)
 
 
 def delete(

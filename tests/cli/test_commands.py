@@ -637,7 +637,7 @@ def completed(vorch: Vorch, monkeypatch: pytest.MonkeyPatch, line: str) -> list[
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("sta", ["start"]),
+        ("star", ["start"]),
         ("disk ", ["attach", "detach", "grow"]),
         ("start ", ["web"]),
         ("show we", ["web"]),

@@ -107,7 +107,7 @@ def test_what_a_verb_takes_in_the_library_can_be_said_here(entry: reference.Entr
 
 
 def test_what_changes_something_can_be_tried_dry() -> None:
-    looking = {"doctor", "list", "show", "figures", "console", "display"}
+    looking = {"doctor", "list", "show", "figures", "console", "display", "node_check"}
     dry = {entry.verb for entry in of_clusters() if "--dry-run" in option_names(entry)}
     rest = commands() - dry - OF_THE_COMMAND_LINE_ALONE
     changing = {

@@ -54,6 +54,10 @@ class Host(ABC):
     name: str
     node = "h1"
     hypervisor: Hypervisor
+    # Another host with the same disks, for those who have two, and where this one reaches it.
+    other: Hypervisor | None = None
+    other_node = "h2"
+    other_uri = ""
     # A network of its own with DHCP, which the tests make and remove.
     network = Network(
         name="xml-net", kind="isolated", bridge="xmlbr0", subnet="10.213.77.0/24", dhcp=True
@@ -129,9 +133,11 @@ class MemoryUnderTest(Host):
     def __init__(self) -> None:
         super().__init__()
         self._clock = MemoryClock()
-        self._world = MemoryWorld(clock=self._clock)
+        self._world = MemoryWorld(hosts=2, clock=self._clock)
         connected = self._world.connect()
         self.hypervisor = connected.hypervisor(self.node)
+        self.other = connected.hypervisor(self.other_node)
+        self.other_uri = "memory:"
         self._images = connected.images("p")
 
     def volume(self, name: str, size_bytes: int = 16 * MIB) -> Source:

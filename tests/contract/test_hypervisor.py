@@ -18,9 +18,10 @@ from vorch.errors import (
     TimedOut,
     Unreachable,
     Unsupported,
+    VorchError,
 )
 from vorch.model import Address, DiskBus, Network, Nic, Power, Source, Vm, Volume
-from vorch.ports import Hypervisor, no_progress
+from vorch.ports import Hypervisor, Progress, no_progress
 
 
 @pytest.fixture(scope="module", params=PARAMETERS)
@@ -185,6 +186,88 @@ def test_a_reset_vm_runs_on(host: Host, idle: tuple[Vm, dict[str, Source]]) -> N
     seen = host.hypervisor.domain(idle[0].id)
     assert seen is not None
     assert seen.power is Power.RUNNING
+
+
+# -- moving while it runs
+
+
+@pytest.fixture
+def other(host: Host) -> Hypervisor:
+    if host.other is None:
+        pytest.skip("there is no second host here; tests/lab has some")
+    return host.other
+
+
+def move(host: Host, vm: Vm, progress: Progress = no_progress) -> None:
+    host.hypervisor.migrate(
+        vm,
+        host.other_node,
+        host.other_uri,
+        pause_limit_ms=300,
+        bandwidth_mib_s=0,
+        progress=progress,
+    )
+
+
+def test_a_vm_that_has_moved_is_on_the_other_host_alone(host: Host, other: Hypervisor) -> None:
+    vm = host.vm("moves", disks=(a_disk("root"),))
+    sources = {"root": host.volume("root")}
+    host.hypervisor.start(vm, sources, {})
+    move(host, vm)
+    try:
+        assert host.hypervisor.domain(vm.id) is None
+        seen = other.domain(vm.id)
+        assert seen is not None
+        assert (seen.power, seen.generation, seen.ours) == (Power.RUNNING, vm.generation, True)
+        for hypervisor in (host.hypervisor, other):
+            assert hypervisor.migration(vm.id) is None
+            hypervisor.migration_abort(vm.id)
+        assert other.domain(vm.id) is not None
+        # Its disk is taken, as before.
+        with pytest.raises(Conflict):
+            host.hypervisor.start(host.vm("thief", disks=(a_disk("root"),)), sources, {})
+    finally:
+        other.cut(vm.id)
+
+
+def test_a_vm_that_is_not_there_does_not_move(host: Host, other: Hypervisor) -> None:
+    vm = host.vm("absent")
+    with pytest.raises(NotFound):
+        move(host, vm)
+    assert host.hypervisor.migration(vm.id) is None
+    host.hypervisor.migration_abort(vm.id)
+
+
+def test_a_move_that_is_cancelled_leaves_the_vm_where_it_is(host: Host, other: Hypervisor) -> None:
+    said: list[str | None] = []
+
+    def cancelled(percent: float | None = None, line: str | None = None) -> None:
+        said.append(host.hypervisor.migration(vm.id))
+        said.append(other.migration(vm.id))
+        raise Cancelled("cannot go on: somebody cancelled it; start it again")
+
+    with running(host, host.vm("stays", disks=(a_disk("root"),)), {"root": host.volume("r")}) as vm:
+        with pytest.raises(Cancelled):
+            move(host, vm, cancelled)
+        assert said == ["out", "in"]
+        seen = host.hypervisor.domain(vm.id)
+        assert seen is not None
+        assert seen.power is Power.RUNNING
+        assert other.domain(vm.id) is None
+        assert host.hypervisor.migration(vm.id) is None
+
+
+def test_a_move_can_be_ended_from_outside(host: Host, other: Hypervisor) -> None:
+    def end_it(percent: float | None = None, line: str | None = None) -> None:
+        host.hypervisor.migration_abort(vm.id)
+
+    with running(host, host.vm("ended", disks=(a_disk("root"),)), {"root": host.volume("r")}) as vm:
+        with pytest.raises(VorchError):
+            move(host, vm, end_it)
+        seen = host.hypervisor.domain(vm.id)
+        assert seen is not None
+        assert seen.power is Power.RUNNING
+        assert other.domain(vm.id) is None
 
 
 NEEDS_A_RUNNING_VM: dict[str, Callable[[Hypervisor, Vm, Source], object]] = {

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.imagestores import STORES, ImageStore
+from tests.contract.ceph import the_lab
+from tests.contract.imagestores import FOLDER_STORES, LAB_STORES, ImageStore
 from vorch.errors import Cancelled, Conflict, Invalid, NoRoom, NotFound, VorchError
 from vorch.ports import Images, VolumeInfo, no_progress
 
@@ -19,9 +20,15 @@ TWOS = b"\x22" * 65536
 ZEROS = bytes(65536)
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(
+    params=[*FOLDER_STORES, *(pytest.param(name, marks=pytest.mark.lab) for name in LAB_STORES)]
+)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ImageStore]:
-    yield from STORES[request.param](tmp_path)
+    if request.param in LAB_STORES:
+        # Asked for here only, so that nobody makes a lab who needs none.
+        yield from LAB_STORES[request.param](the_lab(request))
+    else:
+        yield from FOLDER_STORES[request.param](tmp_path)
 
 
 @pytest.fixture
@@ -128,8 +135,12 @@ def test_clone_can_be_repeated(images: Images, store: ImageStore) -> None:
     images.create("other", SIZE)
     with pytest.raises(Conflict):
         images.clone("other", "a", SIZE)
+    # While nothing is written, a driver may take it for one that a crash kept from its full size.
+    store.write("a", 0, ONES)
     with pytest.raises(Conflict):
         images.clone("base", "a", 2 * SIZE)
+    images.clone("base", "a", SIZE)
+    assert store.read("a", 0, 65536) == ONES
 
 
 def test_a_clone_is_never_smaller_than_its_base(images: Images) -> None:
@@ -181,7 +192,7 @@ def test_a_copy_stands_on_its_own(images: Images, store: ImageStore) -> None:
     assert steps.percents[-1] == 100.0
     assert steps.percents == sorted(steps.percents)
     assert images.info("b").base is None
-    assert images.info("b").used_bytes < 2 * MIB
+    assert images.info("b").used_bytes < max(2 * MIB, 2 * store.grain_bytes)
     images.purge("a")
     images.purge("base")
     assert [one.name for one in images.list()] == ["b"]

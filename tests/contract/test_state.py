@@ -18,7 +18,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.contract.states import STORES, Store, made
+from tests.contract.states import STORES, Store, made, parameters
 from vorch.errors import Conflict, Invalid, Unreachable
 from vorch.ports import Change, Lease, State
 
@@ -33,9 +33,9 @@ QUIETLY = settings(
 )
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=parameters(STORES))
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    yield from made(request.param, tmp_path)
+    yield from made(request.param, tmp_path, request)
 
 
 @pytest.fixture
@@ -516,12 +516,14 @@ class StateMachine(RuleBasedStateMachine):
         self.store.close()
 
 
-@pytest.mark.parametrize("name", STORES)
-def test_it_does_what_a_dict_with_versions_does(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", parameters(STORES))
+def test_it_does_what_a_dict_with_versions_does(
+    name: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     folders = (tmp_path / str(number) for number in itertools.count())
 
     class OnThisStore(StateMachine):
-        new_store = staticmethod(lambda: STORES[name](next(folders)))
+        new_store = staticmethod(lambda: STORES[name](next(folders), request))
 
     run_state_machine_as_test(OnThisStore, settings=QUIETLY)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.state_worker import LED
-from tests.contract.states import SHARED, Store, made
+from tests.contract.states import SHARED, Store, made, parameters
 from vorch.ports import Change
 
 ROOT = Path(__file__).parents[2]
@@ -22,9 +22,9 @@ WORKERS = ("a", "b", "c", "d")
 KILLED = ("b", "d")
 
 
-@pytest.fixture(params=SHARED)
+@pytest.fixture(params=parameters(SHARED))
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    yield from made(request.param, tmp_path)
+    yield from made(request.param, tmp_path, request)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vorch import CloudInit, Orchestrator
+from vorch.model import Cluster, Power
 
 PRESEED = "d-i debian-installer/locale string C\nd-i debian-installer/exit/poweroff boolean true\n"
 
@@ -24,6 +25,7 @@ class Story:
     # Names of VMs that are there when the verb has come to pass, and when it has been undone.
     done: frozenset[str] = frozenset()
     undone: frozenset[str] = frozenset()
+    hosts: int = 1
 
 
 def import_disk(location: str) -> Act:
@@ -56,6 +58,9 @@ def stories(
 
     def start(cluster: Orchestrator) -> object:
         return cluster.start("web")
+
+    def lan(cluster: Orchestrator) -> object:
+        return cluster.network_create("lan", kind="isolated", subnet="10.81.7.0/24")
 
     def delete(cluster: Orchestrator) -> object:
         return cluster.delete("web", force=True)
@@ -197,6 +202,30 @@ def stories(
             done=web,
             undone=none,
         ),
+        Story(
+            "migrate",
+            (lan, image, make(start=True, node="h1", networks=("lan",))),
+            lambda c: c.migrate("web", "h2"),
+            done=web,
+            undone=web,
+            hosts=2,
+        ),
+        Story(
+            "migrate-paused",
+            (image, make(start=True), lambda c: c.pause("web")),
+            lambda c: c.migrate("web"),
+            done=web,
+            undone=web,
+            hosts=2,
+        ),
+        Story(
+            "relocate",
+            (image, make(node="h1")),
+            lambda c: c.relocate("web", "h2"),
+            done=web,
+            undone=web,
+            hosts=2,
+        ),
         Story("image-delete", (image, make()), lambda c: c.image_delete("debian"), web, web),
         Story(
             "network",
@@ -275,9 +304,24 @@ def leaks(cluster: Orchestrator, foreign: frozenset[str] = frozenset()) -> list[
         for domain in look.domains.values()
         if domain.ours and domain.id not in ids and domain.name in ("web", "copy")
     ]
+    found += _out_of_place(cluster, look)
     found += [
         f"task {task.id} ({task.verb}) is {task.state.value}"
         for task in cluster.task_list()
         if task.state.value in ("running", "stuck")
     ]
     return found
+
+
+def _out_of_place(cluster: Orchestrator, look: Cluster) -> list[str]:
+    """VMs that are on two hosts at once, or on another one than their record says."""
+    seen: dict[str, list[str]] = {}
+    for node in look.nodes:
+        for domain in cluster.world.hypervisor(node).domains():
+            if domain.power not in (Power.STOPPED, Power.CRASHED):
+                seen.setdefault(domain.id, []).append(node)
+    return [
+        f"VM {vm.name} is recorded on {vm.node} and is on {' and '.join(seen[vm.id])}"
+        for vm in look.vms.values()
+        if seen.get(vm.id, [vm.node]) != [vm.node]
+    ]

@@ -97,7 +97,7 @@ def test_a_death_at_any_point_leaves_nothing(
     story = story_named(name, images)
     died_somewhere = False
     for number in itertools.count():
-        world = MemoryWorld(f"death-{name}-{number}", live_snapshots=live)
+        world = MemoryWorld(f"death-{name}-{number}", hosts=story.hosts, live_snapshots=live)
         places = Places(world)
         first = places.connect()
         for act in story.before:
@@ -130,7 +130,7 @@ def test_a_failure_of_any_call_leaves_nothing(name: str, how: str, images: tuple
     story = story_named(name, images)
     calls = _calls_of(story)
     for target, verb, number in calls:
-        world = MemoryWorld(f"failure-{name}-{how}-{target}-{verb}-{number}")
+        world = MemoryWorld(f"failure-{name}-{how}-{target}-{verb}-{number}", hosts=story.hosts)
         places = Places(world)
         cluster = places.connect()
         for act in story.before:
@@ -157,7 +157,7 @@ def test_a_failure_of_any_call_leaves_nothing(name: str, how: str, images: tuple
 
 def _calls_of(story: Story) -> list[tuple[str, str, int]]:
     """(host or pool, call, how many of its kind came before) of all calls that the verb makes."""
-    world = MemoryWorld(f"trace-{story.name}")
+    world = MemoryWorld(f"trace-{story.name}", hosts=story.hosts)
     cluster = Places(world).connect()
     for act in story.before:
         act(cluster)

@@ -27,6 +27,11 @@ def refusal(cluster: Cluster, node: Node, vm: Vm, overhead_mib: int) -> str | No
     """Why this node cannot run the VM; None when it can."""
     if node.name in cluster.silent:
         return f"it does not answer: {cluster.silent[node.name]}"
+    if node.cordoned:
+        return "it is cordoned; lift that with `vorch node uncordon`"
+    far = out_of_reach(cluster, node, vm)
+    if far is not None:
+        return far
     facts = node.facts
     if facts is None:
         return None
@@ -38,6 +43,15 @@ def refusal(cluster: Cluster, node: Node, vm: Vm, overhead_mib: int) -> str | No
             f" {max(free, 0)} free, {node.reserve_mib} kept for the host)"
         )
     return lack(facts, vm)
+
+
+def out_of_reach(cluster: Cluster, node: Node, vm: Vm) -> str | None:
+    """Which of the VM's volumes this host cannot open."""
+    for disk in vm.disks:
+        pool = cluster.pools.get(disk.volume.pool) if disk.volume is not None else None
+        if pool is not None and pool.node not in ("", node.name):
+            return f"disk {disk.name!r} is in pool {pool.name!r}, which only {pool.node!r} reaches"
+    return None
 
 
 def lack(facts: HostFacts, vm: Vm) -> str | None:
@@ -88,8 +102,12 @@ def home(cluster: Cluster, vm: Vm, only: str | None) -> Choice:
     names = [cluster.node(only).name] if only else sorted(cluster.nodes)
     reasons = {}
     for name in names:
-        facts = cluster.nodes[name].facts
-        why_not = lack(facts, vm) if facts else None
+        node = cluster.nodes[name]
+        why_not = out_of_reach(cluster, node, vm)
+        if why_not is None and node.cordoned and only is None:
+            why_not = "it is cordoned; lift that with `vorch node uncordon`"
+        if why_not is None and node.facts:
+            why_not = lack(node.facts, vm)
         if why_not is None:
             only_one = "it was asked for" if only else "it has what the VM needs"
             return Choice(name, "it is the only host" if len(cluster.nodes) == 1 else only_one)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import urlsplit
@@ -44,8 +45,14 @@ T = TypeVar("T")
 Handle: TypeAlias = Any
 
 # A daemon that does not answer for 5 s, three times, is given up.
-KEEPALIVE_INTERVAL_S = 5
+KEEPALIVE_INTERVAL_S = 3
 KEEPALIVE_COUNT = 3
+# Authentication and all, on a busy machine far away.
+OPEN_TIMEOUT_S = 10.0
+# A host that was silent is tried again by whoever asks, more and more rarely and not for long.
+RETRY_AFTER_S = 5.0
+RETRY_TIMEOUT_S = 1.0
+MOST_OPENINGS = 6
 
 _LOOK_AT_HOST = "look at the host's libvirt log"
 
@@ -176,6 +183,47 @@ def _start_events() -> None:
         _events_running = True
 
 
+class _Opening:
+    """One try to open a URI, in a thread of its own: libvirt sets it no limit.
+
+    A host without power lets the kernel try for a minute, and a daemon that hangs takes the
+    connection and never goes on with it. No call of libvirt's can be ended from outside.
+    """
+
+    def __init__(self, uri: str, patience_s: float) -> None:
+        _start_events()
+        self.uri = uri
+        self.began = time.monotonic()
+        self.until = self.began + patience_s
+        self.done = threading.Event()
+        self.handle: Handle = None
+        self.error: Any = None
+        self._lock = threading.Lock()
+        self._forgotten = False
+        threading.Thread(target=self._run, name="libvirt-open", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            handle = libvirt.open(self.uri)
+        except libvirt.libvirtError as exc:
+            self.error = exc
+        else:
+            with self._lock:
+                if self._forgotten:
+                    handle.close()
+                else:
+                    self.handle = handle
+        finally:
+            self.done.set()
+
+    def forget(self) -> None:
+        """What it comes to is of no use any more."""
+        with self._lock:
+            self._forgotten = True
+            if self.handle is not None:
+                self.handle.close()
+
+
 class Connection:
     """A libvirt URI that stays open. Safe to use from many threads."""
 
@@ -187,23 +235,45 @@ class Connection:
         self.session = parts.path.rstrip("/").endswith("/session")
         self._lock = threading.Lock()
         self._handle: Handle = None
+        self._tries: list[_Opening] = []
         # Grows with each opening, so that what was learnt from an earlier daemon can be dropped.
         self.opened = 0
 
     def _open(self) -> Handle:
-        _start_events()
-        try:
-            handle = libvirt.open(self.uri)
-        except libvirt.libvirtError as exc:
-            error = translate(exc, f"reach libvirt at {self.uri!r}")
-            if isinstance(error, (Denied, Unreachable)):
-                raise error from exc
-            raise Unreachable(error.message, uri=self.uri, **error.fields) from exc
+        """A new handle. A host that says nothing costs its time once, however many ask for it."""
+        handle = self._opened()
         # A driver inside this process has no wire that could break, and refuses.
         with contextlib.suppress(libvirt.libvirtError):
             handle.setKeepAlive(KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT)
         self.opened += 1
         return handle
+
+    def _opened(self) -> Handle:
+        tries, now = self._tries, time.monotonic()
+        if not tries:
+            tries.append(_Opening(self.uri, OPEN_TIMEOUT_S))
+        elif len(tries) < MOST_OPENINGS and now > tries[-1].began + RETRY_AFTER_S * len(tries):
+            # It may be back; the earlier try does not notice that, or late.
+            tries.append(_Opening(self.uri, RETRY_TIMEOUT_S))
+        tries[-1].done.wait(max(0.0, tries[-1].until - now))
+        over = next((one for one in tries if one.done.is_set()), None)
+        if over is None:
+            raise Unreachable(
+                f"cannot reach libvirt at {self.uri!r}: no answer came in {OPEN_TIMEOUT_S:g} s;"
+                " see whether the host and its libvirtd run",
+                uri=self.uri,
+            )
+        for one in tries:
+            if one is not over:
+                one.forget()
+        tries.clear()
+        exc = over.error
+        if exc is not None:
+            error = translate(exc, f"reach libvirt at {self.uri!r}")
+            if isinstance(error, (Denied, Unreachable)):
+                raise error from exc
+            raise Unreachable(error.message, uri=self.uri, **error.fields) from exc
+        return over.handle
 
     def handle(self) -> Handle:
         with self._lock:

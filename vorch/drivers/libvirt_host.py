@@ -7,16 +7,20 @@ classes built on this one.
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from vorch import domain_xml
 from vorch.domain_xml import Element, Mark
-from vorch.drivers import libvirt_networks
+from vorch.drivers import libvirt_migration, libvirt_networks, libvirt_xml
 from vorch.drivers.libvirt_connection import Connection, Handle, code_of, libvirt, reason_of
 from vorch.drivers.libvirt_console import StreamConsole
 from vorch.drivers.libvirt_figures import (
@@ -44,13 +48,16 @@ from vorch.model import (
     Power,
     Source,
     Vm,
+    Volume,
 )
-from vorch.ports import Console, Display, Progress
+from vorch.ports import Console, Display, HostSecret, Progress
 
 T = TypeVar("T")
 
 POLL_S = 0.2
 CUT_TIMEOUT_S = 30.0
+# For a disk to be opened by a machine that is on trial.
+TRIAL_TIMEOUT_S = 20.0
 # Calls that are on their way to a distant host at the same time.
 REMOTE_CALLS = 16
 
@@ -75,6 +82,8 @@ class LibvirtHost:
         self._marks: dict[tuple[str, int], Mark | None] = {}
         # Folders on file systems that cannot bypass the host's cache.
         self._cached_folders: set[str] = set()
+        # The keys that this connection's daemon was given.
+        self._secrets: set[tuple[int, str, str]] = set()
 
     # -- what the kinds of host say ---------------------------------------------------------
 
@@ -299,6 +308,55 @@ class LibvirtHost:
         self._cached_folders |= new
         return bool(new)
 
+    def ensure_secret(self, secret: HostSecret) -> None:
+        # A daemon that was started anew still has it, and so has this connection's.
+        known = (self.connection.opened, secret.id, secret.key)
+        if known in self._secrets:
+            return
+
+        def work(handle: Handle) -> None:
+            kept = handle.secretDefineXML(libvirt_xml.secret_xml(secret.id, secret.usage), 0)
+            kept.setValue(base64.b64decode(secret.key), 0)
+
+        self._call("leave the key to its disks", work)
+        self._secrets.add((self.connection.opened, secret.id, secret.key))
+
+    def try_source(self, name: str, source: Source) -> None:
+        facts = self._start_facts()
+        disk = Disk(name="trial", target="vda", volume=Volume(pool="trial", name="trial"))
+        vm = Vm(
+            name=name,
+            id=str(uuid.uuid4()),
+            node=self.node.name,
+            vcpus_max=1,
+            memory_mib=32,
+            memory_max_mib=32,
+            graphics=False,
+            agent=False,
+            disks=(disk,),
+        )
+        text = domain_xml.probe_xml(vm, name=name, source=source, facts=facts)
+        # QEMU opens its disks before it is let go, and this one never is.
+        flags = libvirt.VIR_DOMAIN_START_PAUSED | libvirt.VIR_DOMAIN_START_AUTODESTROY
+
+        def work(handle: Handle) -> None:
+            # Without an answer from its storage, QEMU would go on trying for minutes.
+            with ThreadPoolExecutor(1) as pool:
+                made = pool.submit(handle.createXML, text, flags)
+                try:
+                    domain = made.result(TRIAL_TIMEOUT_S)
+                except FutureTimeout:
+                    with contextlib.suppress(libvirt.libvirtError):
+                        handle.lookupByName(name).destroy()
+                    raise TimedOut(
+                        f"cannot open {source.path} on {self.node.name!r}: nothing answered in"
+                        f" {TRIAL_TIMEOUT_S:g} s; see that the host reaches its storage"
+                    ) from None
+            with self._gone_is_well():
+                domain.destroy()
+
+        self._call(f"open {source.path}", work)
+
     def shut_down(self, vm_id: str) -> None:
         def work(handle: Handle) -> None:
             domain = self._find(handle, vm_id)
@@ -345,6 +403,61 @@ class LibvirtHost:
             if left <= 0:
                 return False
             time.sleep(min(POLL_S, left))
+
+    # -- moving while it runs ---------------------------------------------------------------
+
+    def migrate(
+        self,
+        vm: Vm,
+        node: str,
+        uri: str,
+        *,
+        pause_limit_ms: int,
+        bandwidth_mib_s: int,
+        progress: Progress,
+    ) -> None:
+        what = f"move VM {vm.name!r} to {node!r}"
+        begun = False
+
+        def work(handle: Handle) -> None:
+            nonlocal begun
+            if begun and self._find(handle, vm.id) is None:
+                # The connection was lost on its way, and it has gone meanwhile.
+                return
+            domain = self._running(handle, vm.id, what)
+            if begun or libvirt_migration.direction(domain) == "out":
+                libvirt_migration.follow(domain, progress)
+                if self._find(handle, vm.id) is not None:
+                    raise libvirt_migration.broke_off(what)
+                return
+            begun = True
+            libvirt_migration.send(
+                domain,
+                node,
+                uri,
+                pause_limit_ms=pause_limit_ms,
+                bandwidth_mib_s=bandwidth_mib_s,
+                progress=progress,
+            )
+
+        self._call(what, work)
+
+    def migration(self, vm_id: str) -> Literal["in", "out"] | None:
+        def work(handle: Handle) -> Literal["in", "out"] | None:
+            domain = self._find(handle, vm_id)
+            return None if domain is None else libvirt_migration.direction(domain)
+
+        return self._call(f"see whether VM {vm_id} is on its way", work)
+
+    def migration_abort(self, vm_id: str) -> None:
+        what = f"end the migration of VM {vm_id}"
+
+        def work(handle: Handle) -> None:
+            domain = self._find(handle, vm_id)
+            if domain is not None:
+                libvirt_migration.abort(domain, what)
+
+        self._call(what, work)
 
     def pause(self, vm_id: str) -> None:
         def work(domain: Handle) -> None:

@@ -27,6 +27,14 @@ def raw_volume_xml(name: str, size_bytes: int) -> str:
     return to_text(element)
 
 
+def secret_xml(identifier: str, usage: str) -> str:
+    """A key of Ceph's, kept by the host and shown to nobody."""
+    element = new("secret", ephemeral="no", private="yes")
+    add(element, "uuid", identifier)
+    add(add(element, "usage", type="ceph"), "name", usage)
+    return to_text(element)
+
+
 def _network_settings(element: Element) -> tuple[object, ...]:
     return (
         attribute_of(element, "forward", "mode"),

@@ -37,7 +37,7 @@ from vorch.drivers.pool_folder import (
 from vorch.drivers.qemu_img import qemu_img
 from vorch.errors import Conflict, Invalid, NotFound, StepFailed, Unsupported
 from vorch.model import FileSource, PoolUsage, Source
-from vorch.ports import Imported, Progress, VolumeInfo
+from vorch.ports import HostSecret, Imported, Progress, VolumeInfo
 
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
@@ -349,6 +349,12 @@ class LocalImages:
                 self._folder.remove(volume)
 
     # -- looking
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def secret(self) -> HostSecret | None:
+        return None
 
     def locate(self, volume: str) -> Source:
         with translated(f"locate volume {volume!r}"):

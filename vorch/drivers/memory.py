@@ -118,6 +118,7 @@ class MemoryWorld:
             faults=self.faults,
             find=self.find,
             behaviour=self.behaviour_of,
+            peer=self.host,
         )
         return self.machines[name]
 
@@ -196,6 +197,8 @@ class MemoryWorld:
             state=state,
             hypervisor=hypervisor,
             images=pool,
+            new_host=lambda node: hypervisor(node.uri.rpartition(":")[2] or node.name),
+            new_pool=lambda new: pool(new.name),
             media=media or MemoryMedia(),
             clock=self.clock,
             chance=self.chance,

@@ -35,6 +35,8 @@ class Behaviour:
     # Powers off by itself so long after its start. None: only what boots an installer does.
     powers_off_after_s: float | None = None
     install_s: float = 60.0
+    # How long it takes to move to another host while it runs.
+    migrate_s: float = 2.0
     # Writes of its own to each data disk.
     writes_per_s: float = 0.0
     cpu_load: float = 0.1
@@ -155,6 +157,14 @@ class MemoryGuest:
     def ends_at(self) -> float | None:
         return self._ends_at
 
+    @property
+    def behaviour(self) -> Callable[[], Behaviour]:
+        return self._behaviour
+
+    def hold(self, reason: str) -> None:
+        """Stand still, and end by nothing of its own."""
+        self.power, self.reason, self._ends_at = Power.PAUSED, reason, None
+
     def end(self) -> None:
         self.power, self.reason, self._ends_at = Power.STOPPED, "shut off", None
         for held in self.disks.values():
@@ -208,14 +218,23 @@ class MemoryGuest:
     # -- disks
 
     def open(
-        self, disk: Disk, source: Source | None, found: tuple[MemoryPool, Stored] | None
+        self,
+        disk: Disk,
+        source: Source | None,
+        found: tuple[MemoryPool, Stored] | None,
+        *,
+        handed_over: bool = False,
     ) -> Held:
-        """Take a volume for this domain alone, unless it is only read."""
+        """Take a volume for this domain alone, unless it is only read.
+
+        `handed_over`: by the same VM on the host that it is leaving, which has it open until then.
+        """
         held = Held(disk, source)
         if found is not None:
             held.pool, held.stored = found
-            writes = disk.device == "disk" and not disk.read_only
-            self._check_free(held.stored, held.pool, writes)
+            writes = disk.device == "disk" and not disk.read_only and not handed_over
+            if not handed_over:
+                self._check_free(held.stored, held.pool, writes)
             held.stored.open_by[self._key(disk.name)] = Opening(
                 f"VM {self.vm.name!r} on {self.host}", writes, self.settle
             )
@@ -240,6 +259,18 @@ class MemoryGuest:
     def close(self, held: Held) -> None:
         if held.stored is not None:
             held.stored.open_by.pop(self._key(held.disk.name), None)
+
+    def arrive(self, host: str) -> None:
+        """It goes on on another host from now on, which has its disks open already."""
+        self.settle()
+        for held in self.disks.values():
+            self.close(held)
+        self.host = host
+        for name, held in list(self.disks.items()):
+            again = None if held.stored is None or held.pool is None else (held.pool, held.stored)
+            taken = self.open(held.disk, held.source, again)
+            held.pool, held.stored = taken.pool, taken.stored
+            self.disks[name] = held
 
     def _key(self, disk: str) -> str:
         return f"{self.host}/{self.vm.id}/{disk}"

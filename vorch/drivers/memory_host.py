@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Literal
 
 from vorch.drivers.memory_faults import Gate, gated, gated_waiting
 from vorch.drivers.memory_guests import Held, MemoryConsole, MemoryGuest
 from vorch.drivers.memory_machine import MemoryMachine
+from vorch.drivers.memory_moves import MemoryMove
 from vorch.drivers.memory_pool import Stored
 from vorch.drivers.memory_time import wait
-from vorch.errors import Conflict, Invalid, NoRoom, NotFound, TimedOut, Unsupported
+from vorch.errors import (
+    Conflict,
+    Invalid,
+    NoRoom,
+    NotFound,
+    TimedOut,
+    Unreachable,
+    Unsupported,
+)
 from vorch.model import (
     INITRD_SOURCE,
     KERNEL_SOURCE,
@@ -28,7 +38,7 @@ from vorch.model import (
     Source,
     Vm,
 )
-from vorch.ports import Console, Display, Progress
+from vorch.ports import Console, Display, HostSecret, Progress
 
 # How often a long wait says that it is still waiting, so that it can be cancelled.
 SAY_EVERY_S = 1.0
@@ -193,6 +203,92 @@ class MemoryHost:
         guest = self._machine.settled().pop(vm_id, None)
         if guest is not None:
             guest.end()
+            self._machine.settled()
+
+    # -- moving
+
+    @gated_waiting
+    def migrate(
+        self,
+        vm: Vm,
+        node: str,
+        uri: str,
+        *,
+        pause_limit_ms: int,
+        bandwidth_mib_s: int,
+        progress: Progress,
+    ) -> None:
+        machine = self._machine
+        with machine.faults.lock:
+            guest = self._running(vm.id, "move")
+            move = machine.moves.get(vm.id) or self._begin_to_move(guest, machine.peer(node))
+        self._gate.midway()
+
+        def over() -> bool:
+            with machine.faults.lock:
+                move.settle()
+                return move.over
+
+        try:
+            while not over():
+                progress(move.percent, f"{move.percent:.0f} % of {vm.name} is on {node}")
+                left = max(0.0, move.ends_at - machine.clock.now())
+                wait(machine.clock, min(left, SAY_EVERY_S), over)
+        except (Exception, KeyboardInterrupt, SystemExit):
+            with machine.faults.lock:
+                move.break_off()
+            raise
+        if move.stays:
+            raise Conflict(
+                f"cannot move VM {vm.name!r} to {node!r}: its migration broke off; see whether that"
+                " host is well",
+                vm=vm.name,
+                node=node,
+            )
+
+    def _begin_to_move(self, guest: MemoryGuest, target: MemoryMachine) -> MemoryMove:
+        vm, what = guest.vm, f"move VM {guest.vm.name!r} to {target.name!r}"
+        if target is self._machine:
+            raise Invalid(f"cannot {what}: it is there already; choose another host")
+        if target.off:
+            raise Unreachable(f"cannot {what}: that host does not answer", node=target.name)
+        free = target.facts.memory_mib - target.memory_used_mib
+        if guest.memory_mib > free:
+            raise NoRoom(
+                f"cannot {what}: it needs {guest.memory_mib} MiB and {free} MiB are free there;"
+                " choose another host",
+                needed_mib=guest.memory_mib,
+                free_mib=free,
+            )
+        for nic, network in guest.nics.values():
+            if network.kind != "bridge" and network.name not in target.networks:
+                raise NotFound(
+                    f"cannot {what}: network {network.name!r} of its NIC {nic.name!r} is not there;"
+                    " make it there first",
+                    network=network.name,
+                    node=target.name,
+                )
+        if any(other.vm.name == vm.name for other in target.settled().values()):
+            raise Conflict(
+                f"cannot {what}: a domain of that name runs there; stop or rename that one",
+                vm=vm.name,
+            )
+        return MemoryMove(guest, self._machine, target)
+
+    @gated
+    def migration(self, vm_id: str) -> Literal["in", "out"] | None:
+        self._machine.settled()
+        move = self._machine.moves.get(vm_id)
+        if move is None:
+            return None
+        return "out" if move.source is self._machine else "in"
+
+    @gated
+    def migration_abort(self, vm_id: str) -> None:
+        self._machine.settled()
+        move = self._machine.moves.get(vm_id)
+        if move is not None and move.source is self._machine:
+            move.break_off()
 
     @gated_waiting
     def await_end(self, vm_id: str, timeout_s: float, progress: Progress) -> bool:
@@ -216,6 +312,14 @@ class MemoryHost:
             wait(clock, min(left, SAY_EVERY_S), ended)
             progress()
         return True
+
+    @gated
+    def ensure_secret(self, secret: HostSecret) -> None:
+        self._machine.secrets[secret.id] = secret
+
+    @gated
+    def try_source(self, name: str, source: Source) -> None:
+        self._machine.find(source)
 
     @gated
     def pause(self, vm_id: str) -> None:

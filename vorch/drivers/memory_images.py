@@ -16,7 +16,7 @@ from vorch.drivers.memory_pool import BLOCK_BYTES, MemoryPool, Stored, path_of
 from vorch.drivers.memory_sources import Files, judge
 from vorch.errors import Conflict, Invalid, NotFound
 from vorch.model import FileSource, PoolUsage, Source
-from vorch.ports import Imported, Progress, VolumeInfo
+from vorch.ports import HostSecret, Imported, Progress, VolumeInfo
 
 
 class MemoryImages:
@@ -294,6 +294,12 @@ class MemoryImages:
         pool.delete(stored)
 
     # -- looking
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def secret(self) -> HostSecret | None:
+        return None
 
     @gated
     def locate(self, volume: str) -> Source:

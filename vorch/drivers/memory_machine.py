@@ -10,8 +10,10 @@ from collections.abc import Callable
 
 from vorch.drivers.memory_faults import Fault, Faults
 from vorch.drivers.memory_guests import Behaviour, MemoryGuest
+from vorch.drivers.memory_moves import MemoryMove
 from vorch.drivers.memory_pool import MemoryPool, Stored
 from vorch.model import Check, HostFacts, Network, Source, Vm, subnet_layout
+from vorch.ports import HostSecret
 
 FIRST_DISPLAY_PORT = 5900
 
@@ -30,12 +32,15 @@ class MemoryMachine:
         faults: Faults,
         find: Find,
         behaviour: Callable[[Vm], Behaviour],
+        peer: Callable[[str], MemoryMachine],
     ) -> None:
         self.name = name
         self.faults = faults
         self.clock = faults.clock
         self.find = find
         self.behaviour = behaviour
+        # Other machines, by name, as this one reaches them.
+        self.peer = peer
         self.facts = HostFacts(
             hypervisor="memory",
             cpus=cpus,
@@ -57,7 +62,10 @@ class MemoryMachine:
             Check(name="memory", level="ok", detail="a host in memory lacks nothing"),
         )
         self.guests: dict[str, MemoryGuest] = {}
+        # VMs on their way here or away from here.
+        self.moves: dict[str, MemoryMove] = {}
         self.networks: dict[str, Network] = {}
+        self.secrets: dict[str, HostSecret] = {}
         # Address by network and MAC. A guest that comes back gets the one it had.
         self.leases: dict[str, dict[str, str]] = {}
         self._off: Fault | None = None
@@ -93,7 +101,14 @@ class MemoryMachine:
         self.guests[vm.id] = guest
         return guest
 
+    @property
+    def off(self) -> bool:
+        return self._off is not None
+
     def _end_all(self) -> None:
+        for move in list(self.moves.values()):
+            move.settle()
+            move.break_off()
         for guest in self.guests.values():
             guest.settle()
             guest.end()
@@ -101,6 +116,8 @@ class MemoryMachine:
 
     def settled(self) -> dict[str, MemoryGuest]:
         """The guests as they are now; those that have ended are gone."""
+        for move in list(self.moves.values()):
+            move.settle()
         for guest in list(self.guests.values()):
             guest.settle()
             if guest.ended:

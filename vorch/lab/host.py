@@ -164,7 +164,9 @@ class LabHost:
             )
             for link in json.loads(self._inside("ip", "-json", "link")):
                 if link["ifname"] not in ("lo", "eth0", "eth1", GUEST_BRIDGE):
-                    self._inside("ip", "link", "del", link["ifname"])
+                    # A guest's goes with its QEMU, which may be just now.
+                    with suppress(StepFailed):
+                        self._inside("ip", "link", "del", link["ifname"])
             # The folders themselves stay: they are mounted.
             places = [str(one) for one in self._kept_folders()]
             self._inside("find", "/run/libvirt", OWN_TMP, *places, "-mindepth", "1", "-delete")

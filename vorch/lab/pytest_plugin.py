@@ -61,7 +61,7 @@ def fresh_lab(lab: Lab) -> Lab:
     try:
         lab.reset()
     except VorchError as exc:
-        pytest.fail(f"the lab cannot be brought back to order: {exc}\n{exc.__notes__}")
+        pytest.fail(f"the lab cannot be brought back to order: {exc}")
     return lab
 
 

@@ -1,0 +1,101 @@
+"""Adding and removing hosts and pools on a world in memory, faults included."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+import vorch
+from vorch import Orchestrator
+from vorch.drivers.memory import MemoryWorld
+from vorch.errors import Conflict, Unreachable, Unsupported
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def world() -> MemoryWorld:
+    return MemoryWorld(f"hosts-{next(_numbers)}")
+
+
+@pytest.fixture
+def cluster(world: MemoryWorld) -> Orchestrator:
+    ports, prepare = world.connection()
+    found = Orchestrator(ports, vorch.Settings(uri="memory:"))
+    prepare(found)
+    return found
+
+
+def test_a_host_joins_and_is_used(world: MemoryWorld, cluster: Orchestrator) -> None:
+    world.add_host("h2", memory_mib=1 << 20)
+    done = cluster.node_add("h2", "memory:h2")
+    assert done.task is not None
+    assert [node.name for node in cluster.node_list()] == ["h1", "h2"]
+    facts = cluster.node_list()[1].facts
+    assert facts is not None
+    assert facts.accelerator
+    cluster.create("web", disk_gib=1, networks=(), start=True)
+    # It has more room.
+    assert cluster.show("web").vm.node == "h2"
+    with pytest.raises(Conflict, match="'web'"):
+        cluster.node_remove("h2")
+    cluster.delete("web", force=True, purge=True)
+    cluster.node_remove("h2")
+    assert [node.name for node in cluster.node_list()] == ["h1"]
+
+
+def test_a_dry_run_tries_the_host_and_takes_nothing_in(
+    world: MemoryWorld, cluster: Orchestrator
+) -> None:
+    world.add_host("h2")
+    assert cluster.node_add("h2", "memory:h2", dry_run=True).task is None
+    assert len(cluster.node_list()) == 1
+
+
+def test_a_host_that_does_not_answer_stays_out(world: MemoryWorld, cluster: Orchestrator) -> None:
+    world.add_host("h2").power_off()
+    with pytest.raises(Unsupported, match="cannot add host 'h2': libvirt:"):
+        cluster.node_add("h2", "memory:h2")
+    assert len(cluster.node_list()) == 1
+
+
+def test_a_host_that_opens_no_disk_stays_out_and_nothing_is_left(
+    world: MemoryWorld, cluster: Orchestrator
+) -> None:
+    world.add_host("h2")
+    world.faults.fail("host:h2", "try_source", error=Unsupported("it has no rbd"))
+    with pytest.raises(Unsupported, match="it has no rbd"):
+        cluster.node_add("h2", "memory:h2")
+    assert cluster.volume_list("local") == ()
+    assert len(cluster.node_list()) == 1
+
+
+def test_a_host_is_checked_again_later(world: MemoryWorld, cluster: Orchestrator) -> None:
+    assert {check.level for check in cluster.node_check("h1")} == {"ok"}
+    world.faults.fail("host:h1", "try_source", error=Unreachable("no monitor"))
+    assert [check.level for check in cluster.node_check("h1")].count("error") == 1
+
+
+def test_pools_come_and_go(cluster: Orchestrator) -> None:
+    cluster.pool_add("bulk", "memory:bulk")
+    assert [pool.name for pool, _ in cluster.pool_list()] == ["bulk", "local"]
+    # Trying it out has left nothing in it.
+    assert cluster.volume_list("bulk") == ()
+    cluster.create("web", disk_gib=1, pool="bulk", networks=())
+    with pytest.raises(Conflict, match="VM 'web'"):
+        cluster.pool_remove("bulk")
+    cluster.delete("web", purge=True)
+    cluster.pool_remove("bulk")
+    assert [pool.name for pool, _ in cluster.pool_list()] == ["local"]
+
+
+def test_a_cordoned_host_starts_nothing(world: MemoryWorld, cluster: Orchestrator) -> None:
+    world.add_host("h2", memory_mib=1024)
+    cluster.node_add("h2", "memory:h2")
+    cluster.node_cordon("h1")
+    cluster.create("web", disk_gib=1, networks=(), memory_mib=64, start=True)
+    assert cluster.show("web").vm.node == "h2"
+    cluster.node_uncordon("h1")
+    cluster.create("db", disk_gib=1, networks=(), memory_mib=64, start=True)
+    assert cluster.show("db").vm.node == "h1"

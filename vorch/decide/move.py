@@ -1,0 +1,204 @@
+"""From one host to another: migrate (it runs on) and relocate (it is off). Pure.
+
+All that can be refused is refused here, before anything is touched.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from vorch.decide.place import home, place
+from vorch.decide.records import (
+    ensure_networks,
+    known_power,
+    need_stopped,
+    networks_of,
+    reads,
+    save_vm,
+)
+from vorch.errors import Conflict, NoRoom, Unreachable, Unsupported
+from vorch.model import Cluster, Firmware, Node, Power, Vm
+from vorch.plan import MigrateDomain, Plan
+
+
+def migrate(
+    cluster: Cluster,
+    name: str,
+    target: str | None,
+    *,
+    overhead_mib: int,
+    pause_limit_ms: int,
+    bandwidth_mib_s: int,
+) -> Plan:
+    """Live, to the host that was named or to the one with the most free memory."""
+    vm = cluster.vm(name)
+    if target is not None and cluster.node(target).name == vm.node:
+        return Plan(verb="migrate", subject=name, why=f"it is on {target} already")
+    power = known_power(cluster, vm, "migrate")
+    if power not in (Power.RUNNING, Power.PAUSED):
+        raise Conflict(
+            f"cannot migrate VM {name!r}: it is {power.value}; start it, or have it start elsewhere"
+            f" (vorch relocate {name} NODE)",
+            vm=name,
+        )
+    seen = cluster.domains[vm.id].node
+    if seen != vm.node:
+        return _found_elsewhere(cluster, vm, seen, target)
+    _need_shared_disks(cluster, vm, "migrate", "only VMs whose disks every host reaches can move")
+    source = cluster.node(vm.node)
+    named = [cluster.node(target)] if target is not None else list(cluster.nodes.values())
+    others = [node for node in named if node.name != vm.node]
+    if not others:
+        raise NoRoom(
+            f"cannot migrate VM {name!r}: the cluster has no host but {vm.node!r}; add one (vorch"
+            " node add)",
+            vm=name,
+        )
+    unlike = {node.name: why for node in others if (why := _unlike(source, node, vm)) is not None}
+    fit = {node.name: node for node in others if node.name not in unlike}
+    if not fit:
+        raise Unsupported(
+            f"cannot migrate VM {name!r}: "
+            + "; ".join(f"{node}: {why}" for node, why in sorted(unlike.items())),
+            vm=name,
+            refused=unlike,
+        )
+    choice = place(
+        dataclasses.replace(cluster, nodes=fit), vm, overhead_mib=overhead_mib, only=target
+    )
+    moved = dataclasses.replace(vm, node=choice.node)
+    return Plan(
+        verb="migrate",
+        subject=name,
+        why=f"to {choice.node} because {choice.why}{_of_networks(cluster, vm)}",
+        steps=(
+            *ensure_networks(cluster, moved),
+            MigrateDomain(
+                vm=vm,
+                target=choice.node,
+                uri=fit[choice.node].peer_uri,
+                pause_limit_ms=pause_limit_ms,
+                bandwidth_mib_s=bandwidth_mib_s,
+                paused=power is Power.PAUSED,
+            ),
+            save_vm(vm, moved),
+        ),
+        claims=(f"vm/{name}",),
+        reads=reads(
+            cluster,
+            f"vm/{name}",
+            f"node/{choice.node}",
+            *dict.fromkeys(f"network/{nic.network}" for nic in vm.nics),
+        ),
+    )
+
+
+def _found_elsewhere(cluster: Cluster, vm: Vm, seen: str, target: str | None) -> Plan:
+    """Somebody moved it past vorch. Only where it is can be recorded."""
+    if target not in (None, seen):
+        raise Conflict(
+            f"cannot migrate VM {vm.name!r}: it is recorded on {vm.node!r} and runs on {seen!r};"
+            f" have that recorded first (vorch migrate {vm.name} {seen})",
+            vm=vm.name,
+            node=seen,
+        )
+    return Plan(
+        verb="migrate",
+        subject=vm.name,
+        why=f"it runs on {seen} already, though not recorded so",
+        steps=(save_vm(vm, dataclasses.replace(vm, node=seen)),),
+        claims=(f"vm/{vm.name}",),
+        reads=reads(cluster, f"vm/{vm.name}", f"node/{seen}"),
+    )
+
+
+def _of_networks(cluster: Cluster, vm: Vm) -> str:
+    """Networks that are another one on each host, where connections do not go along."""
+    apart = [network.name for network in networks_of(cluster, vm) if network.kind != "bridge"]
+    if not apart:
+        return ""
+    return f"; each host has a network {' and '.join(map(repr, apart))} of its own"
+
+
+def relocate(cluster: Cluster, name: str, target: str) -> Plan:
+    """A VM that is off starts on another host from now on: only the record changes."""
+    vm = cluster.vm(name)
+    node = cluster.node(target)
+    if node.name == vm.node:
+        return Plan(verb="relocate", subject=name, why=f"it belongs to {target} already")
+    need_stopped(
+        cluster, vm, "relocate", f"it moves while it runs by `vorch migrate {name} {target}`"
+    )
+    if target in cluster.silent:
+        raise Unreachable(
+            f"cannot relocate VM {name!r} to {target!r}: that host does not answer:"
+            f" {cluster.silent[target]}; see `vorch doctor`",
+            vm=name,
+            node=target,
+        )
+    if vm.id in cluster.domains:
+        raise Conflict(
+            f"cannot relocate VM {name!r}: it is {cluster.power(vm).value} on {vm.node!r}, and what"
+            f" is left of it there holds its disks; cut it (vorch stop --force {name})",
+            vm=name,
+        )
+    _need_shared_disks(cluster, vm, "relocate", "another host does not reach it")
+    kept = "UEFI's variables" if vm.firmware is Firmware.UEFI else "TPM's memory" if vm.tpm else ""
+    if kept:
+        raise Unsupported(
+            f"cannot relocate VM {name!r}: its {kept} are kept on {vm.node!r} and would stay there;"
+            " start it and migrate it, which takes them along",
+            vm=name,
+        )
+    choice = home(cluster, vm, target)
+    return Plan(
+        verb="relocate",
+        subject=name,
+        why=f"it is off, so it starts on {target} from now on",
+        steps=(save_vm(vm, dataclasses.replace(vm, node=choice.node)),),
+        claims=(f"vm/{name}",),
+        reads=reads(cluster, f"vm/{name}", f"node/{target}"),
+    )
+
+
+def _need_shared_disks(cluster: Cluster, vm: Vm, verb: str, why: str) -> None:
+    for disk in vm.disks:
+        if disk.volume is None or cluster.pool(disk.volume.pool).shared:
+            continue
+        cd = disk.device == "cdrom" and not disk.owned
+        raise Unsupported(
+            f"cannot {verb} VM {vm.name!r}: disk {disk.name!r} is in pool {disk.volume.pool!r},"
+            f" which is on one host, and {why}; "
+            + (f"eject it (vorch cd eject {vm.name})" if cd else "use a pool in Ceph"),
+            vm=vm.name,
+            disk=disk.name,
+            pool=disk.volume.pool,
+        )
+    if vm.direct_boot is not None and not cluster.pool(vm.direct_boot.kernel.pool).shared:
+        raise Unsupported(
+            f"cannot {verb} VM {vm.name!r}: its installer's kernel is in pool"
+            f" {vm.direct_boot.kernel.pool!r}, which is on one host; wait until it is installed",
+            vm=vm.name,
+        )
+
+
+def _unlike(source: Node, target: Node, vm: Vm) -> str | None:
+    """Why a VM that runs on the one cannot go on on the other."""
+    if target.uri.startswith("qemu") and ":///" in target.uri:
+        return (
+            f"its libvirt is known as {target.uri!r}, where no other host reaches it; add it by its"
+            " address"
+        )
+    one, other = source.facts, target.facts
+    if one is None or other is None:
+        return None
+    for what in ("hypervisor", "architecture", "accelerator"):
+        here, there = getattr(one, what), getattr(other, what)
+        if here and there and here != there:
+            return f"its {what} is {there}, and the VM runs on {here}"
+    if vm.cpu == "host" and one.cpu_model != other.cpu_model:
+        return (
+            f"the VM has the CPU of its host, {one.cpu_model}, and there it is {other.cpu_model};"
+            " restart it with another CPU model"
+        )
+    return None
