@@ -11,7 +11,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from vorch.acts import DO, UNDO, CameToPass
@@ -26,6 +27,7 @@ from vorch.errors import (
     NoRoom,
     NotFound,
     StepFailed,
+    Unreachable,
     Unsupported,
     VorchError,
 )
@@ -46,6 +48,19 @@ REFUSALS = (Conflict, Invalid, NotFound, NoRoom, Unsupported, Denied, BadConfig)
 Watcher = Callable[[Task], None]
 # Called with a name and the journal at each point where a crash could fall; for tests and tracing.
 Hook = Callable[[str, Journal], None]
+
+
+# Plans that a thread of this process is at, by their ids.
+_at_work: set[str] = set()
+
+
+@contextmanager
+def _working_on(plan_id: str) -> Iterator[None]:
+    _at_work.add(plan_id)
+    try:
+        yield
+    finally:
+        _at_work.discard(plan_id)
 
 
 class _Lost(Conflict):
@@ -75,8 +90,9 @@ class Executor:
     def run(self, plan: Plan) -> Task:
         """Do all of it or none of it, and say so. Raises what went wrong, after undoing."""
         run = _Run(self, plan)
-        run.open()
-        return run.go()
+        with _working_on(run.journal.id):
+            run.open()
+            return run.go()
 
     # -- recovery -----------------------------------------------------------------------------
 
@@ -95,6 +111,9 @@ class Executor:
         silent_s = self.world.clock.now() - journal.beat_at
         if not journal.runner:
             return force or silent_s >= RETRY_STUCK_AFTER_S
+        if journal.runner == self.world.processes.me():
+            # The store was silent for so long that even this process had to let go of it.
+            return journal.id not in _at_work
         alive = self.world.processes.alive(journal.runner)
         if alive is None:
             return silent_s >= self.settings.runner_silent_after_s
@@ -103,11 +122,12 @@ class Executor:
     def take_over(self, document: Document, journal: Journal) -> Task | None:
         """Carry a plan on; None when another process was quicker."""
         run = _Run(self, journal.plan, journal=journal, version=document.version)
-        try:
-            run.adopt()
-        except Conflict:
-            return None
-        return run.carry_on()
+        with _working_on(journal.id):
+            try:
+                run.adopt()
+            except Conflict:
+                return None
+            return run.carry_on()
 
     def holder(self, key: str) -> tuple[Document, Journal] | None:
         """The plan that has a claim on this document, if any."""
@@ -188,15 +208,33 @@ class _Run:
         ]
         reads = [Change(key, version, check_only=True) for key, version in self.plan.reads.items()]
         self._say()
-        self.version = self.world.state.commit(
+        self.version = self._commit(
             [
                 *claims,
                 *reads,
                 Change(self.plan_key, 0, encode(self.journal)),
                 Change(self.task_key, 0, encode(self.task)),
-            ]
+            ],
+            self.journal,
         )
         self._hook("opened")
+
+    def _commit(self, changes: Sequence[Change], journal: Journal | None) -> int:
+        """A commit that leaves the journal so. One whose answer was lost is looked up, not guessed.
+
+        Else the version known here would be wrong from then on, and this process would take its own
+        write for that of another one.
+        """
+        try:
+            return self.world.state.commit(changes)
+        except Unreachable:
+            document = self.world.state.get(self.plan_key)
+            if document is None:
+                if journal is None:
+                    return self.version
+            elif journal is not None and decode(Journal, document.body) == journal:
+                return document.version
+            raise
 
     def adopt(self) -> None:
         """Become the one who works on an abandoned plan."""
@@ -213,12 +251,13 @@ class _Run:
                 self.journal, **{"beat_at": self.world.clock.now(), **changed}
             )
             try:
-                self.version = self.world.state.commit(
+                self.version = self._commit(
                     [
                         *extra,
                         Change(self.plan_key, self.version, encode(journal)),
                         Change(self.task_key, None, encode(self.task)),
-                    ]
+                    ],
+                    journal,
                 )
             except Conflict as exc:
                 if exc.fields.get("key") == self.plan_key:
@@ -243,14 +282,15 @@ class _Run:
             )
             self._hook("closing")
             cancel = self.world.state.get(f"cancel/{self.task.id}")
-            self.version = self.world.state.commit(
+            self.version = self._commit(
                 [
                     *extra,
                     Change(self.plan_key, self.version, None),
                     *(Change(claim_key(key), None, None) for key in self.plan.claims),
                     *([Change(cancel.key, None, None)] if cancel is not None else []),
                     Change(self.task_key, None, encode(self.task)),
-                ]
+                ],
+                None,
             )
         if int(self.journal.id[:4], 16) % TRIM_EVERY == 0:
             self._trim()
@@ -303,9 +343,9 @@ class _Run:
                 saves.append(Change(saving.key, None, _filled(saving, outcomes)))
                 position += 1
             if position == len(steps):
-                self.journal = dataclasses.replace(
-                    self.journal, position=position, outcomes=outcomes
-                )
+                # The position stays until the commit has come to pass: a journal that were kept
+                # after a failure would say that its documents are written.
+                self.journal = dataclasses.replace(self.journal, outcomes=outcomes)
                 self._close(TaskState.DONE, *saves)
                 return
             self._write(*saves, position=position, outcomes=outcomes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import struct
 from collections.abc import Callable
@@ -153,6 +154,42 @@ def test_a_failure_of_any_call_leaves_nothing(name: str, how: str, images: tuple
         where = f"after call {number} of {target}.{verb} had failed"
         assert leaks(cluster) == [], where
         assert _names(cluster) in (story.done, story.undone), where
+
+
+@pytest.mark.parametrize("silent_for", [1, 4, 1000])
+@pytest.mark.parametrize("how", ["refused", "answer-lost"])
+@pytest.mark.parametrize("name", [story.name for story in ALL])
+def test_a_silent_store_corrupts_nothing(
+    name: str, how: str, silent_for: int, images: tuple[str, str]
+) -> None:
+    """The store falls silent at each commit in turn, for a while; the same process goes on after."""
+    story = story_named(name, images)
+    for number in range(_commits_of(story)):
+        world = MemoryWorld(f"silent-{name}-{how}-{silent_for}-{number}", hosts=story.hosts)
+        cluster = Places(world).connect()
+        for act in story.before:
+            act(cluster)
+        fault = world.faults.fail if how == "refused" else world.faults.lose_answer
+        fault("state", "commit", times=silent_for, skip=number)
+        with contextlib.suppress(vorch.VorchError):
+            story.act(cluster)
+        world.faults.clear()
+        cluster.recover()
+        where = f"after commit {number} had failed"
+        assert leaks(cluster) == [], where
+        assert _names(cluster) in (story.done, story.undone), where
+        assert not world.connect().state.read(["plan", "claim"]), where
+
+
+def _commits_of(story: Story) -> int:
+    world = MemoryWorld(f"commits-{story.name}", hosts=story.hosts)
+    cluster = Places(world).connect()
+    for act in story.before:
+        act(cluster)
+    before = len(world.faults.trace)
+    story.act(cluster)
+    calls = list(world.faults.trace)[before:]
+    return sum((call.target, call.name) == ("state", "commit") for call in calls)
 
 
 def _calls_of(story: Story) -> list[tuple[str, str, int]]:
