@@ -162,7 +162,7 @@ def test_a_failure_of_any_call_leaves_nothing(name: str, how: str, images: tuple
 def test_a_silent_store_corrupts_nothing(
     name: str, how: str, silent_for: int, images: tuple[str, str]
 ) -> None:
-    """The store falls silent at each commit in turn, for a while; the same process goes on after."""
+    """The store falls silent at each commit in turn, for a while; the process goes on after."""
     story = story_named(name, images)
     for number in range(_commits_of(story)):
         world = MemoryWorld(f"silent-{name}-{how}-{silent_for}-{number}", hosts=story.hosts)
