@@ -50,7 +50,7 @@ bench:
 	@packaging/prepare.sh test bench
 	@set -e; for file in benchmarks/[!_]*.py; do \
 		[ -e "$$file" ] || { echo 'make bench: cannot run benchmarks: there are none in benchmarks/; write one' >&2; exit 1; }; \
-		echo "== $$file"; $(VENV)/python "$$file" $(ARGS); done
+		name=$$(basename "$$file" .py); echo "== $$name"; $(VENV)/python -m "benchmarks.$$name" $(ARGS); done
 
 clean-machine:
 	@packaging/clean-machine.sh $(or $(ARGS),run)

@@ -567,7 +567,7 @@ def test_without_any_osd_it_is_unreachable_and_then_goes_on(pool: Pool) -> None:
             started = time.monotonic()
             with pytest.raises(Unreachable):
                 act()
-            assert time.monotonic() - started < 30
+            assert time.monotonic() - started < 120
     finally:
         pool.lab.heal()
     deadline = time.monotonic() + 60

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import threading
@@ -31,7 +30,6 @@ pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(900)]
 # Slow enough to meddle: the guest's memory takes several seconds then.
 SLOW_MIB_S = 12
 RUNNING, PAUSED = libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_PAUSED
-ROUNDS = 4
 
 
 class Acks:
@@ -302,27 +300,3 @@ def test_qemu_dies_on_either_side(place: Place) -> None:
     assert place.seen() == {}
     place.cluster.start("writer")
     place.check_on("h1")
-
-
-def test_what_vorch_adds(place: Place, record_property: Callable[[str, object], None]) -> None:
-    """Against the bare call, there and back, one after the other in the same minutes."""
-    ours, bares = [], []
-    place.cluster.migrate("writer", "h2")
-    place.cluster.migrate("writer", "h1")
-    for _ in range(ROUNDS):
-        for source, target in (("h1", "h2"), ("h2", "h1")):
-            with bare.connected(place.lab, source) as connection:
-                domain = connection.lookupByName("writer")
-                began = time.monotonic()
-                domain.migrateToURI3(place.lab.spec.peer_uri(target), {}, bare.MIGRATE)
-                bares.append(time.monotonic() - began)
-        for target in ("h2", "h1"):
-            began = time.monotonic()
-            place.cluster.migrate("writer", target)
-            ours.append(time.monotonic() - began)
-    ratio = statistics.median(ours) / statistics.median(bares)
-    figures = {"ours_s": sorted(ours), "bare_s": sorted(bares), "ratio": ratio}
-    record_property("figures", figures)
-    print(figures)
-    # The look before and the record after; the rest is noise of a machine with other work.
-    assert ratio < 1.5, figures
