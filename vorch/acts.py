@@ -275,6 +275,11 @@ def start_domain(step: StartDomain, world: World, progress: Progress) -> None:
     host = world.hypervisor(vm.node)
     networks = {network.name: network for network in step.networks}
     _ensure_secrets(vm, host, world)
+    if host.domain(vm.id) is None:
+        # The record says that it is off everywhere. Whoever has its disks open knows better.
+        for pool, disks in _by_pool(vm.data_disks).items():
+            for name in _volume_names(disks):
+                world.images(pool).ensure_unused(name)
     host.start(vm, _sources(vm, world), networks)
 
 

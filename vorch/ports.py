@@ -258,6 +258,14 @@ class Images(Protocol):
         """Where a host finds it. NotFound if it is not there."""
         ...
 
+    def ensure_unused(self, volume: str) -> None:
+        """Returns when nobody has it open for writing; `Conflict` while somebody does.
+
+        Who died with it open is waited for, as long as the storage takes to notice. Where storage
+        cannot tell, the host's own locks have to do.
+        """
+        ...
+
     def secret(self) -> HostSecret | None:
         """What hosts must be told before they can open volumes; None where they need nothing."""
         ...

@@ -9,7 +9,7 @@ import pytest
 
 from tests.lab import bare
 from tests.lab.clusters import ceph_url, cluster_on
-from vorch.errors import Unreachable, Unsupported, VorchError
+from vorch.errors import Conflict, Unreachable, Unsupported, VorchError
 from vorch.lab import Lab, guest, verify_disk
 from vorch.lab.spec import CEPH_USER, POOL
 
@@ -139,6 +139,28 @@ def test_a_writer_made_by_vorch_loses_nothing_in_a_power_cut(fresh_lab: Lab) -> 
         seen = verify_disk(disk, conf=lab.spec.ceph_conf, user=CEPH_USER)
         assert seen.ok, seen.findings
         assert [one.epoch for one in seen.epochs] == [1, 2]
+
+
+def test_a_disk_that_somebody_has_open_is_not_started_from(fresh_lab: Lab) -> None:
+    """Started past vorch on another host: RBD alone would let both write."""
+    lab, image = fresh_lab, guest.build("writer")
+    with cluster_on(lab, ("h1", "h2")) as cluster:
+        cluster.image_import("writer", str(image.path), pool="fast")
+        cluster.create(
+            "writer", image="writer", memory_mib=image.memory_mib, networks=("lan",), node="h1"
+        )
+        volume = cluster.show("writer").vm.disk("root").volume
+        assert volume is not None
+        bare.start(lab, "h2", "thief", volume.name, image.memory_mib)
+        bare.await_acks(lab, "thief", "h2", 3)
+        address = lab.spec.storage_address("h2").replace(".", r"\.")
+        with pytest.raises(Conflict, match=f"is open at .*{address}"):
+            cluster.start("writer")
+        assert running_on(lab) == {"thief": "h2"}
+        # Dead, it is waited for: a watch outlives its client by half a minute.
+        lab.kill_qemu("h2", "thief")
+        cluster.start("writer")
+        assert running_on(lab) == {"writer": "h1"}
 
 
 def test_the_store_is_the_pools_neighbour_and_not_in_it(fresh_lab: Lab) -> None:

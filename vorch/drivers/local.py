@@ -353,6 +353,9 @@ class LocalImages:
     def close(self) -> None:
         """Nothing is held open."""
 
+    def ensure_unused(self, volume: str) -> None:
+        """QEMU's own locks on files tell its hosts."""
+
     def secret(self) -> HostSecret | None:
         return None
 

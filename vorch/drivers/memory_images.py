@@ -298,6 +298,9 @@ class MemoryImages:
     def close(self) -> None:
         """Nothing is held open."""
 
+    def ensure_unused(self, volume: str) -> None:
+        """Hosts in memory refuse a second writer themselves."""
+
     def secret(self) -> HostSecret | None:
         return None
 

@@ -370,6 +370,14 @@ class RbdImages:
         ):
             return self._pool.holders(image)
 
+    def ensure_unused(self, volume: str) -> None:
+        what = f"use volume {volume!r}"
+        with (
+            self._pool.translated(f"see who uses volume {volume!r}", volume),
+            self._pool.opened(volume, what) as image,
+        ):
+            self._pool.check_unused(image, volume, what)
+
     def note(self, volume: str, key: str, text: str) -> None:
         """Keep a text on the image itself ("" removes it), whether a guest runs on it or not."""
         if not re.fullmatch(r"[a-z][a-z0-9-]{0,62}", key) or key == "base-of":
