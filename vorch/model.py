@@ -305,6 +305,8 @@ class Vm:
     # was started from, so "takes effect at the next start" is something one can see.
     generation: int = 1
     node: str
+    # The host that it left for that one's maintenance, and goes back to.
+    home: str = ""
     wanted: Literal["running", "stopped"] = "stopped"
     vcpus: int = 1
     vcpus_max: int = 8

@@ -1218,6 +1218,58 @@ class Orchestrator:
             lambda cluster: hosts.cordon(cluster, name, False), dry_run=dry_run, wait_s=wait_s
         )
 
+    def node_maintenance(
+        self, name: str, on: bool, *, wait_s: float | None = None
+    ) -> tuple[Done, ...]:
+        """Empty a host, VM by VM, so that it can be switched off; or bring back what left it.
+
+        Each VM is a task of its own. What cannot move stays, and is said when all others have.
+        Safe to repeat.
+        """
+        done = [self.node_cordon(name) if on else self.node_uncordon(name)]
+        stayed: dict[str, str] = {}
+        for vm in sorted(self.look().vms.values(), key=lambda one: one.name):
+            if (vm.node if on else vm.home) != name:
+                continue
+            try:
+                done.append(self._move(vm.name, None if on else name, away=on, wait_s=wait_s))
+            except VorchError as exc:
+                stayed[vm.name] = exc.message
+        if stayed:
+            raise Conflict(
+                f"cannot {'empty' if on else 'bring everything back to'} host {name!r}:"
+                f" {'; '.join(stayed.values())}; move or stop those by hand, and do this again",
+                node=name,
+                stayed=stayed,
+            )
+        return tuple(done)
+
+    def _move(self, name: str, node: str | None, *, away: bool, wait_s: float | None) -> Done:
+        """Live or cold, whichever it needs."""
+        settings = self.settings
+
+        def decide(cluster: Cluster) -> Plan:
+            if is_on(known_power(cluster, cluster.vm(name), "move")):
+                return move.migrate(
+                    cluster,
+                    name,
+                    node,
+                    overhead_mib=settings.vm_overhead_mib,
+                    pause_limit_ms=settings.migration_pause_limit_ms,
+                    bandwidth_mib_s=settings.migration_bandwidth_mib_s,
+                    away=away,
+                )
+            target = node if node is not None else move.refuge(cluster, name)
+            return move.relocate(cluster, name, target, away=away)
+
+        return self._do(
+            decide,
+            dry_run=False,
+            wait_s=wait_s,
+            hosts=lambda c: c.nodes,
+            about=(f"vm/{check_vm_name(name)}",),
+        )
+
     def pool_add(
         self,
         name: str,

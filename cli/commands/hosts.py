@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .. import completion, render, sizes
 from ..options import AsJson, DryRun, NodeName, Wait
-from ..session import cluster, run, show_all
+from ..session import cluster, run, show_all, show_done
 from .group import noun
 
 if TYPE_CHECKING:
     from vorch import HostFacts, Node
+
+
+class OnOff(StrEnum):
+    ON = "on"
+    OFF = "off"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -25,6 +31,7 @@ def add_to(app: typer.Typer) -> None:
     nodes.command("probe")(node_probe)
     nodes.command("cordon")(node_cordon)
     nodes.command("uncordon")(node_uncordon)
+    nodes.command("maintenance")(node_maintenance)
     nodes.command("remove")(node_remove)
     pools = noun(app, "pool", "Places for volumes: add, list, remove.")
     pools.command("add")(pool_add)
@@ -98,6 +105,30 @@ def node_uncordon(
 ) -> None:
     """Use a host again."""
     run(lambda found: found.node_uncordon(name, dry_run=dry_run, wait_s=wait), as_json)
+
+
+def node_maintenance(
+    name: NodeName,
+    state: Annotated[
+        OnOff,
+        typer.Argument(
+            metavar="on|off", help="on: move all VMs away and cordon it; off: bring them back."
+        ),
+    ],
+    wait: Wait = None,
+    as_json: AsJson = False,
+) -> None:
+    """Empty a host, VM by VM, before it is switched off; afterwards bring them back.
+
+    What runs moves live. What cannot move stays, and is said when all others have.
+    """
+    with cluster(as_json) as found:
+        done = found.node_maintenance(name, state is OnOff.ON, wait_s=wait)
+    if as_json:
+        render.print_json(done)
+        return
+    for one in done:
+        show_done(one, as_json)
 
 
 def node_remove(

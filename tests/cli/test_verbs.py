@@ -34,6 +34,7 @@ LAB_IN_PYTHON_ALONE = {
 # Verbs that change something and have no dry run.
 WITHOUT_A_PLAN = {
     "init",  # makes what is missing, before there is anything to plan with
+    "node_maintenance",  # a plan for each VM, made when the one before it has moved
     "node_probe",  # writes down what it finds out, and cannot know it before
     "recover",  # carries on plans that are there already: `vorch task list` shows them
     "task_cancel",  # asks somebody else to undo their plan

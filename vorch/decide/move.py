@@ -29,8 +29,12 @@ def migrate(
     overhead_mib: int,
     pause_limit_ms: int,
     bandwidth_mib_s: int,
+    away: bool = False,
 ) -> Plan:
-    """Live, to the host that was named or to the one with the most free memory."""
+    """Live, to the host that was named or to the one with the most free memory.
+
+    `away`: for the time of a maintenance; where it belongs is remembered.
+    """
     vm = cluster.vm(name)
     if target is not None and cluster.node(target).name == vm.node:
         return Plan(verb="migrate", subject=name, why=f"it is on {target} already")
@@ -66,7 +70,7 @@ def migrate(
     choice = place(
         dataclasses.replace(cluster, nodes=fit), vm, overhead_mib=overhead_mib, only=target
     )
-    moved = dataclasses.replace(vm, node=choice.node)
+    moved = _moved(vm, choice.node, away)
     return Plan(
         verb="migrate",
         subject=name,
@@ -120,7 +124,13 @@ def _of_networks(cluster: Cluster, vm: Vm) -> str:
     return f"; each host has a network {' and '.join(map(repr, apart))} of its own"
 
 
-def relocate(cluster: Cluster, name: str, target: str) -> Plan:
+def _moved(vm: Vm, node: str, away: bool) -> Vm:
+    """A person's own choice of a host is not taken back after a maintenance."""
+    home = (vm.home or vm.node) if away else ""
+    return dataclasses.replace(vm, node=node, home="" if home == node else home)
+
+
+def relocate(cluster: Cluster, name: str, target: str, *, away: bool = False) -> Plan:
     """A VM that is off starts on another host from now on: only the record changes."""
     vm = cluster.vm(name)
     node = cluster.node(target)
@@ -155,10 +165,21 @@ def relocate(cluster: Cluster, name: str, target: str) -> Plan:
         verb="relocate",
         subject=name,
         why=f"it is off, so it starts on {target} from now on",
-        steps=(save_vm(vm, dataclasses.replace(vm, node=choice.node)),),
+        steps=(save_vm(vm, _moved(vm, choice.node, away)),),
         claims=(f"vm/{name}",),
         reads=reads(cluster, f"vm/{name}", f"node/{target}"),
     )
+
+
+def refuge(cluster: Cluster, name: str) -> str:
+    """The host that a VM that is off goes to when its own one is not to be used."""
+    vm = cluster.vm(name)
+    others = {
+        node.name: node
+        for node in cluster.nodes.values()
+        if node.name != vm.node and node.name not in cluster.silent
+    }
+    return home(dataclasses.replace(cluster, nodes=others), vm, None).node
 
 
 def _need_shared_disks(cluster: Cluster, vm: Vm, verb: str, why: str) -> None:
