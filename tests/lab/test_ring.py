@@ -69,9 +69,9 @@ def test_writers_go_round_and_a_host_is_emptied(fresh_lab: Lab) -> None:
             list(pool.map(create, WRITERS))
             list(pool.map(lambda name: await_writes(lab, cluster, name, 5), WRITERS))
             for _ in RING:
-                before = places(cluster)
-                list(pool.map(lambda name: cluster.migrate(name, RING[before[name]]), WRITERS))
-                assert places(cluster) == {name: RING[before[name]] for name in WRITERS}
+                targets = [RING[places(cluster)[name]] for name in WRITERS]
+                list(pool.map(cluster.migrate, WRITERS, targets))
+                assert places(cluster) == dict(zip(WRITERS, targets, strict=True))
                 assert really(lab) == places(cluster)
         home = places(cluster)
         cluster.node_maintenance("h1", True)
