@@ -237,13 +237,13 @@ class RbdBases:
         # In the trash `rbd trash purge` takes it as well, once the last clone is gone.
         rbd.RBD().trash_move(self._pool.ioctx(), hidden, TRASH_DELAY_S)
 
-    def sweep_hidden(self, image_id: str | None) -> None:
+    def sweep_hidden(self, image_id: str | None, *, thorough: bool = False) -> None:
         """Remove a hidden base that nothing stands on any more, and those that it stood on.
 
-        Now and then all are looked at, since a crash may have come in between.
+        All are looked at now and then, since a crash may have come in between, and when it has.
         """
         now = time.monotonic()
-        if now - self._swept_at > _SWEEP_EVERY_S:
+        if thorough or now - self._swept_at > _SWEEP_EVERY_S:
             self._swept_at = now
             hidden = [
                 key for key, name in self._pool.trash_names().items() if name.startswith(HIDDEN)

@@ -277,7 +277,8 @@ class RbdImages:
                 else:
                     rbd.RBD().remove(self._pool.ioctx(), volume)
             self._pool.sweep_work(volume, wait=True)
-            self._bases.sweep_hidden(above)
+            # One that is not there was removed by a process that may have come no further.
+            self._bases.sweep_hidden(above, thorough=image_id is None)
 
     # -- looking
 

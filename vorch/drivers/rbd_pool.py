@@ -43,8 +43,8 @@ TRASH_DELAY_S = 24 * 3600
 RESERVE_BYTES = 32 * 1024**2
 # Taking a snapshot or reading a header takes another process a moment: that is no conflict.
 GRACE_S = 1.0
-# An OSD drops the watch of a dead client after 30 s.
-LAPSE_S = 40.0
+# An OSD drops the watch of a dead client after 30 s, a busy one later.
+LAPSE_S = 60.0
 ANSWER_MS = 2000
 # How long the figures of a new pool may be missing.
 NEW_POOL_TIMEOUT_S = 15.0
