@@ -12,10 +12,9 @@ import statistics
 import time
 
 from tests.lab import bare
-from tests.lab.clusters import cluster_on
+from tests.lab.clusters import cluster_on, disk_of, import_writer, start_writer
 from vorch import lab as labs
-from vorch.lab import CEPH_USER, Lab, guest, verify_disk
-from vorch.lab.spec import POOL
+from vorch.lab import CEPH_USER, Lab, verify_disk
 
 
 def main() -> None:
@@ -42,22 +41,11 @@ def main() -> None:
 
 
 def measure(lab: Lab, rounds: int) -> tuple[list[float], list[float]]:
-    image = guest.build("writer")
     ours: list[float] = []
     bares: list[float] = []
     with cluster_on(lab) as cluster:
-        cluster.image_import("writer", str(image.path), pool="fast")
-        cluster.create(
-            "writer",
-            image="writer",
-            memory_mib=image.memory_mib,
-            networks=("lan",),
-            node="h1",
-            start=True,
-        )
-        volume = cluster.show("writer").vm.disk("root").volume
-        assert volume is not None
-        disk = f"rbd:{POOL}/{volume.name}"
+        start_writer(cluster, "writer", import_writer(cluster), "h1")
+        disk = disk_of(cluster, "writer")
 
         def records() -> int:
             return verify_disk(disk, conf=lab.spec.ceph_conf, user=CEPH_USER).records

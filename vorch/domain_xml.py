@@ -32,6 +32,7 @@ from vorch.model import (
     RbdSource,
     Source,
     Vm,
+    Volume,
     subnet_layout,
 )
 
@@ -47,6 +48,8 @@ SPARE_PCIE_PORTS = 8
 BALLOON_STATS_PERIOD_S = 5
 # virtio-blk and ATA cut serial numbers here.
 SERIAL_LIMIT = 20
+# Of a machine on trial: what a BIOS starts in.
+PROBE_MEMORY_MIB = 32
 
 _DISK_ALIAS = "ua-disk-"
 _NIC_ALIAS = "ua-nic-"
@@ -467,6 +470,23 @@ def domain_xml(
     add(power, "suspend-to-disk", enabled="no")
     _devices(domain, vm, sources, networks, facts, cached)
     return to_text(domain)
+
+
+def probe_vm(name: str, identifier: str, cpu: str = "default") -> Vm:
+    """The smallest machine that shows what a host can do: for `probe_xml`."""
+    disk = Disk(name="trial", target="vda", volume=Volume(pool="trial", name="trial"), boot=1)
+    return Vm(
+        name=name,
+        id=identifier,
+        node="trial",
+        cpu=cpu,
+        vcpus_max=1,
+        memory_mib=PROBE_MEMORY_MIB,
+        memory_max_mib=PROBE_MEMORY_MIB,
+        graphics=False,
+        agent=False,
+        disks=(disk,),
+    )
 
 
 def probe_xml(vm: Vm, *, name: str, source: Source, facts: HostFacts) -> str:

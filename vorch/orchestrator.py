@@ -591,20 +591,26 @@ class Orchestrator:
 
         Without `node` it goes to the host with the most free memory.
         """
-        settings = self.settings
         return self._do(
-            lambda cluster: move.migrate(
-                cluster,
-                name,
-                node,
-                overhead_mib=settings.vm_overhead_mib,
-                pause_limit_ms=settings.migration_pause_limit_ms,
-                bandwidth_mib_s=settings.migration_bandwidth_mib_s,
-            ),
+            lambda cluster: self._migration(cluster, name, node),
             dry_run=dry_run,
             wait_s=wait_s,
             hosts=lambda c: c.nodes if node is None else [c.vm(name).node, node],
             about=(f"vm/{check_vm_name(name)}",),
+        )
+
+    def _migration(
+        self, cluster: Cluster, name: str, node: str | None, *, away: bool = False
+    ) -> Plan:
+        settings = self.settings
+        return move.migrate(
+            cluster,
+            name,
+            node,
+            overhead_mib=settings.vm_overhead_mib,
+            pause_limit_ms=settings.migration_pause_limit_ms,
+            bandwidth_mib_s=settings.migration_bandwidth_mib_s,
+            away=away,
         )
 
     def relocate(
@@ -1246,19 +1252,10 @@ class Orchestrator:
 
     def _move(self, name: str, node: str | None, *, away: bool, wait_s: float | None) -> Done:
         """Live or cold, whichever it needs."""
-        settings = self.settings
 
         def decide(cluster: Cluster) -> Plan:
             if is_on(known_power(cluster, cluster.vm(name), "move")):
-                return move.migrate(
-                    cluster,
-                    name,
-                    node,
-                    overhead_mib=settings.vm_overhead_mib,
-                    pause_limit_ms=settings.migration_pause_limit_ms,
-                    bandwidth_mib_s=settings.migration_bandwidth_mib_s,
-                    away=away,
-                )
+                return self._migration(cluster, name, node, away=away)
             target = node if node is not None else move.refuge(cluster, name)
             return move.relocate(cluster, name, target, away=away)
 

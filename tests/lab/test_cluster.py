@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.lab import bare
-from tests.lab.clusters import ceph_url, cluster_on
+from tests.lab.clusters import ceph_url, cluster_on, disk_of, import_writer, start_writer
 from vorch.errors import Conflict, Unreachable, Unsupported, VorchError
 from vorch.lab import Lab, guest, verify_disk
-from vorch.lab.spec import CEPH_USER, POOL
+from vorch.lab.spec import CEPH_USER
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -104,20 +104,10 @@ def test_a_host_that_was_made_anew_opens_disks_again(fresh_lab: Lab) -> None:
 
 
 def test_a_writer_made_by_vorch_loses_nothing_in_a_power_cut(fresh_lab: Lab) -> None:
-    lab, image = fresh_lab, guest.build("writer")
+    lab = fresh_lab
     with cluster_on(lab) as cluster:
-        cluster.image_import("writer", str(image.path), pool="fast")
-        cluster.create(
-            "writer",
-            image="writer",
-            memory_mib=image.memory_mib,
-            networks=("lan",),
-            node="h2",
-            start=True,
-        )
-        volume = cluster.show("writer").vm.disk("root").volume
-        assert volume is not None
-        disk = f"rbd:{POOL}/{volume.name}"
+        start_writer(cluster, "writer", import_writer(cluster), "h2")
+        disk = disk_of(cluster, "writer")
 
         def records() -> int:
             try:

@@ -8,11 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.lab import bare
-from tests.lab.clusters import cluster_on
+from tests.lab.clusters import cluster_on, disk_of, import_writer, start_writer
 from vorch import Orchestrator
 from vorch.errors import VorchError
-from vorch.lab import CEPH_USER, Lab, guest, verify_disk
-from vorch.lab.spec import POOL
+from vorch.lab import CEPH_USER, Lab, verify_disk
 from vorch.lab.verify import Verdict
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -23,9 +22,7 @@ RING = {"h1": "h2", "h2": "h3", "h3": "h1"}
 
 
 def verdict(lab: Lab, cluster: Orchestrator, name: str) -> Verdict:
-    volume = cluster.show(name).vm.disk("root").volume
-    assert volume is not None
-    return verify_disk(f"rbd:{POOL}/{volume.name}", conf=lab.spec.ceph_conf, user=CEPH_USER)
+    return verify_disk(disk_of(cluster, name), conf=lab.spec.ceph_conf, user=CEPH_USER)
 
 
 def await_writes(lab: Lab, cluster: Orchestrator, name: str, more: int) -> None:
@@ -51,19 +48,12 @@ def really(lab: Lab) -> dict[str, str]:
 
 
 def test_writers_go_round_and_a_host_is_emptied(fresh_lab: Lab) -> None:
-    lab, image = fresh_lab, guest.build("writer")
+    lab = fresh_lab
     with cluster_on(lab) as cluster:
-        cluster.image_import("writer", str(image.path), pool="fast")
+        memory_mib = import_writer(cluster)
 
         def create(name: str) -> None:
-            cluster.create(
-                name,
-                image="writer",
-                memory_mib=image.memory_mib,
-                networks=("lan",),
-                node=f"h{WRITERS.index(name) % 3 + 1}",
-                start=True,
-            )
+            start_writer(cluster, name, memory_mib, f"h{WRITERS.index(name) % 3 + 1}")
 
         with ThreadPoolExecutor(len(WRITERS)) as pool:
             list(pool.map(create, WRITERS))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,6 +24,16 @@ from vorch.ports import Imported, Progress
 _CHECK_CPU_S = 600
 # What qemu-img check ends with when it found nothing wrong, lost space only, or knows no checks.
 _CHECK_PASSED = (0, 3, 63)
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+
+
+def check_sha256(sha256: str, what: str) -> None:
+    """Before anything is fetched: one that nothing can have is a slip of the hand."""
+    if sha256 and not _SHA256.fullmatch(sha256):
+        raise Invalid(
+            f"cannot {what}: {sha256!r} is not a SHA-256, which has 64 of 0-9 and a-f; give it"
+            " whole, or leave it away"
+        )
 
 
 @dataclass(frozen=True, slots=True)

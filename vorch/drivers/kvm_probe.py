@@ -20,11 +20,10 @@ from vorch.drivers.libvirt_console import StreamConsole
 from vorch.drivers.libvirt_figures import power_of
 from vorch.drivers.probe_sector import ALL_WELL, SECTOR, STAGES
 from vorch.errors import Unreachable
-from vorch.model import Disk, FileSource, HostFacts, Power, Vm, Volume
+from vorch.model import FileSource, HostFacts, Power, Vm
 from vorch.ports import Progress
 
 DEADLINE_S = 5.0
-MEMORY_MIB = 32
 # The BIOS reads from no disk that is smaller than one cylinder.
 DISK_BYTES = 2 * 1024**2
 
@@ -49,7 +48,7 @@ def run(
     name = f"vorch-probe-{identifier[:8]}"
     parent = "/tmp" if session else "/var/lib/libvirt/images"  # noqa: S108 (a folder of its own)
     with _volume(handle, name, f"{parent}/{name}") as path:
-        vm = _vm(name, identifier, cpu)
+        vm = domain_xml.probe_vm(name, identifier, cpu)
         return _boot(handle, facts, vm, path, progress)
 
 
@@ -76,22 +75,6 @@ def _volume(handle: Handle, name: str, folder: str) -> Iterator[str]:
         ):
             with contextlib.suppress(libvirt.libvirtError):
                 undo()
-
-
-def _vm(name: str, identifier: str, cpu: str) -> Vm:
-    disk = Disk(name="sector", target="vda", volume=Volume(pool="probe", name="sector"), boot=1)
-    return Vm(
-        name=name,
-        id=identifier,
-        node="probe",
-        cpu=cpu,
-        vcpus_max=1,
-        memory_mib=MEMORY_MIB,
-        memory_max_mib=MEMORY_MIB,
-        graphics=False,
-        agent=False,
-        disks=(disk,),
-    )
 
 
 def _boot(handle: Handle, facts: HostFacts, vm: Vm, path: str, progress: Progress) -> Verdict:

@@ -44,7 +44,7 @@ T = TypeVar("T")
 # libvirt-python carries no types: connections, domains and the like are known by their names only.
 Handle: TypeAlias = Any
 
-# A daemon that does not answer for 5 s, three times, is given up.
+# A daemon that does not answer three times in a row, this many seconds each, is given up.
 KEEPALIVE_INTERVAL_S = 3
 KEEPALIVE_COUNT = 3
 # Authentication and all, on a busy machine far away.

@@ -48,7 +48,6 @@ from vorch.model import (
     Power,
     Source,
     Vm,
-    Volume,
 )
 from vorch.ports import Console, Display, HostSecret, Progress
 
@@ -323,18 +322,7 @@ class LibvirtHost:
 
     def try_source(self, name: str, source: Source) -> None:
         facts = self._start_facts()
-        disk = Disk(name="trial", target="vda", volume=Volume(pool="trial", name="trial"))
-        vm = Vm(
-            name=name,
-            id=str(uuid.uuid4()),
-            node=self.node.name,
-            vcpus_max=1,
-            memory_mib=32,
-            memory_max_mib=32,
-            graphics=False,
-            agent=False,
-            disks=(disk,),
-        )
+        vm = domain_xml.probe_vm(name, str(uuid.uuid4()))
         text = domain_xml.probe_xml(vm, name=name, source=source, facts=facts)
         # QEMU opens its disks before it is let go, and this one never is.
         flags = libvirt.VIR_DOMAIN_START_PAUSED | libvirt.VIR_DOMAIN_START_AUTODESTROY

@@ -9,7 +9,6 @@ would take seconds. Which file is which volume, and crash safety, is `pool_folde
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -23,7 +22,7 @@ from vorch.drivers.disk_formats import (
     read_qcow2,
 )
 from vorch.drivers.fetch import origin, pour
-from vorch.drivers.image_import import Conversion, import_disk, import_plain
+from vorch.drivers.image_import import Conversion, check_sha256, import_disk, import_plain
 from vorch.drivers.os_errors import translated
 from vorch.drivers.pool_folder import (
     RESERVE_BYTES,
@@ -38,8 +37,6 @@ from vorch.drivers.qemu_img import qemu_img
 from vorch.errors import Conflict, Invalid, NotFound, StepFailed, Unsupported
 from vorch.model import FileSource, PoolUsage, Source
 from vorch.ports import HostSecret, Imported, Progress, VolumeInfo
-
-_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
 class LocalImages:
@@ -149,11 +146,7 @@ class LocalImages:
         progress: Progress,
     ) -> Imported:
         what = f"import {location!r}"
-        if sha256 and not _SHA256.fullmatch(sha256):
-            raise Invalid(
-                f"cannot {what}: {sha256!r} is not a SHA-256, which has 64 of 0-9 and a-f; give it"
-                " whole, or leave it away"
-            )
+        check_sha256(sha256, what)
         with translated(what):
             old = self._folder.find(volume)
             if old is not None:

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, Literal
 
 from vorch.drivers import rbd_import
 from vorch.drivers.disk_formats import LARGEST_BYTES, SECTOR
+from vorch.drivers.image_import import check_sha256
 from vorch.drivers.rados_connection import TIMEOUT_S
 from vorch.drivers.rbd_bases import NOTE, RbdBases
 from vorch.drivers.rbd_content import ImageReader, copy_content
@@ -42,7 +43,6 @@ from vorch.errors import BadConfig, Invalid, NotFound
 from vorch.model import PoolUsage, RbdSource, Source
 from vorch.ports import HostSecret, Imported, Progress, VolumeInfo
 
-_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 # Secrets of libvirt get their identifier from cluster and user, so it is the same on every host.
 _SECRET_ROOT = uuid.UUID("1c0c0e0a-5f0e-5c1b-9d55-6d9b7f1f0a44")
 _LOOKS_AT_ONCE = 8
@@ -135,11 +135,7 @@ class RbdImages:
         progress: Progress,
     ) -> Imported:
         what = f"import {location!r}"
-        if sha256 and not _SHA256.fullmatch(sha256):
-            raise Invalid(
-                f"cannot {what}: {sha256!r} is not a SHA-256, which has 64 of 0-9 and a-f; give it"
-                " whole, or leave it away"
-            )
+        check_sha256(sha256, what)
         with self._pool.translated(what, volume):
             # Before anything is fetched, not after hours of it.
             self._pool.check_replaceable(volume, what)

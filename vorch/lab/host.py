@@ -77,6 +77,10 @@ class LabHost:
     def is_on(self) -> bool:
         return self._holder is not None and self._holder.poll() is None
 
+    @property
+    def _console_log(self) -> Path:
+        return self.spec.log_folder / f"console-{self.name}.log"
+
     def power_on(self) -> None:
         """Returns when its libvirtd listens. A cable that is cut stays so."""
         with self._turn:
@@ -85,7 +89,7 @@ class LabHost:
             self.write_settings()
             script = files("vorch.lab").joinpath("host_start.sh")
             words = [processes.MARK, self.spec.name, self.name, str(self.folder), _base_python()]
-            with (self.spec.log_folder / f"console-{self.name}.log").open("ab") as log:
+            with self._console_log.open("ab") as log:
                 self._holder = subprocess.Popen(
                     [
                         *("unshare", "--mount", "--uts", "--ipc", "--pid", "--net", "--fork"),
@@ -137,9 +141,7 @@ class LabHost:
 
         processes.wait_for(begun, timeout_s=START_TIMEOUT_S)
         if not self.is_on or not begun():
-            words = (
-                (self.spec.log_folder / f"console-{self.name}.log").read_text().strip().splitlines()
-            )
+            words = self._console_log.read_text().strip().splitlines()
             raise StepFailed(
                 f"cannot start {self.name}: its namespaces were not made:"
                 f" {' / '.join(words[-3:]) or 'no reason was given'}"

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -226,16 +226,7 @@ def _up(wanted: LabSpec, address_range: str, say: Say) -> Lab:
     # Two labs that begin in one moment must not choose the same networks.
     with _only_one("/ranges"):
         management, storage = ranges.choose(address_range, ranges.taken_here())
-        spec = LabSpec(
-            name=wanted.name,
-            hosts=wanted.hosts,
-            osds=wanted.osds,
-            mons=wanted.mons,
-            hyperconverged=wanted.hyperconverged,
-            management=management,
-            storage=storage,
-            home=wanted.home,
-        )
+        spec = replace(wanted, management=management, storage=storage)
         spec.log_folder.mkdir(parents=True)
         # Keys lie in it.
         spec.folder.chmod(0o700)
