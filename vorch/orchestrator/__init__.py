@@ -1,0 +1,23 @@
+"""`Orchestrator`: the one class that users hold. Look once, decide, act.
+
+Each verb that changes something takes `dry_run` (the plan is made and not carried out) and `wait_s`
+(how long to wait for another task on the same VM before saying `Conflict`), and returns `Done`.
+
+The verbs stand in a file for each noun; `core` has what all of them do alike.
+"""
+
+from __future__ import annotations
+
+from vorch.orchestrator.copies import Copies
+from vorch.orchestrator.core import Done
+from vorch.orchestrator.devices import Devices
+from vorch.orchestrator.images import ImageStore
+from vorch.orchestrator.pools import Pools
+from vorch.orchestrator.vms import Vms
+from vorch.orchestrator.whole import Whole
+
+__all__ = ["Done", "Orchestrator"]
+
+
+class Orchestrator(Vms, Copies, Devices, ImageStore, Whole, Pools):
+    """A cluster in one hand. Made by `vorch.connect`; safe to use from several threads."""

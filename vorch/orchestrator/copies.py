@@ -1,0 +1,104 @@
+"""Clones, templates and snapshots."""
+
+from __future__ import annotations
+
+from vorch.decide import copies
+from vorch.model import (
+    CloudInit,
+    Snapshot,
+)
+from vorch.orchestrator.core import Core, Done
+
+
+class Copies(Core):
+    def clone(
+        self,
+        name: str,
+        new_name: str,
+        *,
+        linked: bool = False,
+        cloud_init: CloudInit | None = None,
+        start: bool = False,
+        dry_run: bool = False,
+        wait_s: float | None = None,
+    ) -> Done:
+        """A full clone, also of a running VM; or a linked one of a VM that is off."""
+        fresh = self._fresh()
+        return self._on_vm(
+            name,
+            lambda cluster: copies.clone(
+                cluster,
+                name,
+                new_name,
+                fresh,
+                linked=linked,
+                cloud_init=cloud_init,
+                start=start,
+                overhead_mib=self.settings.vm_overhead_mib,
+            ),
+            dry_run=dry_run,
+            wait_s=wait_s,
+            whole_host=True,
+        )
+
+    def template(
+        self,
+        name: str,
+        image: str,
+        *,
+        description: str = "",
+        dry_run: bool = False,
+        wait_s: float | None = None,
+    ) -> Done:
+        """An image made of a VM; the VM stays."""
+        fresh = self._fresh()
+        return self._on_vm(
+            name,
+            lambda cluster: copies.template(cluster, name, image, fresh, description=description),
+            dry_run=dry_run,
+            wait_s=wait_s,
+        )
+
+    def snapshot_create(
+        self,
+        name: str,
+        snapshot: str,
+        *,
+        freeze: bool = True,
+        description: str = "",
+        dry_run: bool = False,
+        wait_s: float | None = None,
+    ) -> Done:
+        """All disks at one point, the guest frozen when its agent answers."""
+        fresh = self._fresh()
+        return self._on_vm(
+            name,
+            lambda cluster: copies.snapshot_create(
+                cluster, name, snapshot, fresh, freeze=freeze, description=description
+            ),
+            dry_run=dry_run,
+            wait_s=wait_s,
+        )
+
+    def snapshot_list(self, name: str) -> tuple[Snapshot, ...]:
+        return self.look().vm(name).snapshots
+
+    def snapshot_rollback(
+        self, name: str, snapshot: str, *, dry_run: bool = False, wait_s: float | None = None
+    ) -> Done:
+        return self._on_vm(
+            name,
+            lambda cluster: copies.snapshot_rollback(cluster, name, snapshot),
+            dry_run=dry_run,
+            wait_s=wait_s,
+        )
+
+    def snapshot_delete(
+        self, name: str, snapshot: str, *, dry_run: bool = False, wait_s: float | None = None
+    ) -> Done:
+        return self._on_vm(
+            name,
+            lambda cluster: copies.snapshot_delete(cluster, name, snapshot),
+            dry_run=dry_run,
+            wait_s=wait_s,
+        )

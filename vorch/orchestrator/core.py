@@ -1,0 +1,309 @@
+"""What all verbs stand on: look once, decide, act."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from vorch.codec import decode
+from vorch.config import Settings
+from vorch.decide.fresh import Fresh
+from vorch.decide.records import save
+from vorch.errors import Conflict, Unreachable, VorchError
+from vorch.execute import Executor, Hook, Watcher
+from vorch.model import (
+    Cluster,
+    Domain,
+    HostFacts,
+    Image,
+    Network,
+    Node,
+    Pool,
+    Task,
+    Trashed,
+    Vm,
+    check_vm_name,
+)
+from vorch.plan import Plan
+from vorch.ports import (
+    World,
+    no_progress,
+)
+
+T = TypeVar("T")
+KINDS: dict[str, type[Any]] = {
+    "vm": Vm,
+    "node": Node,
+    "pool": Pool,
+    "image": Image,
+    "network": Network,
+    "trash": Trashed,
+}
+# How often a task that waits looks again.
+WAIT_POLL_S = 0.2
+# A decision is made anew this often when what it rested on changed under it.
+FRESH_LOOKS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a verb came to: the plan, and the record of its execution (None after a dry run)."""
+
+    plan: Plan
+    task: Task | None
+
+    def __str__(self) -> str:
+        return str(self.plan)
+
+
+class Core:
+    """Everything but the verbs. Safe to use from several threads."""
+
+    def __init__(
+        self,
+        world: World,
+        settings: Settings,
+        *,
+        watch: Watcher | None = None,
+        hook: Hook | None = None,
+    ) -> None:
+        self.world = world
+        self.settings = settings
+        self.executor = Executor(world, settings, watch=watch, hook=hook)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.world.close()
+
+    def look(self, hosts: Iterable[str] | None = ()) -> Cluster:
+        """What the store says, and what these hosts show (None: all of them)."""
+        documents = self.world.state.read([*KINDS])
+        parts: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
+        versions = {}
+        for key, document in documents.items():
+            kind, _, name = key.partition("/")
+            parts[kind][name] = decode(KINDS[kind], document.body)
+            versions[key] = document.version
+        cluster = Cluster(
+            vms=parts["vm"],
+            nodes=parts["node"],
+            pools=parts["pool"],
+            images=parts["image"],
+            networks=parts["network"],
+            trash=parts["trash"],
+            versions=versions,
+        )
+        return self._seen(cluster, sorted(cluster.nodes) if hosts is None else hosts)
+
+    def _seen(self, cluster: Cluster, hosts: Iterable[str]) -> Cluster:
+        """The same with what these hosts show."""
+        asked = [name for name in dict.fromkeys(hosts) if name in cluster.nodes]
+        if not asked:
+            return cluster
+        domains: dict[str, Domain] = {}
+        silent: dict[str, str] = {}
+        homes = {vm.id: vm.node for vm in cluster.vms.values()}
+        for name, answer in zip(asked, self._each(self._domains, asked), strict=True):
+            if isinstance(answer, VorchError):
+                silent[name] = answer.message
+                continue
+            for domain in answer:
+                # One that is on its way to another host is seen on both.
+                if domain.id not in domains or homes.get(domain.id) == name:
+                    domains[domain.id] = domain
+        return dataclasses.replace(cluster, domains=domains, silent=silent)
+
+    def _domains(self, node: str) -> tuple[Domain, ...] | VorchError:
+        try:
+            return tuple(
+                dataclasses.replace(domain, node=node)
+                for domain in self.world.hypervisor(node).domains()
+            )
+        except VorchError as exc:
+            return exc
+
+    def _each(self, act: Callable[[str], T], names: Sequence[str]) -> tuple[T, ...]:
+        """One after the other, or side by side where there are several and threads are allowed."""
+        if len(names) < 2 or not self.world.threads:
+            return tuple(act(name) for name in names)
+        with ThreadPoolExecutor(max_workers=min(16, len(names))) as pool:
+            return tuple(pool.map(act, names))
+
+    def _at(self, name: str) -> Cluster:
+        """A look that knows what this VM does, without asking about any other."""
+        cluster = self.look()
+        return self._seen_alone(cluster, cluster.vm(name))
+
+    def _seen_alone(self, cluster: Cluster, vm: Vm) -> Cluster:
+        """What one VM does. A host that is busy with another one is not waited for."""
+        try:
+            domain = self.world.hypervisor(vm.node).domain(vm.id)
+        except VorchError as exc:
+            return dataclasses.replace(cluster, silent={vm.node: exc.message})
+        if domain is None:
+            return cluster
+        seen = dataclasses.replace(domain, node=vm.node)
+        return dataclasses.replace(cluster, domains={vm.id: seen})
+
+    def _do(
+        self,
+        decide: Callable[[Cluster], Plan],
+        *,
+        dry_run: bool,
+        wait_s: float | None,
+        hosts: Callable[[Cluster], Iterable[str]] | None = None,
+        alone: str | None = None,
+        about: tuple[str, ...] = (),
+    ) -> Done:
+        """Look, decide, act; look again when what was decided from has changed meanwhile."""
+        clock = self.world.clock
+        until = clock.now() + (self.settings.wait_s if wait_s is None else wait_s)
+        looks = 0
+        while True:
+            cluster = self.look()
+            if hosts is not None:
+                names = tuple(hosts(cluster))
+                if self._find_facts(cluster, names):
+                    cluster = self.look()
+                cluster = self._seen(cluster, names)
+            elif alone is not None:
+                cluster = self._seen_alone(cluster, cluster.vm(alone))
+            try:
+                plan = decide(cluster)
+            except VorchError as exc:
+                # What was seen may be half of what another process is doing (a domain that is just
+                # being started looks paused), so it counts only when nobody is at it.
+                if dry_run or not any(self.executor.holder(key) for key in about):
+                    raise
+                if self._give_way(about, until):
+                    continue
+                raise self._busy("work on", about[0].partition("/")[2], about) from exc
+            if dry_run or plan.empty:
+                return Done(plan, None)
+            try:
+                return Done(plan, self.executor.run(plan))
+            except Conflict as exc:
+                key = str(exc.fields.get("key", ""))
+                if key.startswith("claim/"):
+                    if self._give_way(plan.claims, until):
+                        continue
+                    raise self._busy(plan.verb, plan.subject, plan.claims) from exc
+                if not key or looks >= FRESH_LOOKS:
+                    raise
+                looks += 1
+
+    def _find_facts(self, cluster: Cluster, names: Iterable[str]) -> bool:
+        """Find out about hosts of which nobody has yet; True when something new was recorded."""
+        found = False
+        for name in names:
+            node = cluster.nodes.get(name)
+            if node is not None and (node.facts is None or not node.facts.accelerator):
+                try:
+                    self.node_probe(name)
+                    found = True
+                except Unreachable:
+                    continue
+        return found
+
+    def _give_way(self, keys: tuple[str, ...], until: float) -> bool:
+        """True when it is worth another try: the holder is gone, or there is time to wait."""
+        for key in keys:
+            held = self.executor.holder(key)
+            if held is None:
+                continue
+            document, journal = held
+            if self.executor.abandoned(journal):
+                self.executor.take_over(document, journal)
+                return True
+            if self.world.clock.now() < until:
+                self.world.clock.sleep(WAIT_POLL_S)
+                return True
+            return False
+        return True
+
+    def _busy(self, verb: str, subject: str, keys: tuple[str, ...]) -> Conflict:
+        """Who is at it, and since it is somebody else, what to do."""
+        for key in keys:
+            held = self.executor.holder(key)
+            if held is not None:
+                journal = held[1]
+                kind, _, name = key.partition("/")
+                stuck = not journal.runner
+                what = f"{journal.plan.verb} {journal.plan.subject!r}"
+                return Conflict(
+                    f"cannot {verb} {subject!r}: {what} (task {journal.id})"
+                    + (" was left unfinished" if stuck else " is at work")
+                    + f" on {kind} {name!r}; "
+                    + (
+                        "see `vorch task show` and try `vorch recover`"
+                        if stuck
+                        else "wait for it (--wait), or cancel it (vorch task cancel)"
+                    ),
+                    task=journal.id,
+                    **{kind: name},
+                )
+        return Conflict(f"cannot {verb} {subject!r}: it was busy; try again")
+
+    def _fresh(self) -> Fresh:
+        chance = self.world.chance
+        return Fresh(uuid=chance.uuid(), token=chance.take(8).hex(), now=self.world.clock.now())
+
+    def _on_vm(
+        self,
+        name: str,
+        decide: Callable[[Cluster], Plan],
+        *,
+        dry_run: bool,
+        wait_s: float | None,
+        whole_host: bool = False,
+    ) -> Done:
+        """Decide about one VM. `whole_host`: the decision needs to know what else runs there."""
+        return self._do(
+            decide,
+            dry_run=dry_run,
+            wait_s=wait_s,
+            hosts=(lambda c: [c.vm(name).node]) if whole_host else None,
+            alone=None if whole_host else name,
+            about=(f"vm/{check_vm_name(name)}",),
+        )
+
+    def node_probe(self, name: str) -> HostFacts:
+        """Find out anew what the host is and can, by asking it and by booting something tiny."""
+        node = self.look().node(name)
+        facts = self.world.hypervisor(name).probe(no_progress)
+        facts = dataclasses.replace(facts, probed_at=self.world.clock.now())
+        self._record("node", name, node, dataclasses.replace(node, facts=facts))
+        return facts
+
+    def _record(self, kind: str, name: str, before: Any, after: Any) -> None:
+        """Write one document by a plan of its own, so that it is claimed and logged like any."""
+        key = f"{kind}/{name}"
+
+        def decide(cluster: Cluster) -> Plan:
+            there = cluster.versions.get(key, 0)
+            step = save(kind, name, before if there else None, after)
+            steps = () if step.before == step.after else (step,)
+            return Plan(
+                verb=f"{kind} record",
+                subject=name,
+                why="what was found out about it",
+                steps=steps,
+                claims=(key,),
+                reads={key: there},
+            )
+
+        self._do(decide, dry_run=False, wait_s=max(5.0, self.settings.wait_s))

@@ -1,0 +1,403 @@
+"""The life of a VM: made, installed, started, changed, stopped, deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vorch.decide import install as decide_install
+from vorch.decide import lifecycle
+from vorch.decide.answers import INSTALLERS, AnswerKind
+from vorch.decide.answers import answers as judge_answers
+from vorch.decide.install import Installer
+from vorch.decide.lifecycle import Changes, NewVm
+from vorch.decide.records import is_on, known_power
+from vorch.decide.status import status
+from vorch.errors import Conflict, Invalid, NotFound, Unsupported
+from vorch.model import (
+    Address,
+    CloudInit,
+    DiskBus,
+    Figures,
+    Firmware,
+    NicModel,
+    Vm,
+    VmStatus,
+)
+from vorch.orchestrator.core import Core, Done
+from vorch.orchestrator.words import absolute, checked_seconds, one_of
+from vorch.ports import (
+    Console,
+    Display,
+)
+
+
+class Vms(Core):
+    def list(self) -> tuple[VmStatus, ...]:
+        """All VMs by name, with what they do now: one call per host."""
+        cluster = self.look(None)
+        return tuple(status(cluster, cluster.vms[name]) for name in sorted(cluster.vms))
+
+    def show(self, name: str) -> VmStatus:
+        """One VM with everything about it, its guest's addresses included."""
+        cluster = self._at(name)
+        vm = cluster.vm(name)
+        addresses: tuple[Address, ...] = ()
+        if vm.id in cluster.domains:
+            addresses = self.world.hypervisor(vm.node).addresses(vm)
+        return status(cluster, vm, addresses)
+
+    def figures(self, name: str) -> Figures:
+        """Counters of a running VM: processor, memory, disks, NICs."""
+        vm = self._running(name, "read the figures of")
+        return self.world.hypervisor(vm.node).figures(vm, now=self.world.clock.now())
+
+    def console(self, name: str) -> Console:
+        """The serial port of a running VM, as a two-way stream."""
+        vm = self._running(name, "open the console of")
+        return self.world.hypervisor(vm.node).console(vm.id)
+
+    def display(self, name: str) -> Display:
+        """Where the VM's screen can be seen, from its host's point of view."""
+        vm = self._running(name, "show the display of")
+        display = self.world.hypervisor(vm.node).display(vm.id)
+        if display is None:
+            raise NotFound(
+                f"cannot show the display of VM {name!r}: it has none; give it one"
+                " (vorch change --graphics) and restart it",
+                vm=name,
+            )
+        return display
+
+    def _running(self, name: str, verb: str) -> Vm:
+        cluster = self._at(name)
+        vm = cluster.vm(name)
+        if not is_on(known_power(cluster, vm, verb)):
+            raise Conflict(f"cannot {verb} VM {name!r}: it is off; start it first", vm=name)
+        return vm
+
+    def create(
+        self,
+        name: str,
+        *,
+        image: str | None = None,
+        iso: str | None = None,
+        vcpus: int | None = None,
+        vcpus_max: int | None = None,
+        memory_mib: int | None = None,
+        memory_max_mib: int | None = None,
+        disk_gib: int | None = None,
+        pool: str | None = None,
+        networks: Sequence[str] = ("default",),
+        macs: Sequence[str] = (),
+        nic_model: NicModel | str = NicModel.VIRTIO,
+        disk_bus: DiskBus | str | None = None,
+        firmware: Firmware | str | None = None,
+        secure_boot: bool = False,
+        tpm: bool = False,
+        machine: str = "q35",
+        cpu: str = "default",
+        graphics: bool = True,
+        agent: bool = True,
+        linked: bool = True,
+        node: str | None = None,
+        cloud_init: CloudInit | None = None,
+        description: str = "",
+        start: bool = False,
+        dry_run: bool = False,
+        wait_s: float | None = None,
+    ) -> Done:
+        """A VM from an image or template (linked unless told otherwise), or with an empty disk."""
+        new = NewVm(
+            name=name,
+            image=image,
+            iso=iso,
+            vcpus=vcpus,
+            vcpus_max=vcpus_max,
+            memory_mib=memory_mib,
+            memory_max_mib=memory_max_mib,
+            disk_gib=disk_gib,
+            pool=pool,
+            networks=tuple(networks),
+            macs=tuple(macs),
+            nic_model=one_of(NicModel, nic_model, "NIC model"),
+            disk_bus=None if disk_bus is None else one_of(DiskBus, disk_bus, "disk bus"),
+            firmware=None if firmware is None else one_of(Firmware, firmware, "firmware"),
+            secure_boot=secure_boot,
+            tpm=tpm,
+            machine=machine,
+            cpu=cpu,
+            graphics=graphics,
+            agent=agent,
+            linked=linked,
+            node=node,
+            cloud_init=cloud_init,
+            description=description,
+            start=start,
+        )
+        fresh = self._fresh()
+        overhead = self.settings.vm_overhead_mib
+        return self._do(
+            lambda cluster: lifecycle.create(cluster, new, fresh, overhead_mib=overhead),
+            dry_run=dry_run,
+            wait_s=wait_s,
+            hosts=(lambda c: [node] if node else c.nodes) if start else None,
+        )
+
+    def install(
+        self,
+        name: str,
+        answers: str,
+        *,
+        iso: str | None = None,
+        kernel: str | None = None,
+        initrd: str | None = None,
+        kind: AnswerKind | str | None = None,
+        arguments: str = "",
+        vcpus: int | None = None,
+        memory_mib: int | None = None,
+        disk_gib: int | None = None,
+        pool: str | None = None,
+        networks: Sequence[str] = ("default",),
+        firmware: Firmware | str | None = None,
+        machine: str = "q35",
+        cpu: str = "default",
+        tpm: bool = False,
+        node: str | None = None,
+        description: str = "",
+        timeout_s: float | None = None,
+        start: bool = False,
+        dry_run: bool = False,
+        wait_s: float | None = None,
+    ) -> Done:
+        """Install a system without anybody at the keyboard, and wait until the installer is done.
+
+        `answers` is the text of a preseed, kickstart, autoinstall or autounattend file. The
+        installer is a CD of the image store, or a kernel and initrd. The task's record says how
+        long it took (`elapsed_s`).
+        """
+        told = judge_answers(
+            answers,
+            None if kind is None else one_of(AnswerKind, kind, "kind of answer file"),
+            hostname=name if "." not in name else "",
+            extra_arguments=arguments,
+        )
+        new = NewVm(
+            name=name,
+            vcpus=vcpus,
+            memory_mib=memory_mib,
+            disk_gib=disk_gib,
+            pool=pool,
+            networks=tuple(networks),
+            firmware=None if firmware is None else one_of(Firmware, firmware, "firmware"),
+            machine=machine,
+            cpu=cpu,
+            tpm=tpm,
+            node=node,
+            description=description,
+            start=start,
+        )
+        limit_s = checked_seconds(
+            self.settings.install_timeout_s if timeout_s is None else timeout_s
+        )
+        fresh = self._fresh()
+        installer = Installer(
+            iso=iso,
+            kernel=None if kernel is None else absolute(kernel),
+            initrd=None if initrd is None else absolute(initrd),
+        )
+        if iso is not None and kernel is None and initrd is None and told.boots == "kernel":
+            installer = self._installer_on(iso)
+        return self._do(
+            lambda cluster: decide_install.install(
+                cluster,
+                new,
+                installer,
+                told,
+                fresh,
+                timeout_s=limit_s,
+                overhead_mib=self.settings.vm_overhead_mib,
+            ),
+            dry_run=dry_run,
+            wait_s=wait_s,
+            hosts=lambda c: [node] if node else c.nodes,
+        )
+
+    def _installer_on(self, iso: str) -> Installer:
+        """Where the installer's kernel and initrd are on this CD, by looking."""
+        volume = self.look().image(iso).disks[0].volume
+        with self.world.images(volume.pool).open_read(volume.name) as file:
+            for place in INSTALLERS:
+                if self.world.media.find(file, [place.kernel]) is None:
+                    continue
+                if self.world.media.find(file, [place.initrd]) is not None:
+                    return Installer(iso=iso, kernel=place.kernel, initrd=place.initrd, on_cd=True)
+        raise Invalid(
+            f"cannot install from CD {iso!r}: it has no installer's kernel at a place that vorch"
+            " knows; give kernel and initrd as files (--kernel, --initrd)",
+            image=iso,
+        )
+
+    def start(self, name: str, *, dry_run: bool = False, wait_s: float | None = None) -> Done:
+        overhead = self.settings.vm_overhead_mib
+        return self._on_vm(
+            name,
+            lambda cluster: lifecycle.start(cluster, name, overhead_mib=overhead),
+            dry_run=dry_run,
+            wait_s=wait_s,
+            whole_host=True,
+        )
+
+    def stop(
+        self,
+        name: str,
+        *,
+        timeout_s: float | None = None,
+        force: bool = False,
+        dry_run: bool = False,
+        wait_s: float | None = None,
+    ) -> Done:
+        """Ask the guest and wait; after the time `TimedOut`. `force` cuts its power instead."""
+        limit_s = checked_seconds(self.settings.stop_timeout_s if timeout_s is None else timeout_s)
+        return self._on_vm(
+            name,
+            lambda cluster: lifecycle.stop(cluster, name, timeout_s=limit_s, force=force),
+            dry_run=dry_run,
+            wait_s=wait_s,
+        )
+
+    def restart(
+        self,
+        name: str,
+        *,
+        timeout_s: float | None = None,
+        force: bool = False,
+        dry_run: bool = False,
+        wait_s: float | None = None,
+    ) -> Done:
+        """Stop and start anew, so that every change of the definition takes effect."""
+        limit_s = checked_seconds(self.settings.stop_timeout_s if timeout_s is None else timeout_s)
+        return self._on_vm(
+            name,
+            lambda cluster: lifecycle.restart(
+                cluster,
+                name,
+                timeout_s=limit_s,
+                force=force,
+                overhead_mib=self.settings.vm_overhead_mib,
+            ),
+            dry_run=dry_run,
+            wait_s=wait_s,
+            whole_host=True,
+        )
+
+    def reset(self, name: str, *, dry_run: bool = False, wait_s: float | None = None) -> Done:
+        """Press the reset button: the guest boots again without having been asked."""
+        return self._on_vm(
+            name, lambda cluster: lifecycle.reset(cluster, name), dry_run=dry_run, wait_s=wait_s
+        )
+
+    def pause(self, name: str, *, dry_run: bool = False, wait_s: float | None = None) -> Done:
+        return self._on_vm(
+            name, lambda cluster: lifecycle.pause(cluster, name), dry_run=dry_run, wait_s=wait_s
+        )
+
+    def resume(self, name: str, *, dry_run: bool = False, wait_s: float | None = None) -> Done:
+        return self._on_vm(
+            name, lambda cluster: lifecycle.resume(cluster, name), dry_run=dry_run, wait_s=wait_s
+        )
+
+    def delete(
+        self,
+        name: str,
+        *,
+        force: bool = False,
+        purge: bool = False,
+        dry_run: bool = False,
+        wait_s: float | None = None,
+    ) -> Done:
+        """The disks can be had back for a while (`undelete`), unless `purge`."""
+        fresh, keep_s = self._fresh(), self.settings.keep_deleted_h * 3600
+        return self._on_vm(
+            name,
+            lambda cluster: lifecycle.delete(
+                cluster, name, fresh, force=force, purge=purge, keep_s=keep_s
+            ),
+            dry_run=dry_run,
+            wait_s=wait_s,
+        )
+
+    def undelete(
+        self,
+        name: str,
+        *,
+        new_name: str | None = None,
+        dry_run: bool = False,
+        wait_s: float | None = None,
+    ) -> Done:
+        return self._do(
+            lambda cluster: lifecycle.undelete(cluster, name, new_name),
+            dry_run=dry_run,
+            wait_s=wait_s,
+        )
+
+    def rename(
+        self, name: str, new_name: str, *, dry_run: bool = False, wait_s: float | None = None
+    ) -> Done:
+        return self._on_vm(
+            name,
+            lambda cluster: lifecycle.rename(cluster, name, new_name),
+            dry_run=dry_run,
+            wait_s=wait_s,
+        )
+
+    def change(
+        self,
+        name: str,
+        *,
+        vcpus: int | None = None,
+        vcpus_max: int | None = None,
+        memory_mib: int | None = None,
+        memory_max_mib: int | None = None,
+        cpu: str | None = None,
+        machine: str | None = None,
+        firmware: Firmware | str | None = None,
+        secure_boot: bool | None = None,
+        tpm: bool | None = None,
+        graphics: bool | None = None,
+        agent: bool | None = None,
+        description: str | None = None,
+        dry_run: bool = False,
+        wait_s: float | None = None,
+    ) -> Done:
+        """vCPUs and memory at once where the host and guest can; the rest at the next start."""
+        changes = Changes(
+            vcpus=vcpus,
+            vcpus_max=vcpus_max,
+            memory_mib=memory_mib,
+            memory_max_mib=memory_max_mib,
+            cpu=cpu,
+            machine=machine,
+            firmware=None if firmware is None else one_of(Firmware, firmware, "firmware"),
+            secure_boot=secure_boot,
+            tpm=tpm,
+            graphics=graphics,
+            agent=agent,
+            description=description,
+        )
+        try:
+            return self._on_vm(
+                name,
+                lambda cluster: lifecycle.change(cluster, name, changes, live=True),
+                dry_run=dry_run,
+                wait_s=wait_s,
+            )
+        except Unsupported as exc:
+            if "task" not in exc.fields:
+                raise
+            # The host or guest cannot do it live: the definition is changed all the same.
+            return self._on_vm(
+                name,
+                lambda cluster: lifecycle.change(cluster, name, changes, live=False),
+                dry_run=dry_run,
+                wait_s=wait_s,
+            )

@@ -1,0 +1,97 @@
+"""The cluster as a whole: what is missing, and the embedded one of a single machine."""
+
+from __future__ import annotations
+
+from vorch.errors import VorchError
+from vorch.model import (
+    Check,
+    Node,
+    Pool,
+)
+from vorch.orchestrator.networks import Networks
+from vorch.orchestrator.nodes import Nodes
+from vorch.orchestrator.tasks import Tasks
+
+
+class Whole(Networks, Nodes, Tasks):
+    def doctor(self) -> tuple[Check, ...]:
+        """What is missing, and why a VM would not run."""
+        checks: list[Check] = []
+        cluster = self.look(None)
+        if not cluster.nodes:
+            checks.append(
+                Check(
+                    name="cluster",
+                    level="error",
+                    detail="it has no host",
+                    remedy="run `vorch init` for this machine, or `vorch node add`",
+                )
+            )
+        for name in sorted(cluster.nodes):
+            folders = [
+                pool.url.removeprefix("dir://")
+                for pool in cluster.pools.values()
+                if pool.url.startswith("dir://") and pool.node in ("", name)
+            ]
+            checks += self.world.hypervisor(name).checks(folders)
+        for name in sorted(cluster.pools):
+            checks.append(self._pool_check(name))
+        if cluster.nodes and not cluster.networks:
+            checks.append(
+                Check(
+                    name="networks",
+                    level="warning",
+                    detail="there is none, so VMs can have no NICs",
+                    remedy="run `vorch init`, or make one (vorch network create)",
+                )
+            )
+        stuck = [task for task in self.task_list() if task.state.value == "stuck"]
+        for task in stuck:
+            checks.append(
+                Check(
+                    name=f"task {task.id}",
+                    level="warning",
+                    detail=f"{task.verb} {task.subject!r} was left unfinished",
+                    remedy="look at `vorch task show`, then `vorch recover`",
+                )
+            )
+        return tuple(checks)
+
+    def _pool_check(self, name: str) -> Check:
+        try:
+            usage = self.world.images(name).usage()
+        except VorchError as exc:
+            return Check(name=f"pool {name}", level="error", detail=exc.message)
+        free = usage.free_bytes / max(1, usage.capacity_bytes)
+        detail = f"{usage.free_bytes / 1024**3:.1f} GiB free ({free:.0%})"
+        if free < 0.1:
+            return Check(
+                name=f"pool {name}",
+                level="warning",
+                detail=detail,
+                remedy="delete something (vorch trash purge), or add space",
+            )
+        return Check(name=f"pool {name}", level="ok", detail=detail)
+
+    def init(
+        self, *, node: str, hypervisor_uri: str, pool_url: str, network: bool = True
+    ) -> tuple[str, ...]:
+        """Make the embedded cluster: this host, a pool, a network. Safe to repeat."""
+        said: list[str] = []
+        cluster = self.look()
+        if not cluster.nodes:
+            self._record(
+                "node",
+                node,
+                None,
+                Node(name=node, uri=hypervisor_uri, reserve_mib=self.settings.node_reserve_mib),
+            )
+            said.append(f"host {node!r} at {hypervisor_uri}")
+        if not cluster.pools:
+            here = node if pool_url.startswith("dir:") else ""
+            self._record("pool", "local", None, Pool(name="local", url=pool_url, node=here))
+            said.append(f"pool 'local' at {pool_url}")
+        if network and not cluster.networks:
+            self.network_create("default", kind="nat", wait_s=5.0)
+            said.append("network 'default' (NAT)")
+        return tuple(said)

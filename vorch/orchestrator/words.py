@@ -1,0 +1,34 @@
+"""Words from outside, as the verbs understand them."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TypeVar
+
+from vorch.errors import Invalid
+from vorch.model import check_text
+
+T = TypeVar("T")
+
+
+def one_of(kind: type[T], value: T | str, what: str) -> T:
+    """A word from outside as a member of an enumeration."""
+    try:
+        return kind(value)  # type: ignore[call-arg]
+    except ValueError as exc:
+        words = ", ".join(str(one) for one in kind)  # type: ignore[attr-defined]
+        raise Invalid(f"cannot use {str(value)!r} as {what}: it is one of {words}") from exc
+
+
+def absolute(location: str) -> str:
+    """A plan may be carried on by a process with another current folder."""
+    check_text(location, "location")
+    is_url = re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", location) is not None
+    return location if is_url or not location else os.path.abspath(location)  # noqa: PTH100 links stay as they were named
+
+
+def checked_seconds(value: float) -> float:
+    if not 0 <= value <= 7 * 24 * 3600:
+        raise Invalid(f"cannot use {value!r} as a time: it must be 0 to 604800 seconds")
+    return float(value)
