@@ -5,6 +5,8 @@ SHELL := /bin/bash
 VENV := .venv/bin
 # More words for the tool behind a target: make test ARGS="-k disks"
 ARGS ?=
+# Most of what tests do is wait, for guests and for Ceph, so this many run side by side.
+WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 # The targets share .venv and one libvirt: never at the same time.
@@ -31,7 +33,7 @@ lab:
 
 test:
 	@packaging/prepare.sh test
-	@$(VENV)/python -m pytest $(ARGS)
+	@$(VENV)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 check:
 	@packaging/prepare.sh check

@@ -12,6 +12,23 @@ import pytest
 pytest_plugins = ["vorch.lab.pytest_plugin"]
 
 
+# Not marked as real, and yet about the whole machine.
+ONE_AT_A_TIME = ("test_up_down.py", "test_prepare.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What runs side by side (`-n`): a file of lab tests stays together, the machine's take turns.
+
+    Each worker has a lab of its own. This machine's libvirt is one, its VMs bear fixed names, and
+    who counts what a lab leaves behind wants nobody else to leave anything meanwhile.
+    """
+    for item in items:
+        if item.get_closest_marker("real") or item.path.name in ONE_AT_A_TIME:
+            item.add_marker(pytest.mark.xdist_group("machine"))
+        elif item.get_closest_marker("lab") or item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 @pytest.fixture(scope="session")
 def libvirt_system() -> str:
     """The URI of this machine's libvirt, when it answers."""
