@@ -26,6 +26,8 @@ class Settings:
     hypervisor_uri: str = "qemu:///system"
     # Folder of the embedded cluster's disks; empty: "disks" beside the state file.
     pool_path: str = ""
+    # How long a host may take to answer before it counts as silent.
+    host_timeout_s: float = 10.0
     # How long `stop` waits for the guest before it reports.
     stop_timeout_s: float = 60.0
     # How long a disk or NIC may take to be let go by the guest.

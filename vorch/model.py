@@ -477,6 +477,8 @@ class VmStatus:
     addresses: tuple[Address, ...] = ()
     # A sentence for each thing that a person should know ("takes effect at the next start").
     notes: tuple[str, ...] = ()
+    # Since when its host has not answered, so that `power` is not known.
+    silent_since: float | None = None
 
     @property
     def name(self) -> str:
@@ -663,6 +665,14 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Silence:
+    """A host that did not answer, to some process: since when, and when it was last waited for."""
+
+    since: float
+    waited_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trashed:
     """What was deleted and can still be had back until `purge_at`: a whole VM, or one disk."""
 
@@ -819,6 +829,8 @@ class Cluster:
     trash: dict[str, Trashed] = field(default_factory=dict)
     domains: dict[str, Domain] = field(default_factory=dict)
     silent: dict[str, str] = field(default_factory=dict)
+    # What is noted of hosts that did not answer lately.
+    silences: dict[str, Silence] = field(default_factory=dict)
     # Version of each document as it was read ("vm/web" → 17), for the compare-and-set.
     versions: dict[str, int] = field(default_factory=dict)
 

@@ -21,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 from vorch import config
 from vorch.codec import decode
 from vorch.config import Settings
+from vorch.drivers.side_by_side import side_by_side
 from vorch.drivers.state_copy import StateCopy, check_in_use, copy_documents, reopen
 from vorch.errors import BadConfig, NotFound, VorchError
 from vorch.execute import Hook, Watcher
@@ -140,12 +141,12 @@ def _real_world(state: State, settings: Settings) -> World:
     from vorch.drivers.media import IsoMedia
     from vorch.drivers.process import LocalProcesses, SystemClock, system_chance
 
-    hosts = _Kept(lambda name: _hypervisor(_node(state, name)))
+    hosts = _Kept(lambda name: _hypervisor(_node(state, name), settings))
     pools = _Kept(lambda name: _images(_pool(state, name), settings))
 
     def close() -> None:
-        for host in hosts.made():
-            host.close()
+        # Side by side: each may be one that hangs.
+        side_by_side(lambda host: host.close(), hosts.made(), most=64)
         for pool in pools.made():
             pool.close()
         state.close()
@@ -154,7 +155,7 @@ def _real_world(state: State, settings: Settings) -> World:
         state=state,
         hypervisor=hosts,
         images=pools,
-        new_host=_hypervisor,
+        new_host=lambda node: _hypervisor(node, settings),
         new_pool=lambda pool: _images(pool, settings),
         media=IsoMedia(),
         clock=SystemClock(),
@@ -211,11 +212,11 @@ def _pool(state: State, name: str) -> Pool:
     return decode(Pool, document.body)
 
 
-def _hypervisor(node: Node) -> Hypervisor:
+def _hypervisor(node: Node, settings: Settings) -> Hypervisor:
     if node.uri.startswith("qemu"):
         from vorch.drivers.kvm import KvmHost
 
-        return KvmHost(node)
+        return KvmHost(node, timeout_s=settings.host_timeout_s)
     raise BadConfig(
         f"cannot use host {node.name!r} at {node.uri!r}: vorch has no driver for that kind of URI;"
         " use qemu:///system or qemu:///session"

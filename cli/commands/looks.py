@@ -39,7 +39,7 @@ def list_vms(as_json: AsJson = False) -> None:
                     one.vm.vcpus,
                     sizes.shown_mib(one.vm.memory_mib),
                     sizes.shown_bytes(sum(disk.size_bytes for disk in one.vm.data_disks)),
-                    "; ".join(one.notes),
+                    "; ".join(_notes(one)),
                 )
                 for one in vms
             ],
@@ -47,6 +47,12 @@ def list_vms(as_json: AsJson = False) -> None:
         )
 
     show_all(vms, as_json, table, "There is no VM yet: `vorch create` makes one.")
+
+
+def _notes(status: VmStatus) -> tuple[str, ...]:
+    if status.silent_since is None:
+        return status.notes
+    return (f"not known since {render.moment(status.silent_since)}", *status.notes)
 
 
 def show(name: VmName, as_json: AsJson = False) -> None:
@@ -97,7 +103,7 @@ def _facts(status: VmStatus) -> list[tuple[str, object]]:
         ("name", vm.name),
         ("state", state),
         ("wanted", "" if vm.wanted == status.power else vm.wanted),
-        ("note", "\n".join(status.notes)),
+        ("note", "\n".join(_notes(status))),
         ("node", vm.node),
         ("vCPUs", cpus),
         ("memory", memory),

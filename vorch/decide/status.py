@@ -28,4 +28,12 @@ def status(cluster: Cluster, vm: Vm, addresses: tuple[Address, ...] = ()) -> VmS
         notes.append("is off although it should run: its guest shut down, or its host restarted")
     if power is Power.PAUSED and domain is not None and "error" in domain.reason:
         notes.append(f"is paused by an error: {domain.reason}")
-    return VmStatus(vm=vm, power=power, domain=domain, addresses=addresses, notes=tuple(notes))
+    silence = cluster.silences.get(vm.node) if power is Power.UNKNOWN else None
+    return VmStatus(
+        vm=vm,
+        power=power,
+        domain=domain,
+        addresses=addresses,
+        notes=tuple(notes),
+        silent_since=None if silence is None else silence.since,
+    )

@@ -47,8 +47,10 @@ Handle: TypeAlias = Any
 # A daemon that does not answer three times in a row, this many seconds each, is given up.
 KEEPALIVE_INTERVAL_S = 3
 KEEPALIVE_COUNT = 3
-# Authentication and all, on a busy machine far away.
+# Authentication and all, on a busy machine far away; unless the settings say otherwise.
 OPEN_TIMEOUT_S = 10.0
+# A daemon that hangs takes no leave.
+CLOSE_TIMEOUT_S = 0.3
 # A host that was silent is tried again by whoever asks, more and more rarely and not for long.
 RETRY_AFTER_S = 5.0
 RETRY_TIMEOUT_S = 1.0
@@ -227,8 +229,9 @@ class _Opening:
 class Connection:
     """A libvirt URI that stays open. Safe to use from many threads."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, *, open_timeout_s: float = OPEN_TIMEOUT_S) -> None:
         self.uri = uri
+        self.open_timeout_s = open_timeout_s
         parts = urlsplit(uri)
         # Files and addresses of this machine are the host's own.
         self.local = not parts.netloc
@@ -251,7 +254,7 @@ class Connection:
     def _opened(self) -> Handle:
         tries, now = self._tries, time.monotonic()
         if not tries:
-            tries.append(_Opening(self.uri, OPEN_TIMEOUT_S))
+            tries.append(_Opening(self.uri, self.open_timeout_s))
         elif len(tries) < MOST_OPENINGS and now > tries[-1].began + RETRY_AFTER_S * len(tries):
             # It may be back; the earlier try does not notice that, or late.
             tries.append(_Opening(self.uri, RETRY_TIMEOUT_S))
@@ -259,8 +262,8 @@ class Connection:
         over = next((one for one in tries if one.done.is_set()), None)
         if over is None:
             raise Unreachable(
-                f"cannot reach libvirt at {self.uri!r}: no answer came in {OPEN_TIMEOUT_S:g} s;"
-                " see whether the host and its libvirtd run",
+                f"cannot reach libvirt at {self.uri!r}: no answer came in"
+                f" {self.open_timeout_s:g} s; see whether the host and its libvirtd run",
                 uri=self.uri,
             )
         for one in tries:
@@ -313,7 +316,13 @@ class Connection:
             raise translate(exc, what) from exc
 
     def close(self) -> None:
-        """Safe to repeat; the next call opens it again."""
-        with self._lock:
-            if self._handle is not None:
-                self._drop()
+        """Safe to repeat; the next call opens it again. Not held up by a daemon that hangs."""
+
+        def leave() -> None:
+            with self._lock:
+                if self._handle is not None:
+                    self._drop()
+
+        leaving = threading.Thread(target=leave, name="libvirt-close", daemon=True)
+        leaving.start()
+        leaving.join(CLOSE_TIMEOUT_S)

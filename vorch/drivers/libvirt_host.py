@@ -21,7 +21,14 @@ from typing import Any, Literal, TypeVar
 from vorch import domain_xml
 from vorch.domain_xml import Element, Mark
 from vorch.drivers import libvirt_migration, libvirt_networks, libvirt_xml
-from vorch.drivers.libvirt_connection import Connection, Handle, code_of, libvirt, reason_of
+from vorch.drivers.libvirt_connection import (
+    OPEN_TIMEOUT_S,
+    Connection,
+    Handle,
+    code_of,
+    libvirt,
+    reason_of,
+)
 from vorch.drivers.libvirt_console import StreamConsole
 from vorch.drivers.libvirt_figures import (
     merge_addresses,
@@ -32,6 +39,7 @@ from vorch.drivers.libvirt_figures import (
     version_text,
 )
 from vorch.drivers.libvirt_unplug import unplug
+from vorch.drivers.side_by_side import side_by_side
 from vorch.errors import Conflict, Invalid, NotFound, TimedOut, Unsupported, VorchError
 from vorch.model import (
     Address,
@@ -72,9 +80,15 @@ _LIVE = libvirt.VIR_DOMAIN_AFFECT_LIVE
 class LibvirtHost:
     """One host, by the URI of its node. `facts` and `probe` are for the kinds of host to say."""
 
-    def __init__(self, node: Node, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        node: Node,
+        *,
+        clock: Callable[[], float] = time.time,
+        timeout_s: float = OPEN_TIMEOUT_S,
+    ) -> None:
         self.node = node
-        self.connection = Connection(node.uri)
+        self.connection = Connection(node.uri, open_timeout_s=timeout_s)
         self._clock = clock
         # vorch's mark of each running domain, by UUID and libvirt's number of that run, which is
         # new at each start. A list of a hundred domains is one call then, not a hundred and one.
@@ -209,8 +223,7 @@ class LibvirtHost:
             if self.connection.local or len(found) < 2:
                 seen = [look(one) for one in found]
             else:
-                with ThreadPoolExecutor(REMOTE_CALLS) as pool:
-                    seen = list(pool.map(look, found))
+                seen = side_by_side(look, found, most=REMOTE_CALLS)
             now = {(domain.UUIDString(), domain.ID()) for domain, _ in found}
             self._marks = {key: mark for key, mark in self._marks.items() if key in now}
             return tuple(one for one in seen if one is not None)

@@ -3,38 +3,40 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from vorch.codec import decode
 from vorch.config import Settings
 from vorch.decide.fresh import Fresh
 from vorch.decide.records import save
+from vorch.decide.seen import seen
 from vorch.errors import Conflict, Unreachable, VorchError
 from vorch.execute import Executor, Hook, Watcher
 from vorch.model import (
     Cluster,
-    Domain,
     HostFacts,
     Image,
     Network,
     Node,
     Pool,
+    Silence,
     Task,
     Trashed,
     Vm,
     check_vm_name,
 )
+from vorch.orchestrator import silence
+from vorch.orchestrator.asking import Hosts
 from vorch.plan import Plan
 from vorch.ports import (
+    Document,
     World,
     no_progress,
 )
 
-T = TypeVar("T")
 KINDS: dict[str, type[Any]] = {
     "vm": Vm,
     "node": Node,
@@ -42,6 +44,7 @@ KINDS: dict[str, type[Any]] = {
     "image": Image,
     "network": Network,
     "trash": Trashed,
+    "silence": Silence,
 }
 # How often a task that waits looks again.
 WAIT_POLL_S = 0.2
@@ -74,6 +77,10 @@ class Core:
         self.world = world
         self.settings = settings
         self.executor = Executor(world, settings, watch=watch, hook=hook)
+        self.hosts = Hosts(world, settings.host_timeout_s)
+        # What the documents of the last look said. They change rarely, and reading one costs more
+        # than fetching it.
+        self._known: dict[str, tuple[Document, Any]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -91,57 +98,55 @@ class Core:
 
     def look(self, hosts: Iterable[str] | None = ()) -> Cluster:
         """What the store says, and what these hosts show (None: all of them)."""
-        documents = self.world.state.read([*KINDS])
+        cluster = self._cluster(self.world.state.read([*KINDS]))
+        return self._seen(cluster, sorted(cluster.nodes) if hosts is None else hosts)
+
+    def _cluster(self, documents: Mapping[str, Document]) -> Cluster:
         parts: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
         versions = {}
+        before, known = self._known, {}
         for key, document in documents.items():
             kind, _, name = key.partition("/")
-            parts[kind][name] = decode(KINDS[kind], document.body)
+            value = before.get(key)
+            # The body, too, is compared: a store that was put back begins its versions anew.
+            if value is None or value[0] != document:
+                value = (document, decode(KINDS[kind], document.body))
+            known[key] = value
+            parts[kind][name] = value[1]
             versions[key] = document.version
-        cluster = Cluster(
+        self._known = known
+        return Cluster(
             vms=parts["vm"],
             nodes=parts["node"],
             pools=parts["pool"],
             images=parts["image"],
             networks=parts["network"],
             trash=parts["trash"],
+            silences=parts["silence"],
             versions=versions,
         )
-        return self._seen(cluster, sorted(cluster.nodes) if hosts is None else hosts)
 
     def _seen(self, cluster: Cluster, hosts: Iterable[str]) -> Cluster:
         """The same with what these hosts show."""
         asked = [name for name in dict.fromkeys(hosts) if name in cluster.nodes]
         if not asked:
             return cluster
-        domains: dict[str, Domain] = {}
-        silent: dict[str, str] = {}
-        homes = {vm.id: vm.node for vm in cluster.vms.values()}
-        for name, answer in zip(asked, self._each(self._domains, asked), strict=True):
-            if isinstance(answer, VorchError):
-                silent[name] = answer.message
-                continue
-            for domain in answer:
-                # One that is on its way to another host is seen on both.
-                if domain.id not in domains or homes.get(domain.id) == name:
-                    domains[domain.id] = domain
-        return dataclasses.replace(cluster, domains=domains, silent=silent)
-
-    def _domains(self, node: str) -> tuple[Domain, ...] | VorchError:
-        try:
-            return tuple(
-                dataclasses.replace(domain, node=node)
-                for domain in self.world.hypervisor(node).domains()
-            )
-        except VorchError as exc:
-            return exc
-
-    def _each(self, act: Callable[[str], T], names: Sequence[str]) -> tuple[T, ...]:
-        """One after the other, or side by side where there are several and threads are allowed."""
-        if len(names) < 2 or not self.world.threads:
-            return tuple(act(name) for name in names)
-        with ThreadPoolExecutor(max_workers=min(16, len(names))) as pool:
-            return tuple(pool.map(act, names))
+        hasty = silence.brief(cluster.silences, self.world.clock.now())
+        # Who asks for one host wants to know of that one.
+        found = self.hosts.ask(
+            asked, lambda host: host.domains(), hasty=hasty if len(asked) > 1 else ()
+        )
+        cluster = seen(
+            cluster,
+            {
+                name: answer.message if isinstance(answer, VorchError) else answer
+                for name, answer in found.items()
+            },
+        )
+        if not self.world.threads:
+            return cluster
+        silences = silence.note(self.world, cluster.silences, asked, cluster.silent)
+        return dataclasses.replace(cluster, silences=silences)
 
     def _at(self, name: str) -> Cluster:
         """A look that knows what this VM does, without asking about any other."""
@@ -150,14 +155,14 @@ class Core:
 
     def _seen_alone(self, cluster: Cluster, vm: Vm) -> Cluster:
         """What one VM does. A host that is busy with another one is not waited for."""
-        try:
-            domain = self.world.hypervisor(vm.node).domain(vm.id)
-        except VorchError as exc:
-            return dataclasses.replace(cluster, silent={vm.node: exc.message})
+        asked = self.hosts.ask([vm.node], lambda host: host.domain(vm.id))
+        domain = asked[vm.node]
+        if isinstance(domain, VorchError):
+            return dataclasses.replace(cluster, silent={vm.node: domain.message})
         if domain is None:
             return cluster
-        seen = dataclasses.replace(domain, node=vm.node)
-        return dataclasses.replace(cluster, domains={vm.id: seen})
+        domain = dataclasses.replace(domain, node=vm.node)
+        return dataclasses.replace(cluster, domains={vm.id: domain})
 
     def _do(
         self,
@@ -177,9 +182,10 @@ class Core:
             cluster = self.look()
             if hosts is not None:
                 names = tuple(hosts(cluster))
-                if self._find_facts(cluster, names):
-                    cluster = self.look()
                 cluster = self._seen(cluster, names)
+                # To find out takes seconds, and is not tried on a host that is silent.
+                if self._find_facts(cluster, (one for one in names if one not in cluster.silent)):
+                    cluster = self.look(names)
             elif alone is not None:
                 cluster = self._seen_alone(cluster, cluster.vm(alone))
             try:

@@ -1,0 +1,24 @@
+"""What all hosts show, put together with what the store says."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from vorch.model import Cluster, Domain
+
+
+def seen(cluster: Cluster, answers: Mapping[str, tuple[Domain, ...] | str]) -> Cluster:
+    """The same with what these hosts answered; a text says why one did not."""
+    domains: dict[str, Domain] = {}
+    silent: dict[str, str] = {}
+    homes = {vm.id: vm.node for vm in cluster.vms.values()}
+    for name, answer in answers.items():
+        if isinstance(answer, str):
+            silent[name] = answer
+            continue
+        for domain in answer:
+            # One that is on its way to another host is seen on both.
+            if domain.id not in domains or homes.get(domain.id) == name:
+                domains[domain.id] = dataclasses.replace(domain, node=name)
+    return dataclasses.replace(cluster, domains=domains, silent=silent)
