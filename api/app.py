@@ -35,6 +35,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         aside = None
+        app.state.picture = await run_in_threadpool(found.picture)
         if upkeep_every_s is not None:
             aside = upkeep.Upkeep(found, every_s=upkeep_every_s)
             aside.start()
@@ -43,6 +44,7 @@ def create_app(
         finally:
             if aside is not None:
                 await run_in_threadpool(aside.stop)
+            await run_in_threadpool(app.state.picture.close)
             if owned:
                 await run_in_threadpool(found.close)
 

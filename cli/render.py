@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TextIO
 
 # What the states of VMs, tasks and checks look like on a terminal that has colours.
@@ -47,6 +47,15 @@ def out(text: str, *, end: str = "\n") -> None:
         # Python flushes once more at its end, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
+
+
+def page(show: Callable[[], None]) -> None:
+    """On a terminal in place of what stood there; elsewhere below it, after the time."""
+    if is_terminal(sys.stdout):
+        out("\x1b[H\x1b[2J", end="")
+    else:
+        out(time.strftime("-- %H:%M:%S"))
+    show()
 
 
 def is_terminal(stream: TextIO | None) -> bool:

@@ -87,7 +87,7 @@ def test_a_silent_host_takes_nothing_from_the_others(world: MemoryWorld) -> None
     with connected(world, 10.0) as cluster:
         cluster.hosts.timeout_s = 0.05
         power = {one.vm.node: one.power for one in cluster.list()}
-    assert power == {host: Power.STOPPED for host in names()} | {"h2": Power.UNKNOWN}
+    assert power == dict.fromkeys(names(), Power.STOPPED) | {"h2": Power.UNKNOWN}
 
 
 def test_a_host_that_has_not_answered_yet_is_not_asked_again(world: MemoryWorld) -> None:

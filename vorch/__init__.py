@@ -38,7 +38,7 @@ from vorch.model import (
     Vm,
     VmStatus,
 )
-from vorch.orchestrator import Done, Orchestrator
+from vorch.orchestrator import Done, Orchestrator, Picture
 from vorch.plan import Plan
 from vorch.ports import Console, Display, VolumeInfo
 from vorch.wiring import connect, copy_state, reopen_state, state_path
@@ -65,6 +65,7 @@ __all__ = [
     "Node",
     "NotFound",
     "Orchestrator",
+    "Picture",
     "Plan",
     "Pool",
     "PoolUsage",

@@ -328,6 +328,14 @@ class Display:
     port: int
 
 
+class Subscription(Protocol):
+    """What somebody is told of, until they have heard enough."""
+
+    def close(self) -> None:
+        """Safe to repeat. Nothing is told any more when it has returned."""
+        ...
+
+
 class Hypervisor(Protocol):
     """One host. VMs are known by their id; `Vm` is what to start, sources are where its disks are.
 
@@ -347,6 +355,15 @@ class Hypervisor(Protocol):
         ...
 
     def domain(self, vm_id: str) -> Domain | None: ...
+
+    def events(self, tell: Callable[[str], None]) -> Subscription:
+        """Be told the id of every domain that begins, ends, halts or goes on, soon after it did.
+
+        "" says that the host was lost and that this subscription tells no more: look at everything,
+        and subscribe anew. `tell` is called by a thread of the driver's and returns at once. What
+        happened may be told more than once.
+        """
+        ...
 
     def start(self, vm: Vm, sources: Mapping[str, Source], networks: Mapping[str, Network]) -> None:
         """As a transient domain. Safe to repeat while it runs."""

@@ -6,13 +6,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends
 
-from vorch import Orchestrator, VmStatus
+from vorch import Picture, VmStatus
 
-from ..connection import connected
+from ..connection import pictured
 
 router = APIRouter(prefix="/v1/vms", tags=["vms"])
 
 
 @router.get("", operation_id="list", summary="All VMs, with what they do now")
-def list_vms(cluster: Annotated[Orchestrator, Depends(connected)]) -> list[VmStatus]:
-    return list(cluster.list())
+def list_vms(picture: Annotated[Picture, Depends(pictured)]) -> list[VmStatus]:
+    return list(picture.list())

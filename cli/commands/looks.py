@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,7 @@ from ..options import AsJson, VmName
 from ..session import cluster, show_all
 
 if TYPE_CHECKING:
-    from vorch import Figures, Orchestrator, VmStatus
+    from vorch import Figures, Orchestrator, Picture, VmStatus
 
 EVERY_S = 2.0
 
@@ -23,11 +24,52 @@ def add_to(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def list_vms(as_json: AsJson = False) -> None:
-    """All VMs, with what they do now."""
-    with cluster(as_json) as found:
-        vms = found.list()
+def list_vms(
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", "-w", help="Go on, and show every change, until Ctrl-C."),
+    ] = False,
+    count: Annotated[
+        int | None,
+        typer.Option("--count", metavar="N", min=1, help="End after so many, with --watch."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """All VMs, with what they do now.
 
+    With --watch anew at each change, as the hosts and the store tell of it; JSON: a line each.
+    """
+    with cluster(as_json) as found:
+        if watch:
+            # Ctrl-C is how one leaves it, and no failure.
+            with contextlib.suppress(KeyboardInterrupt), found.picture() as picture:
+                _watch(picture, count, as_json)
+            return
+        vms = found.list()
+    _show_list(vms, as_json)
+
+
+def _watch(picture: Picture, count: int | None, as_json: bool) -> None:
+    shown = 0
+    before: object = None
+    while True:
+        known = picture.changes
+        vms = picture.list()
+        # Processors run on without that anything has happened.
+        now = [(one.vm, one.power, one.notes, one.silent_since) for one in vms]
+        if now != before:
+            if as_json:
+                render.print_json(vms, one_line=True)
+            else:
+                render.page(lambda vms=vms: _show_list(vms, as_json))  # type: ignore[misc]
+            before = now
+            shown += 1
+        if count is not None and shown >= count:
+            return
+        picture.wait(known, EVERY_S)
+
+
+def _show_list(vms: tuple[VmStatus, ...], as_json: bool) -> None:
     def table() -> None:
         render.table(
             ("NAME", "STATE", "NODE", "VCPUS", "MEMORY", "DISKS", "NOTES"),

@@ -12,7 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 import vorch
-from vorch import Orchestrator, connect, errors
+from vorch import Orchestrator, Picture, connect, errors
 from vorch.drivers import memory
 from vorch_api import create_app
 from vorch_api.auth import token_of
@@ -117,7 +117,7 @@ def test_errors_are_problems(
     def failing(*_: object) -> None:
         raise kind("cannot do that: no; do this", vm="web", odd={1, 2})
 
-    monkeypatch.setattr(Orchestrator, "list", failing)
+    monkeypatch.setattr(Picture, "list", failing)
     answer = client.get("/v1/vms", headers=BEARER)
     assert answer.status_code == kind.http_status
     assert answer.headers["content-type"] == "application/problem+json"
@@ -135,7 +135,7 @@ def test_a_mistake_shows_nothing_of_the_inside(
     def mistaken(*_: object) -> None:
         raise ZeroDivisionError("inside")
 
-    monkeypatch.setattr(Orchestrator, "list", mistaken)
+    monkeypatch.setattr(Picture, "list", mistaken)
     answer = client.get("/v1/vms", headers=BEARER)
     assert answer.status_code == 500
     assert answer.headers["content-type"] == "application/problem+json"

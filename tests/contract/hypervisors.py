@@ -96,6 +96,10 @@ class Host(ABC):
     @abstractmethod
     def let_time_pass(self, seconds: float) -> None: ...
 
+    @abstractmethod
+    def lose(self) -> None:
+        """The connection to it breaks; it goes on, and can be reached again."""
+
     def booted(self) -> Vm:
         """A running VM with a system in it: an agent, a NIC on `network`, two vCPUs possible.
 
@@ -160,6 +164,9 @@ class MemoryUnderTest(Host):
     def let_time_pass(self, seconds: float) -> None:
         self._clock.sleep(seconds)
 
+    def lose(self) -> None:
+        self._world.machines[self.node].lose_connections()
+
     def _new_guest(self) -> tuple[Vm, dict[str, Source]]:
         vm = self.vm("guest", agent=True, disks=(a_disk("root"), a_drive()), nics=(self._nic(),))
         return vm, {"root": self.volume("root")}
@@ -210,6 +217,10 @@ class LibvirtUnderTest(Host):
 
     def let_time_pass(self, seconds: float) -> None:
         time.sleep(seconds)
+
+    def lose(self) -> None:
+        # The daemon is everybody's; this end of the wire is the tests' own.
+        self.hypervisor.close()
 
     def _new_guest(self) -> tuple[Vm, dict[str, Source]]:
         from vorch.lab import guest

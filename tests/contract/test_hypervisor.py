@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ from vorch.errors import (
 )
 from vorch.model import Address, DiskBus, Network, Nic, Power, Source, Vm, Volume
 from vorch.ports import Hypervisor, Progress, no_progress
+
+TELLING_TIMEOUT_S = 20.0
 
 
 @pytest.fixture(scope="module", params=PARAMETERS)
@@ -72,6 +75,83 @@ def test_subnets_in_use_are_networks(host: Host) -> None:
 
     for subnet in host.hypervisor.used_subnets():
         ipaddress.IPv4Network(subnet)
+
+
+# -- being told
+
+
+class Told:
+    """Whatever a host tells, in order."""
+
+    def __init__(self) -> None:
+        self._all: list[str] = []
+        self._news = threading.Condition()
+
+    def __call__(self, vm_id: str) -> None:
+        with self._news:
+            self._all.append(vm_id)
+            self._news.notify_all()
+
+    def forget(self) -> None:
+        with self._news:
+            self._all.clear()
+
+    def hears_of(self, vm_id: str) -> bool:
+        with self._news:
+            return self._news.wait_for(lambda: vm_id in self._all, TELLING_TIMEOUT_S)
+
+
+def test_what_happens_to_domains_is_told(host: Host) -> None:
+    vm = host.vm("told")
+    told = Told()
+    listening = host.hypervisor.events(told)
+    try:
+        acts: tuple[Callable[[], None], ...] = (
+            lambda: host.hypervisor.start(vm, {}, {}),
+            lambda: host.hypervisor.pause(vm.id),
+            lambda: host.hypervisor.resume(vm.id),
+            lambda: host.hypervisor.cut(vm.id),
+        )
+        for act in acts:
+            told.forget()
+            act()
+            assert told.hears_of(vm.id)
+    finally:
+        listening.close()
+        host.hypervisor.cut(vm.id)
+
+
+def test_several_are_told_and_each_until_it_has_enough(host: Host) -> None:
+    vm = host.vm("told-twice")
+    first, second = Told(), Told()
+    listening = host.hypervisor.events(first), host.hypervisor.events(second)
+    try:
+        host.hypervisor.start(vm, {}, {})
+        assert first.hears_of(vm.id)
+        assert second.hears_of(vm.id)
+        listening[0].close()
+        listening[0].close()
+        first.forget()
+        second.forget()
+        host.hypervisor.cut(vm.id)
+        assert second.hears_of(vm.id)
+        assert first._all == []
+    finally:
+        for one in listening:
+            one.close()
+        host.hypervisor.cut(vm.id)
+
+
+def test_who_listens_is_told_that_the_host_was_lost(host: Host) -> None:
+    told = Told()
+    listening = host.hypervisor.events(told)
+    host.lose()
+    try:
+        assert told.hears_of("")
+    finally:
+        listening.close()
+    # Whoever comes next finds it again.
+    host.hypervisor.events(told).close()
 
 
 # -- starting and ending

@@ -38,7 +38,7 @@ except ImportError as exc:
         package="libvirt-python",
     ) from exc
 
-__all__ = ["Connection", "Handle", "code_of", "libvirt", "reason_of", "translate"]
+__all__ = ["Connection", "Handle", "code_of", "leave_behind", "libvirt", "reason_of", "translate"]
 
 T = TypeVar("T")
 # libvirt-python carries no types: connections, domains and the like are known by their names only.
@@ -185,6 +185,13 @@ def _start_events() -> None:
         _events_running = True
 
 
+def leave_behind(act: Callable[[], None]) -> None:
+    """Do what a daemon that hangs would hold up, and go on without it after a moment."""
+    leaving = threading.Thread(target=act, name="libvirt-close", daemon=True)
+    leaving.start()
+    leaving.join(CLOSE_TIMEOUT_S)
+
+
 class _Opening:
     """One try to open a URI, in a thread of its own: libvirt sets it no limit.
 
@@ -241,6 +248,9 @@ class Connection:
         self._tries: list[_Opening] = []
         # Grows with each opening, so that what was learnt from an earlier daemon can be dropped.
         self.opened = 0
+        # Called when what was open is lost or given back; and with a handle before it is closed.
+        self.on_loss: Callable[[], None] = lambda: None
+        self.on_drop: Callable[[Handle], None] = lambda handle: None
 
     def _open(self) -> Handle:
         """A new handle. A host that says nothing costs its time once, however many ask for it."""
@@ -248,8 +258,13 @@ class Connection:
         # A driver inside this process has no wire that could break, and refuses.
         with contextlib.suppress(libvirt.libvirtError):
             handle.setKeepAlive(KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT)
+            handle.registerCloseCallback(self._closed_by_the_other_side, None)
         self.opened += 1
         return handle
+
+    def _closed_by_the_other_side(self, handle: Handle, reason: int, _: object) -> None:
+        """Called by libvirt's event loop, which must not be held up."""
+        self.on_loss()
 
     def _opened(self) -> Handle:
         tries, now = self._tries, time.monotonic()
@@ -295,6 +310,10 @@ class Connection:
 
     def _drop(self) -> None:
         handle, self._handle = self._handle, None
+        self.on_loss()
+        self.on_drop(handle)
+        with contextlib.suppress(libvirt.libvirtError):
+            handle.unregisterCloseCallback()
         with contextlib.suppress(libvirt.libvirtError):
             handle.close()
 
@@ -323,6 +342,4 @@ class Connection:
                 if self._handle is not None:
                     self._drop()
 
-        leaving = threading.Thread(target=leave, name="libvirt-close", daemon=True)
-        leaving.start()
-        leaving.join(CLOSE_TIMEOUT_S)
+        leave_behind(leave)

@@ -30,6 +30,7 @@ from vorch.drivers.libvirt_connection import (
     reason_of,
 )
 from vorch.drivers.libvirt_console import StreamConsole
+from vorch.drivers.libvirt_events import LibvirtEvents
 from vorch.drivers.libvirt_figures import (
     merge_addresses,
     neighbours,
@@ -57,7 +58,7 @@ from vorch.model import (
     Source,
     Vm,
 )
-from vorch.ports import Console, Display, HostSecret, Progress
+from vorch.ports import Console, Display, HostSecret, Progress, Subscription
 
 T = TypeVar("T")
 
@@ -89,6 +90,7 @@ class LibvirtHost:
     ) -> None:
         self.node = node
         self.connection = Connection(node.uri, open_timeout_s=timeout_s)
+        self._events = LibvirtEvents(self.connection)
         self._clock = clock
         # vorch's mark of each running domain, by UUID and libvirt's number of that run, which is
         # new at each start. A list of a hundred domains is one call then, not a hundred and one.
@@ -241,6 +243,10 @@ class LibvirtHost:
             return self._domain(domain, state, reason)
 
         return self._call(f"look at VM {vm_id}", work)
+
+    def events(self, tell: Callable[[str], None]) -> Subscription:
+        what = f"hear what happens on {self.node.name!r}"
+        return self._events.subscribe(what, tell)
 
     # -- starting and ending ----------------------------------------------------------------
 

@@ -177,6 +177,13 @@ class Faults:
         """Nothing is answered and nothing is done, until it is lifted."""
         return self.hang(target, float("inf"))
 
+    def silenced(self, target: str) -> bool:
+        """Nothing is heard of it now."""
+        return any(
+            fault.hang_s and fault.call == "*" and fnmatchcase(target, fault.target)
+            for fault in self.active
+        )
+
     def crash(
         self,
         target: str,

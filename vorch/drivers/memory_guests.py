@@ -69,7 +69,9 @@ class MemoryGuest:
         self.host = host
         self.clock = clock
         self._behaviour = behaviour
-        self.power = Power.RUNNING
+        # Called when it halts, goes on or ends, for those who are told of that.
+        self.on_change: Callable[[], None] = lambda: None
+        self._power = Power.RUNNING
         self.reason = "booted"
         self.vcpus = vm.vcpus
         self.memory_mib = vm.memory_mib
@@ -92,6 +94,15 @@ class MemoryGuest:
         if after_s is not None:
             self._end_at(self.started_at + after_s)
         self._boot()
+
+    @property
+    def power(self) -> Power:
+        return self._power
+
+    @power.setter
+    def power(self, power: Power) -> None:
+        self._power = power
+        self.on_change()
 
     # -- time
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
+from vorch.drivers.memory_events import MemorySubscription
 from vorch.drivers.memory_faults import Gate, gated, gated_waiting
 from vorch.drivers.memory_guests import Held, MemoryConsole, MemoryGuest
 from vorch.drivers.memory_machine import MemoryMachine
@@ -38,7 +39,7 @@ from vorch.model import (
     Source,
     Vm,
 )
-from vorch.ports import Console, Display, HostSecret, Progress
+from vorch.ports import Console, Display, HostSecret, Progress, Subscription
 
 # How often a long wait says that it is still waiting, so that it can be cancelled.
 SAY_EVERY_S = 1.0
@@ -94,6 +95,10 @@ class MemoryHost:
     def domain(self, vm_id: str) -> Domain | None:
         guest = self._machine.settled().get(vm_id)
         return None if guest is None else self._domain(guest)
+
+    @gated
+    def events(self, tell: Callable[[str], None]) -> Subscription:
+        return MemorySubscription(self._machine, tell)
 
     def _domain(self, guest: MemoryGuest) -> Domain:
         return Domain(
@@ -163,7 +168,7 @@ class MemoryHost:
         for nic in vm.nics:
             guest.nics[nic.name] = (nic, networks[nic.network])
         guest.display_port = machine.free_display_port() if vm.graphics else 0
-        machine.guests[vm.id] = guest
+        machine.add(guest)
 
     def _open(self, guest: MemoryGuest, disk: Disk, source: Source | None) -> Held:
         if source is None and disk.volume is not None:

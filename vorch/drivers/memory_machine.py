@@ -12,7 +12,7 @@ from vorch.drivers.memory_faults import Fault, Faults
 from vorch.drivers.memory_guests import Behaviour, MemoryGuest
 from vorch.drivers.memory_moves import MemoryMove
 from vorch.drivers.memory_pool import MemoryPool, Stored
-from vorch.model import Check, HostFacts, Network, Source, Vm, subnet_layout
+from vorch.model import Check, HostFacts, Network, Power, Source, Vm, subnet_layout
 from vorch.ports import HostSecret
 
 FIRST_DISPLAY_PORT = 5900
@@ -69,6 +69,9 @@ class MemoryMachine:
         # Address by network and MAC. A guest that comes back gets the one it had.
         self.leases: dict[str, dict[str, str]] = {}
         self._off: Fault | None = None
+        # Who is told of what happens here, and what they have been told.
+        self.tells: list[Callable[[str], None]] = []
+        self._told: dict[str, Power] = {}
 
     # -- what happens to hosts, for tests
 
@@ -82,6 +85,7 @@ class MemoryMachine:
             self._end_all()
             if self._off is None:
                 self._off = self.faults.silence(self.target)
+            self.lose_connections()
 
     def power_on(self) -> None:
         """It comes back as transient domains leave it: knowing nothing."""
@@ -92,14 +96,39 @@ class MemoryMachine:
     def restart(self) -> None:
         with self.faults.lock:
             self._end_all()
+            self.lose_connections()
         self.power_on()
 
     def add_foreign(self, vm: Vm) -> MemoryGuest:
         """A domain that somebody else made on this host."""
         guest = MemoryGuest(vm, self.name, self.clock, lambda: Behaviour())
         guest.ours = False
-        self.guests[vm.id] = guest
+        self.add(guest)
         return guest
+
+    def add(self, guest: MemoryGuest) -> None:
+        self.guests[guest.vm.id] = guest
+        guest.on_change = self.announce
+        self.announce()
+
+    # -- who is told
+
+    def announce(self) -> None:
+        """Tell what has changed. A silent host tells it when it is heard again."""
+        if self.faults.silenced(self.target):
+            return
+        now = {vm_id: guest.power for vm_id, guest in list(self.guests.items())}
+        before, self._told = self._told, now
+        for vm_id in before.keys() | now.keys():
+            if before.get(vm_id) != now.get(vm_id):
+                for tell in list(self.tells):
+                    tell(vm_id)
+
+    def lose_connections(self) -> None:
+        """All that listen have to come again."""
+        tells, self.tells = self.tells, []
+        for tell in tells:
+            tell("")
 
     @property
     def off(self) -> bool:
@@ -122,6 +151,7 @@ class MemoryMachine:
             guest.settle()
             if guest.ended:
                 self.guests.pop(guest.vm.id, None)
+        self.announce()
         return self.guests
 
     @property

@@ -36,7 +36,7 @@ class MemoryMove:
             self.incoming.open(disk.disk, disk.source, found, handed_over=True)
         self.incoming.nics = dict(guest.nics)
         source.moves[guest.vm.id] = target.moves[guest.vm.id] = self
-        target.guests[guest.vm.id] = self.incoming
+        target.add(self.incoming)
         wake(source.clock, self.ends_at, self.settle)
 
     @property
@@ -61,6 +61,7 @@ class MemoryMove:
         self._close()
         self.incoming.end()
         self.target.guests.pop(self.guest.vm.id, None)
+        self.target.announce()
 
     def _arrive(self) -> None:
         self._close()
@@ -69,7 +70,8 @@ class MemoryMove:
         self.guest.arrive(self.target.name)
         if self.guest.display_port:
             self.guest.display_port = self.target.free_display_port()
-        self.target.guests[self.guest.vm.id] = self.guest
+        self.target.add(self.guest)
+        self.source.announce()
 
     def _close(self) -> None:
         self.over = True

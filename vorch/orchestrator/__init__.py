@@ -12,11 +12,12 @@ from vorch.orchestrator.copies import Copies
 from vorch.orchestrator.core import Done
 from vorch.orchestrator.devices import Devices
 from vorch.orchestrator.images import ImageStore
+from vorch.orchestrator.picture import Picture
 from vorch.orchestrator.pools import Pools
 from vorch.orchestrator.vms import Vms
 from vorch.orchestrator.whole import Whole
 
-__all__ = ["Done", "Orchestrator"]
+__all__ = ["Done", "Orchestrator", "Picture"]
 
 
 class Orchestrator(Vms, Copies, Devices, ImageStore, Whole, Pools):

@@ -30,6 +30,7 @@ from vorch.model import (
 )
 from vorch.orchestrator import silence
 from vorch.orchestrator.asking import Hosts
+from vorch.orchestrator.picture import REFRESH_S, Picture
 from vorch.plan import Plan
 from vorch.ports import (
     Document,
@@ -98,10 +99,14 @@ class Core:
 
     def look(self, hosts: Iterable[str] | None = ()) -> Cluster:
         """What the store says, and what these hosts show (None: all of them)."""
-        cluster = self._cluster(self.world.state.read([*KINDS]))
+        cluster = self.cluster_of(self.world.state.read([*KINDS]))
         return self._seen(cluster, sorted(cluster.nodes) if hosts is None else hosts)
 
-    def _cluster(self, documents: Mapping[str, Document]) -> Cluster:
+    def picture(self, *, refresh_s: float = REFRESH_S) -> Picture:
+        """A look that keeps itself fresh, for a process that lives long; its owner closes it."""
+        return Picture(self, tuple(KINDS), refresh_s=refresh_s)
+
+    def cluster_of(self, documents: Mapping[str, Document]) -> Cluster:
         parts: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
         versions = {}
         before, known = self._known, {}

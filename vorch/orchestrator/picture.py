@@ -1,0 +1,355 @@
+"""`Picture`: the cluster as it is now, for a process that lives long and looks often.
+
+Documents follow the store's changes, domains follow the hosts' events. Events may be missed and a
+host may be lost without a word, so each host is looked at anew at intervals and after every gap.
+It is made for looking. Whoever decides from it is held by the versions in it, like by any look.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from vorch.decide.seen import seen
+from vorch.decide.status import status
+from vorch.errors import Unreachable, Unsupported, VorchError
+from vorch.model import Cluster, Domain, Silence, VmStatus
+from vorch.orchestrator import silence
+from vorch.ports import Document, Hypervisor, Subscription
+
+if TYPE_CHECKING:
+    from vorch.orchestrator.core import Core
+
+# How often a host is looked at though it told of nothing.
+REFRESH_S = 30.0
+# How often one that is silent is tried.
+SILENT_REFRESH_S = 5.0
+# Looks at one host that tells much follow each other no closer than this.
+GAP_S = 0.05
+# How long one waiting call to the store takes; `close` waits for the end of one.
+STORE_WAIT_S = 1.0
+# For a thread to say that its host's time is over.
+GRACE_S = 0.3
+# Of more changed documents than this all are read, in one call.
+READ_ONE_BY_ONE = 16
+# While they change under it, documents are read so often before all are, as of one moment.
+STEADY_AFTER = 4
+
+Answer = tuple[Domain, ...] | VorchError
+
+
+class Picture:
+    """Safe to use from several threads. Its own threads end with `close`."""
+
+    def __init__(self, core: Core, kinds: tuple[str, ...], *, refresh_s: float = REFRESH_S) -> None:
+        self._core = core
+        self._kinds = kinds
+        self.refresh_s = refresh_s
+        self._threads = core.world.threads
+        self._reading = threading.Lock()
+        self._revision = 0
+        self._documents: dict[str, Document] = {}
+        self._cluster = Cluster()
+        self._hosts: dict[str, _Host] = {}
+        self._news = threading.Condition()
+        self._changes = 0
+        self._over = threading.Event()
+        if self._threads:
+            self._follow()
+            self._follower = threading.Thread(
+                target=self._follow_the_store, name="vorch-picture", daemon=True
+            )
+            self._follower.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Safe to repeat. Only a call into a host that hangs goes on by itself until it ends."""
+        self._over.set()
+        if not self._threads:
+            return
+        with self._reading:
+            hosts, self._hosts = self._hosts, {}
+        for host in hosts.values():
+            host.end()
+        for host in hosts.values():
+            host.join()
+        self._follower.join(2 * STORE_WAIT_S)
+        self._changed()
+
+    # -- looking
+
+    def look(self, max_age_s: float | None = None) -> Cluster:
+        """What the store says now, and what hosts show: as they told last, or no older than that.
+
+        Where nothing can go on by itself (a world whose time stands still) it is a look like any.
+        """
+        if not self._threads:
+            return self._core.look(None)
+        self._follow()
+        with self._reading:
+            cluster, hosts = self._cluster, dict(self._hosts)
+        since = time.monotonic() - (float("inf") if max_age_s is None else max_age_s)
+        for host in hosts.values():
+            host.hurry(since)
+        # They were asked at the same time, so this takes as long as the slowest, and no host is
+        # waited for longer than its time.
+        until = time.monotonic() + self._core.settings.host_timeout_s + GRACE_S
+        answers = {name: host.answer(since, until) for name, host in hosts.items()}
+        cluster = seen(
+            cluster,
+            {
+                name: answer.message if isinstance(answer, VorchError) else answer
+                for name, answer in answers.items()
+            },
+        )
+        silences = {
+            name: Silence(since=host.silent_since, waited_at=host.silent_since)
+            for name, host in hosts.items()
+            if host.silent_since is not None
+        }
+        return dataclasses.replace(cluster, silences={**cluster.silences, **silences})
+
+    def list(self, max_age_s: float | None = None) -> tuple[VmStatus, ...]:
+        """All VMs by name, as `Orchestrator.list` shows them."""
+        cluster = self.look(max_age_s)
+        return tuple(status(cluster, cluster.vms[name]) for name in sorted(cluster.vms))
+
+    @property
+    def changes(self) -> int:
+        """Grows with all that happens."""
+        return self._changes
+
+    def wait(self, seen_changes: int, timeout_s: float) -> int:
+        """Returns when more has happened than that, or when the time is over. How much it is."""
+        if not self._threads:
+            raise Unsupported(
+                "cannot wait for changes: time stands still in this world in memory; give it a"
+                " clock (memory:NAME?clock=system)"
+            )
+        with self._news:
+            self._news.wait_for(
+                lambda: self._changes != seen_changes or self._over.is_set(), timeout_s
+            )
+            return self._changes
+
+    def _changed(self) -> None:
+        with self._news:
+            self._changes += 1
+            self._news.notify_all()
+
+    # -- the store
+
+    def _follow_the_store(self) -> None:
+        state = self._core.world.state
+        while not self._over.is_set():
+            try:
+                _, keys = state.changes(self._revision, STORE_WAIT_S)
+                if keys and not self._over.is_set():
+                    self._follow()
+            except VorchError:
+                # Whoever looks is told so; here it is tried again.
+                self._over.wait(STORE_WAIT_S)
+
+    def _follow(self) -> None:
+        """Read what was written since."""
+        with self._reading:
+            if self._over.is_set():
+                return
+            revision, documents = self._revision, self._documents
+            gap = False
+            for attempt in range(STEADY_AFTER + 1):
+                revision, keys = self._core.world.state.changes(revision, 0)
+                ours = [key for key in keys if key.partition("/")[0] in self._kinds]
+                gap = gap or "*" in keys
+                if gap or len(ours) > READ_ONE_BY_ONE or attempt == STEADY_AFTER:
+                    # Newer than `revision`, if anything: what is newer is only read once more.
+                    documents = self._core.world.state.read(self._kinds)
+                    break
+                if not ours:
+                    break
+                documents = self._read(documents, ours)
+            changed = documents is not self._documents
+            self._revision = revision
+            if not changed:
+                return
+            self._documents = documents
+            self._cluster = self._core.cluster_of(documents)
+            self._meet_hosts(gap)
+        self._changed()
+
+    def _read(self, documents: dict[str, Document], keys: Sequence[str]) -> dict[str, Document]:
+        after = dict(documents)
+        for key in keys:
+            document = self._core.world.state.get(key)
+            if document is None:
+                after.pop(key, None)
+            else:
+                after[key] = document
+        return after
+
+    def _meet_hosts(self, gap: bool) -> None:
+        """Those that are there now, and no others."""
+        for name in self._hosts.keys() - self._cluster.nodes.keys():
+            self._hosts.pop(name).end()
+        for name in self._cluster.nodes:
+            if name not in self._hosts:
+                self._hosts[name] = _Host(self._core, name, self._changed, self.refresh_s)
+            elif gap:
+                self._hosts[name].stir("")
+
+
+class _Host:
+    """One host, in a thread of its own: told by events, looked at when told and at intervals."""
+
+    def __init__(
+        self, core: Core, name: str, changed: Callable[[], None], refresh_s: float
+    ) -> None:
+        self._core = core
+        self._name = name
+        self._say_changed = changed
+        self._refresh_s = refresh_s
+        self._over = threading.Event()
+        self._subscription: Subscription | None = None
+        # Each has told of something when its number is not that of the last look.
+        self._stirred = 0
+        self._lock = threading.Condition()
+        self._answer: Answer | None = None
+        self._looked_at = float("-inf")
+        # In the world's time.
+        self.silent_since: float | None = None
+        self._thread = threading.Thread(target=self._run, name=f"vorch-see-{name}", daemon=True)
+        self._thread.start()
+
+    # -- from outside
+
+    def stir(self, vm_id: str) -> None:
+        """Something has happened there; "" if nobody knows what, as the host was lost."""
+        with self._lock:
+            if not vm_id:
+                lost = self._subscription
+                self._subscription = None
+                if lost is not None:
+                    # Not here: this may be the thread that tells.
+                    threading.Thread(target=lost.close, daemon=True).start()
+            self._stirred += 1
+            self._lock.notify_all()
+
+    def hurry(self, since: float) -> None:
+        with self._lock:
+            if self._looked_at < since:
+                self._stirred += 1
+                self._lock.notify_all()
+
+    def answer(self, since: float, until: float) -> Answer:
+        """What it said to the last look, if that began late enough; else to the next one."""
+        with self._lock:
+            fresh = self._lock.wait_for(
+                lambda: (
+                    self._over.is_set() or (self._answer is not None and self._looked_at >= since)
+                ),
+                max(0.0, until - time.monotonic()),
+            )
+            if fresh and self._answer is not None:
+                return self._answer
+        return Unreachable(
+            f"cannot look at host {self._name!r}: it has not answered in time; see whether it and"
+            " its libvirtd run",
+            node=self._name,
+        )
+
+    def end(self) -> None:
+        with self._lock:
+            self._over.set()
+            subscription, self._subscription = self._subscription, None
+            self._lock.notify_all()
+        if subscription is not None:
+            subscription.close()
+
+    def join(self) -> None:
+        self._thread.join(2 * STORE_WAIT_S)
+
+    # -- inside
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            with self._lock:
+                stirred = self._stirred
+            began = time.monotonic()
+            answer = self._core.hosts.ask([self._name], self._look)[self._name]
+            self._took(answer, began)
+            patience_s = SILENT_REFRESH_S if isinstance(answer, VorchError) else self._refresh_s
+            with self._lock:
+                self._lock.wait_for(self._over.is_set, GAP_S)
+                self._lock.wait_for(partial(self._has_stirred, stirred), patience_s)
+
+    def _has_stirred(self, before: int) -> bool:
+        return self._over.is_set() or self._stirred != before
+
+    def _look(self, host: Hypervisor) -> tuple[Domain, ...]:
+        """Listen first, so that nothing falls between."""
+        if self._subscription is None:
+            subscription = host.events(self.stir)
+            with self._lock:
+                keep = not self._over.is_set() and self._subscription is None
+                if keep:
+                    self._subscription = subscription
+            if not keep:
+                subscription.close()
+        domains = host.domains()
+        if self.silent_since is not None:
+            # One that was given up has come back after all.
+            self.stir(self._name)
+        return domains
+
+    def _took(self, answer: Answer, began: float) -> None:
+        now = self._core.world.clock.now()
+        with self._lock:
+            news = _essence(answer) != _essence(self._answer)
+            self._answer, self._looked_at = answer, began
+            turned = isinstance(answer, VorchError) != (self.silent_since is not None)
+            if turned:
+                self.silent_since = now if isinstance(answer, VorchError) else None
+            over = self._over.is_set()
+            self._lock.notify_all()
+        if turned and not over:
+            self._note(answer)
+        if news and not over:
+            self._say_changed()
+
+    def _note(self, answer: Answer) -> None:
+        """Other processes need not wait for what this one knows."""
+        with contextlib.suppress(VorchError):
+            known = self._core.look().silences
+            silent = [self._name] if isinstance(answer, VorchError) else []
+            after = silence.note(self._core.world, known, [self._name], silent)
+            if silent:
+                self.silent_since = after[self._name].since
+
+
+def _essence(answer: Answer | None) -> object:
+    """What makes a look differ from the last: not the time that processors have run since."""
+    if answer is None:
+        return None
+    if isinstance(answer, VorchError):
+        return False
+    return tuple(sorted((dataclasses.replace(one, cpu_time_ns=0) for one in answer), key=_id))
+
+
+def _id(domain: Domain) -> str:
+    return domain.id
