@@ -6,9 +6,10 @@ Every act is safe to repeat, and every undo is safe when the act was done in par
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
+from vorch.decide import clients
 from vorch.errors import (
     Cancelled,
     Conflict,
@@ -50,6 +51,7 @@ from vorch.plan import (
     RestoreVolume,
     ResumeDomain,
     RollbackDisks,
+    SeeClients,
     SetMemory,
     SetVcpus,
     SnapshotDisks,
@@ -270,7 +272,7 @@ def rollback_disks(step: RollbackDisks, world: World, progress: Progress) -> Non
 # Domains
 
 
-def start_domain(step: StartDomain, world: World, progress: Progress) -> None:
+def start_domain(step: StartDomain, world: World, progress: Progress) -> Outcome:
     vm = step.vm
     host = world.hypervisor(vm.node)
     networks = {network.name: network for network in step.networks}
@@ -281,6 +283,38 @@ def start_domain(step: StartDomain, world: World, progress: Progress) -> None:
             for name in _volume_names(disks):
                 world.images(pool).ensure_unused(name)
     host.start(vm, _sources(vm, world), networks)
+    return clients_seen(vm, world, progress)
+
+
+def see_clients(step: SeeClients, world: World, progress: Progress) -> Outcome:
+    if not _live(step.vm, world.hypervisor(step.vm.node)):
+        return {"clients": {}}
+    return clients_seen(step.vm, world, progress)
+
+
+def clients_seen(
+    vm: Vm, world: World, progress: Progress, *, left: Collection[str] = ()
+) -> Outcome:
+    """Which client has each disk open, of a VM that has just been started or has moved.
+
+    `left` are those of the host that it came from. What is not certain is left out, and so can be
+    told apart from what is known. The VM runs, so that is no reason to fail.
+    """
+    seen: dict[str, str] = {}
+    for disk in vm.written_disks:
+        if disk.volume is None:
+            continue
+        try:
+            found = world.images(disk.volume.pool).holders(disk.volume.name)
+        except VorchError as exc:
+            progress(line=f"the client of disk {disk.name!r} is not known: {exc.message}")
+            continue
+        client = clients.only_client(found, left)
+        if client is None:
+            progress(line=f"the client of disk {disk.name!r} cannot be told from others")
+        else:
+            seen[disk.name] = client
+    return {"clients": seen}
 
 
 def forget_domain(step: ForgetDomain, world: World, progress: Progress) -> None:
@@ -371,7 +405,12 @@ def migrate_domain(step: MigrateDomain, world: World, progress: Progress) -> Out
     if where != "target":
         raise _stayed(step, None)
     power = _arrived(step, world, progress)
-    return {"node": step.target, "power": power, "elapsed_s": round(world.clock.now() - began, 2)}
+    return {
+        "node": step.target,
+        "power": power,
+        "elapsed_s": round(world.clock.now() - began, 2),
+        **clients_seen(vm, world, progress, left=step.left),
+    }
 
 
 def undo_migrate_domain(step: MigrateDomain, world: World, progress: Progress) -> None:
@@ -503,11 +542,14 @@ def _patience(step: AttachDisk | DetachDisk | AttachNic | DetachNic) -> float:
     return step.timeout_s if isinstance(step, (DetachDisk, DetachNic)) else UNPLUG_TIMEOUT_S
 
 
-def attach_disk(step: AttachDisk | DetachDisk, world: World, progress: Progress) -> None:
+def attach_disk(step: AttachDisk | DetachDisk, world: World, progress: Progress) -> Outcome:
     host = world.hypervisor(step.vm.node)
-    if _live(step.vm, host):
-        _ensure_secrets(dataclasses.replace(step.vm, disks=(step.disk,)), host, world)
-        host.attach_disk(step.vm, step.disk, _source(step.disk, world))
+    if not _live(step.vm, host):
+        return {"clients": {}}
+    _ensure_secrets(dataclasses.replace(step.vm, disks=(step.disk,)), host, world)
+    host.attach_disk(step.vm, step.disk, _source(step.disk, world))
+    others = tuple(disk for disk in step.vm.disks if disk.name != step.disk.name)
+    return clients_seen(dataclasses.replace(step.vm, disks=(*others, step.disk)), world, progress)
 
 
 def detach_disk(step: AttachDisk | DetachDisk, world: World, progress: Progress) -> None:
@@ -605,6 +647,7 @@ DO: dict[type, Act] = {
     RollbackDisks: rollback_disks,
     DropSnapshot: drop_snapshot,
     StartDomain: start_domain,
+    SeeClients: see_clients,
     ForgetDomain: forget_domain,
     AskToStop: ask_to_stop,
     CutDomain: cut_domain,
@@ -637,6 +680,7 @@ UNDO: dict[type, Act] = {
     RestoreVolume: trash_volume,
     SnapshotDisks: drop_snapshot,
     StartDomain: cut_domain,
+    SeeClients: nothing,
     AskToStop: nothing,
     AwaitEnd: nothing,
     MigrateDomain: undo_migrate_domain,

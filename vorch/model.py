@@ -395,6 +395,11 @@ class Vm:
         """The disks that a snapshot or clone is about: not CDs, not what belongs to others."""
         return tuple(d for d in self.disks if d.device == "disk" and d.owned and not d.read_only)
 
+    @property
+    def written_disks(self) -> tuple[Disk, ...]:
+        """The disks that its host writes to while it runs."""
+        return tuple(disk for disk in self.disks if disk.device == "disk" and not disk.read_only)
+
 
 class Power(StrEnum):
     """What a domain is seen to do."""
@@ -664,6 +669,39 @@ class Node:
         return self.uri.partition("?")[0]
 
 
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who has an image open for writing. The address is what a blocklist entry names."""
+
+    # As Ceph writes it: address:port/nonce, the port being 0 for clients.
+    address: str
+    # The client's number in Ceph; None when only its lock is left.
+    client: int | None
+    owns_lock: bool = False
+
+    def __str__(self) -> str:
+        name = "" if self.client is None else f"client.{self.client} at "
+        return f"{name}{self.address}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clients:
+    """Which clients of which host write the disks of a running VM: what a storage fence cuts off.
+
+    A document of its own, by the VM's id: it is of one run of the VM and no part of its definition.
+    It was seen when that run began, never guessed later. A disk that is not in it was not seen.
+    """
+
+    vm: str
+    node: str
+    # The client's address by disk; "" where the storage knows no clients (a folder).
+    disks: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_uuid(self.vm)
+        check_name(self.node, "node name")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Silence:
     """A host that did not answer, to some process: since when, and when it was last waited for."""
@@ -827,6 +865,8 @@ class Cluster:
     images: dict[str, Image] = field(default_factory=dict)
     networks: dict[str, Network] = field(default_factory=dict)
     trash: dict[str, Trashed] = field(default_factory=dict)
+    # By the VM's id.
+    clients: dict[str, Clients] = field(default_factory=dict)
     domains: dict[str, Domain] = field(default_factory=dict)
     silent: dict[str, str] = field(default_factory=dict)
     # What is noted of hosts that did not answer lately.

@@ -236,6 +236,18 @@ class StartDomain:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SeeClients:
+    """Find out which clients have the disks of a running VM open. Outcome `clients`: by disk."""
+
+    undoable: ClassVar[bool] = True
+    vm: Vm
+    kind: Literal["see-clients"] = "see-clients"
+
+    def __str__(self) -> str:
+        return f"see which clients of {self.vm.node} write the disks of {self.vm.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ForgetDomain:
     """Remove what the host keeps for a VM that is off: UEFI variables, TPM state."""
 
@@ -306,6 +318,8 @@ class MigrateDomain:
     bandwidth_mib_s: int = 0
     # It is paused, and so it stays.
     paused: bool = False
+    # The clients of the host that it leaves, which may linger for a while.
+    left: tuple[str, ...] = ()
     kind: Literal["migrate-domain"] = "migrate-domain"
 
     def __str__(self) -> str:
@@ -502,6 +516,7 @@ Step = Annotated[
     | RollbackDisks
     | DropSnapshot
     | StartDomain
+    | SeeClients
     | ForgetDomain
     | AskToStop
     | CutDomain

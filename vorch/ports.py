@@ -17,6 +17,7 @@ from vorch.model import (
     Disk,
     Domain,
     Figures,
+    Holder,
     HostFacts,
     Network,
     Nic,
@@ -263,6 +264,14 @@ class Images(Protocol):
 
         Who died with it open is waited for, as long as the storage takes to notice. Where storage
         cannot tell, the host's own locks have to do.
+        """
+        ...
+
+    def holders(self, volume: str) -> tuple[Holder, ...] | None:
+        """Everybody who has it open for writing, and whose the lock is; None: storage cannot tell.
+
+        A client's lock comes with its first write. Who died is shown for as long as the storage
+        takes to notice. NotFound if the volume is not there.
         """
         ...
 

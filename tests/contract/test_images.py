@@ -580,3 +580,16 @@ def test_every_error_is_a_vorch_error_and_says_what_to_do(images: Images) -> Non
     ):
         with pytest.raises(VorchError, match=r"^cannot .+: .+"):
             act()
+
+
+def test_it_says_who_has_a_volume_open(store: ImageStore) -> None:
+    """Nobody, or that it cannot tell; never a guess. Who has it open is each driver's own test."""
+    store.images.write_file("a", ONES)
+    expected = None if store.name == "local" else ()
+    assert store.images.holders("a") == expected
+    store.images.info("a")
+    with store.images.open_read("a"):
+        # Reading leaves no trace.
+        assert store.images.holders("a") == expected
+    with pytest.raises(NotFound):
+        store.images.holders("b")

@@ -40,7 +40,7 @@ def test_create_from_an_image_is_a_linked_clone_with_the_images_size() -> None:
 
 def test_create_with_a_larger_disk_and_start() -> None:
     plan = create(image="debian", disk_gib=20, start=True)
-    assert kinds(plan) == ["clone-volume", "ensure-network", "start-domain", "save"]
+    assert kinds(plan) == ["clone-volume", "ensure-network", "start-domain", "save", "save"]
     assert saved(plan, "vm/web")["disks"][0]["size_bytes"] == 20 * GIB
 
 
@@ -129,8 +129,8 @@ def test_start_goes_to_the_host_with_the_most_room() -> None:
 
 def test_start() -> None:
     plan = lifecycle.start(cluster(vm()), "web", overhead_mib=OVERHEAD)
-    assert kinds(plan) == ["ensure-network", "start-domain", "save"]
-    assert plan.reads == {"vm/web": 7}
+    assert kinds(plan) == ["ensure-network", "start-domain", "save", "save"]
+    assert plan.reads == {"vm/web": 7, f"clients/{vm().id}": 0}
     start = plan.steps[1]
     assert isinstance(start, StartDomain)
     assert start.vm.wanted == "running"
@@ -181,7 +181,7 @@ def test_a_paused_guest_hears_nothing() -> None:
 def test_restart_takes_up_the_definition_as_it_is_now() -> None:
     running = cluster(vm(wanted="running"), power=Power.RUNNING)
     plan = lifecycle.restart(running, "web", timeout_s=5, force=False, overhead_mib=OVERHEAD)
-    assert kinds(plan) == ["ask-to-stop", "ensure-network", "start-domain", "save"]
+    assert kinds(plan) == ["ask-to-stop", "ensure-network", "start-domain", "save", "save"]
 
 
 def test_rename_moves_the_record_only() -> None:

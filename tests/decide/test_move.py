@@ -40,8 +40,10 @@ def migrate(look: Cluster, target: str | None = "h2", name: str = "web") -> Plan
 
 def test_the_plan_of_a_migration() -> None:
     plan = migrate(world(vm()))
-    assert kinds(plan) == ["ensure-network", "migrate-domain", "save"]
-    _, step, saved = plan.steps
+    assert kinds(plan) == ["ensure-network", "migrate-domain", "save", "save"]
+    _, step, saved, clients = plan.steps
+    assert isinstance(clients, Save)
+    assert clients.key == f"clients/{vm().id}"
     assert isinstance(step, MigrateDomain)
     assert (step.vm.node, step.target, step.uri) == ("h1", "h2", "qemu+tls://h2.example/system")
     assert not step.paused
@@ -59,7 +61,7 @@ def test_without_a_name_it_goes_where_most_is_free() -> None:
 
 
 def test_a_paused_vm_moves_too() -> None:
-    step = migrate(world(vm(), power=Power.PAUSED)).steps[-2]
+    step = migrate(world(vm(), power=Power.PAUSED)).steps[-3]
     assert isinstance(step, MigrateDomain)
     assert step.paused
 
@@ -69,7 +71,7 @@ def test_one_that_was_moved_past_vorch_is_recorded_where_it_is() -> None:
     (domain,) = seen.domains.values()
     seen = dataclasses.replace(seen, domains={domain.id: dataclasses.replace(domain, node="h3")})
     for target in (None, "h3"):
-        assert kinds(migrate(seen, target)) == ["save"]
+        assert kinds(migrate(seen, target)) == ["see-clients", "save", "save"]
     with pytest.raises(Conflict, match="runs on 'h3'"):
         migrate(seen, "h2")
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vorch import CloudInit, Orchestrator
+from vorch.decide import clients
 from vorch.model import Cluster, Power
 
 PRESEED = "d-i debian-installer/locale string C\nd-i debian-installer/exit/poweroff boolean true\n"
@@ -305,11 +306,32 @@ def leaks(cluster: Orchestrator, foreign: frozenset[str] = frozenset()) -> list[
         if domain.ours and domain.id not in ids and domain.name in ("web", "copy")
     ]
     found += _out_of_place(cluster, look)
+    found += _badly_recorded(cluster, look)
     found += [
         f"task {task.id} ({task.verb}) is {task.state.value}"
         for task in cluster.task_list()
         if task.state.value in ("running", "stuck")
     ]
+    return found
+
+
+def _badly_recorded(cluster: Orchestrator, look: Cluster) -> list[str]:
+    """Where the clients that write a VM's disks are not those that are recorded for it."""
+    ids = {vm.id for vm in look.vms.values()}
+    found = [f"clients of {one} are recorded, which is no VM" for one in look.clients.keys() - ids]
+    for vm in look.vms.values():
+        why = clients.lacking(look, vm)
+        if why:
+            found.append(f"{vm.name}: {why}")
+        recorded = look.clients.get(vm.id)
+        if recorded is None or vm.id not in look.domains:
+            continue
+        for name, client in recorded.disks.items():
+            volume = vm.disk(name).volume
+            assert volume is not None
+            holders = cluster.world.images(volume.pool).holders(volume.name)
+            if holders is not None and [one.address for one in holders] != [client]:
+                found.append(f"disk {name} of {vm.name} is held by {holders}, recorded {client}")
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from vorch.decide.clients import save_clients
 from vorch.decide.fresh import Fresh
 from vorch.decide.lifecycle import seed_disk
 from vorch.decide.place import Choice, home, place
@@ -146,6 +147,7 @@ def clone(
         steps += [
             *ensure_networks(cluster, new),
             StartDomain(vm=new, networks=networks_of(cluster, new)),
+            save_clients(cluster, new),
         ]
     kind = "linked" if linked else "full"
     return Plan(

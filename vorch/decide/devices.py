@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from vorch.decide.clients import drop_client, save_clients
 from vorch.decide.fresh import Fresh
 from vorch.decide.lifecycle import default_pool
 from vorch.decide.records import (
@@ -117,7 +118,7 @@ def disk_attach(
     )
     after = dataclasses.replace(vm, disks=(*vm.disks, new))
     if running:
-        steps.append(AttachDisk(vm=vm, disk=new))
+        steps += [AttachDisk(vm=vm, disk=new), save_clients(cluster, vm)]
     steps += [save_vm(vm, after), *trash_steps]
     return Plan(
         verb="disk attach",
@@ -125,7 +126,7 @@ def disk_attach(
         why=f"{volume} as {new.target}, " + ("at once" if running else "at the next start"),
         steps=tuple(steps),
         claims=tuple(claims),
-        reads=reads(cluster, *dict.fromkeys([f"vm/{name}", *rests_on])),
+        reads=reads(cluster, *dict.fromkeys([f"vm/{name}", f"clients/{vm.id}", *rests_on])),
     )
 
 
@@ -181,7 +182,10 @@ def disk_detach(
             vm=name,
         )
     after = dataclasses.replace(vm, disks=tuple(d for d in vm.disks if d is not disk))
-    steps: list[Step] = [DetachDisk(vm=vm, disk=disk, timeout_s=timeout_s)] if running else []
+    steps: list[Step] = []
+    if running:
+        steps += drop_client(cluster, vm, disk_name)
+        steps.append(DetachDisk(vm=vm, disk=disk, timeout_s=timeout_s))
     claims = [f"vm/{name}"]
     if disk.owned and disk.volume is not None and not keep:
         key = f"{name}.{disk_name}.{fresh.token[:8]}"
@@ -208,7 +212,7 @@ def disk_detach(
         why=why,
         steps=tuple(steps),
         claims=tuple(claims),
-        reads=reads(cluster, f"vm/{name}"),
+        reads=reads(cluster, f"vm/{name}", f"clients/{vm.id}"),
     )
 
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 
 from vorch.decide.answers import Answers
+from vorch.decide.clients import save_clients
 from vorch.decide.fresh import Fresh
 from vorch.decide.lifecycle import NewVm, drawn_up
 from vorch.decide.place import place
@@ -125,14 +126,17 @@ def install(
     first = dataclasses.replace(vm, disks=tuple(drives), direct_boot=boot, wanted="running")
     check_range(int(timeout_s), 1, 7 * 24 * 3600, "time for the installer", "seconds")
     networks = networks_of(cluster, vm)
+    installing = save_clients(cluster, first)
     steps += [
         *ensure_networks(cluster, vm),
         save_vm(None, running),
         StartDomain(vm=first, networks=networks),
+        installing,
         AwaitEnd(vm=first, timeout_s=timeout_s),
+        dataclasses.replace(installing, before=None, after=None, fill={}),
     ]
     if new.start:
-        steps.append(StartDomain(vm=final, networks=networks))
+        steps += [StartDomain(vm=final, networks=networks), save_clients(cluster, final)]
     if final != running:
         steps.append(save_vm(running, final))
     steps += [PurgeVolume(volume=volume) for volume in temporary]

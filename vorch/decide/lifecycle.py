@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from vorch.decide.clients import drop_clients, save_clients
 from vorch.decide.fresh import Fresh
 from vorch.decide.place import home, lack, place, refusal
 from vorch.decide.records import (
@@ -118,6 +119,7 @@ def create(cluster: Cluster, new: NewVm, fresh: Fresh, *, overhead_mib: int) -> 
         steps += [
             *ensure_networks(cluster, vm),
             StartDomain(vm=vm, networks=networks_of(cluster, vm)),
+            save_clients(cluster, vm),
         ]
     steps.append(save_vm(None, vm))
     origin = f"from image {new.image!r}" if image else "with an empty disk"
@@ -348,6 +350,7 @@ def start(cluster: Cluster, name: str, *, overhead_mib: int) -> Plan:
             *ensure_networks(cluster, vm),
             StartDomain(vm=wanted, networks=networks_of(cluster, vm)),
             save_vm(vm, wanted),
+            save_clients(cluster, vm),
         ),
     )
 
@@ -357,6 +360,7 @@ def stop(cluster: Cluster, name: str, *, timeout_s: float, force: bool) -> Plan:
     power = known_power(cluster, vm, "stop")
     wanted = dataclasses.replace(vm, wanted="stopped")
     recorded: tuple[Step, ...] = (save_vm(vm, wanted),) if vm.wanted != "stopped" else ()
+    recorded += drop_clients(cluster, vm)
     common = _on_vm("stop", cluster, vm)
     if not is_on(power):
         return dataclasses.replace(common, why=f"it is {power.value} already", steps=recorded)
@@ -432,7 +436,9 @@ def reset(cluster: Cluster, name: str) -> Plan:
 
 def _on_vm(verb: str, cluster: Cluster, vm: Vm) -> Plan:
     key = f"vm/{vm.name}"
-    return Plan(verb=verb, subject=vm.name, why="", claims=(key,), reads=reads(cluster, key))
+    # What is recorded of its clients is read, too, since its claim guards that as well.
+    rest = reads(cluster, key, f"clients/{vm.id}")
+    return Plan(verb=verb, subject=vm.name, why="", claims=(key,), reads=rest)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -550,6 +556,7 @@ def delete(
         )
     key = f"{name}.{fresh.token[:8]}"
     steps: list[Step] = [CutDomain(vm=vm)] if running else []
+    steps += drop_clients(cluster, vm)
     claims = [f"vm/{name}"]
     if purge:
         steps.append(save_vm(vm, None))
@@ -574,7 +581,7 @@ def delete(
         why=why,
         steps=tuple(steps),
         claims=tuple(claims),
-        reads=reads(cluster, f"vm/{name}"),
+        reads=reads(cluster, f"vm/{name}", f"clients/{vm.id}"),
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from vorch.decide.clients import left_behind, save_clients
 from vorch.decide.place import home, place
 from vorch.decide.records import (
     ensure_networks,
@@ -18,7 +19,7 @@ from vorch.decide.records import (
 )
 from vorch.errors import Conflict, NoRoom, Unreachable, Unsupported
 from vorch.model import Cluster, Firmware, Node, Power, Vm
-from vorch.plan import MigrateDomain, Plan
+from vorch.plan import MigrateDomain, Plan, SeeClients
 
 
 def migrate(
@@ -84,13 +85,16 @@ def migrate(
                 pause_limit_ms=pause_limit_ms,
                 bandwidth_mib_s=bandwidth_mib_s,
                 paused=power is Power.PAUSED,
+                left=left_behind(cluster, vm),
             ),
             save_vm(vm, moved),
+            save_clients(cluster, moved),
         ),
         claims=(f"vm/{name}",),
         reads=reads(
             cluster,
             f"vm/{name}",
+            f"clients/{vm.id}",
             f"node/{choice.node}",
             *dict.fromkeys(f"network/{nic.network}" for nic in vm.nics),
         ),
@@ -106,13 +110,14 @@ def _found_elsewhere(cluster: Cluster, vm: Vm, seen: str, target: str | None) ->
             vm=vm.name,
             node=seen,
         )
+    moved = dataclasses.replace(vm, node=seen)
     return Plan(
         verb="migrate",
         subject=vm.name,
         why=f"it runs on {seen} already, though not recorded so",
-        steps=(save_vm(vm, dataclasses.replace(vm, node=seen)),),
+        steps=(SeeClients(vm=moved), save_vm(vm, moved), save_clients(cluster, moved)),
         claims=(f"vm/{vm.name}",),
-        reads=reads(cluster, f"vm/{vm.name}", f"node/{seen}"),
+        reads=reads(cluster, f"vm/{vm.name}", f"clients/{vm.id}", f"node/{seen}"),
     )
 
 

@@ -35,7 +35,7 @@ from vorch.drivers.pool_folder import (
 )
 from vorch.drivers.qemu_img import qemu_img
 from vorch.errors import Conflict, Invalid, NotFound, StepFailed, Unsupported
-from vorch.model import FileSource, PoolUsage, Source
+from vorch.model import FileSource, Holder, PoolUsage, Source
 from vorch.ports import HostSecret, Imported, Progress, VolumeInfo
 
 
@@ -348,6 +348,12 @@ class LocalImages:
 
     def ensure_unused(self, volume: str) -> None:
         """QEMU's own locks on files tell its hosts."""
+
+    def holders(self, volume: str) -> tuple[Holder, ...] | None:
+        """A file shows nobody."""
+        with translated(f"see who uses volume {volume!r}"):
+            self._folder.get(volume, "see who uses")
+        return None
 
     def secret(self) -> HostSecret | None:
         return None

@@ -111,8 +111,11 @@ class MemoryWorld:
     # -- what there is
 
     def add_host(self, name: str, *, cpus: int = 16, memory_mib: int = 65536) -> MemoryMachine:
+        # From the range for benchmarks of networks, which is on no real one.
+        number = len(self.machines) + 1
         self.machines[name] = MemoryMachine(
             name,
+            address=f"198.18.{number // 256}.{number % 256}",
             cpus=cpus,
             memory_mib=memory_mib,
             faults=self.faults,

@@ -5,7 +5,7 @@ Nothing runs by itself. Whoever looks at a guest first brings it up to the prese
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from vorch.drivers.memory_pool import BLOCK_BYTES, MemoryPool, Opening, Stored
@@ -64,9 +64,19 @@ class Held:
 class MemoryGuest:
     """One running domain. Tests get it from `MemoryWorld.guest` and act as the guest would."""
 
-    def __init__(self, vm: Vm, host: str, clock: Clock, behaviour: Callable[[], Behaviour]) -> None:
+    def __init__(
+        self,
+        vm: Vm,
+        host: str,
+        clock: Clock,
+        behaviour: Callable[[], Behaviour],
+        *,
+        address: str = "",
+    ) -> None:
         self.vm = vm
         self.host = host
+        # Where its host's storage traffic comes from.
+        self.address = address
         self.clock = clock
         self._behaviour = behaviour
         # Called when it halts, goes on or ends, for those who are told of that.
@@ -235,19 +245,27 @@ class MemoryGuest:
         found: tuple[MemoryPool, Stored] | None,
         *,
         handed_over: bool = False,
+        client: int | None = None,
     ) -> Held:
         """Take a volume for this domain alone, unless it is only read.
 
         `handed_over`: by the same VM on the host that it is leaving, which has it open until then.
+        `client`: the one that has opened it already.
         """
         held = Held(disk, source)
         if found is not None:
             held.pool, held.stored = found
-            writes = disk.device == "disk" and not disk.read_only and not handed_over
+            may_write = disk.device == "disk" and not disk.read_only
+            writes = may_write and not handed_over
             if not handed_over:
                 self._check_free(held.stored, held.pool, writes)
+            number = client or held.pool.next_client()
             held.stored.open_by[self._key(disk.name)] = Opening(
-                f"VM {self.vm.name!r} on {self.host}", writes, self.settle
+                f"VM {self.vm.name!r} on {self.host}",
+                writes,
+                self.settle,
+                f"{self.address}:0/{number}" if may_write and self.address else "",
+                number,
             )
         self.disks[disk.name] = held
         return held
@@ -271,15 +289,23 @@ class MemoryGuest:
         if held.stored is not None:
             held.stored.open_by.pop(self._key(held.disk.name), None)
 
-    def arrive(self, host: str) -> None:
-        """It goes on on another host from now on, which has its disks open already."""
+    def clients(self) -> dict[str, int]:
+        """The client that has each disk open."""
+        return {
+            name: held.stored.open_by[self._key(name)].client
+            for name, held in self.disks.items()
+            if held.stored is not None
+        }
+
+    def arrive(self, host: str, address: str, clients: Mapping[str, int]) -> None:
+        """It goes on on another host from now on, whose `clients` have its disks open already."""
         self.settle()
         for held in self.disks.values():
             self.close(held)
-        self.host = host
+        self.host, self.address = host, address
         for name, held in list(self.disks.items()):
             again = None if held.stored is None or held.pool is None else (held.pool, held.stored)
-            taken = self.open(held.disk, held.source, again)
+            taken = self.open(held.disk, held.source, again, client=clients.get(name))
             held.pool, held.stored = taken.pool, taken.stored
             self.disks[name] = held
 

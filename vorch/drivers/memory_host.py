@@ -158,7 +158,13 @@ class MemoryHost:
         for name in (KERNEL_SOURCE, INITRD_SOURCE):
             if name in sources:
                 machine.find(sources[name])
-        guest = MemoryGuest(vm, machine.name, machine.clock, lambda: machine.behaviour(vm))
+        guest = MemoryGuest(
+            vm,
+            machine.name,
+            machine.clock,
+            lambda: machine.behaviour(vm),
+            address=machine.address,
+        )
         try:
             for disk in vm.disks:
                 self._open(guest, disk, sources.get(disk.name))

@@ -15,7 +15,7 @@ from vorch.drivers.memory_faults import Gate, gated, gated_waiting
 from vorch.drivers.memory_pool import BLOCK_BYTES, MemoryPool, Stored, path_of
 from vorch.drivers.memory_sources import Files, judge
 from vorch.errors import Conflict, Invalid, NotFound
-from vorch.model import FileSource, PoolUsage, Source
+from vorch.model import FileSource, Holder, PoolUsage, Source
 from vorch.ports import HostSecret, Imported, Progress, VolumeInfo
 
 
@@ -300,6 +300,15 @@ class MemoryImages:
 
     def ensure_unused(self, volume: str) -> None:
         """Hosts in memory refuse a second writer themselves."""
+
+    @gated
+    def holders(self, volume: str) -> tuple[Holder, ...] | None:
+        stored = self._pool.find(volume, "see who uses")
+        return tuple(
+            Holder(one.address, one.client, one.writes)
+            for one in stored.open_by.values()
+            if one.address
+        )
 
     def secret(self) -> HostSecret | None:
         return None

@@ -33,8 +33,11 @@ class MemoryMachine:
         find: Find,
         behaviour: Callable[[Vm], Behaviour],
         peer: Callable[[str], MemoryMachine],
+        address: str,
     ) -> None:
         self.name = name
+        # Where its storage traffic comes from.
+        self.address = address
         self.faults = faults
         self.clock = faults.clock
         self.find = find

@@ -29,7 +29,9 @@ class MemoryMove:
         self.over = False
         self.began_at = source.clock.now()
         self.ends_at = self.began_at + source.behaviour(guest.vm).migrate_s
-        self.incoming = MemoryGuest(guest.vm, target.name, target.clock, guest.behaviour)
+        self.incoming = MemoryGuest(
+            guest.vm, target.name, target.clock, guest.behaviour, address=target.address
+        )
         self.incoming.hold(ARRIVING)
         for disk in guest.disks.values():
             found = None if disk.pool is None or disk.stored is None else (disk.pool, disk.stored)
@@ -65,9 +67,10 @@ class MemoryMove:
 
     def _arrive(self) -> None:
         self._close()
+        clients = self.incoming.clients()
         self.incoming.end()
         self.source.guests.pop(self.guest.vm.id, None)
-        self.guest.arrive(self.target.name)
+        self.guest.arrive(self.target.name, self.target.address, clients)
         if self.guest.display_port:
             self.guest.display_port = self.target.free_display_port()
         self.target.add(self.guest)

@@ -24,6 +24,9 @@ class Opening:
     writes: bool
     # Brings what the guest wrote up to now into the volume.
     settle: Callable[[], None] = lambda: None
+    # As Ceph shows a client that may write: address:port/nonce, and its number.
+    address: str = ""
+    client: int = 0
 
 
 @dataclass(eq=False)
@@ -150,6 +153,12 @@ class MemoryPool:
         self._known_free = (0, 0)
         # Deleted bases that clones still stand on.
         self.hidden: list[Stored] = []
+        self._clients = 0
+
+    def next_client(self) -> int:
+        """The number of a new client. None is used twice."""
+        self._clients += 1
+        return self._clients
 
     def __getitem__(self, volume: str) -> Stored:
         return self._get(volume, "look at")

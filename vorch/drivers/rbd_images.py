@@ -29,7 +29,6 @@ from vorch.drivers.rbd_pool import (
     RESERVE_BYTES,
     TRASH_DELAY_S,
     WORK,
-    Holder,
     RbdPool,
     checked,
     extents,
@@ -40,7 +39,7 @@ from vorch.drivers.rbd_pool import (
 )
 from vorch.drivers.rbd_snapshots import RbdSnapshots, snapshots_of
 from vorch.errors import BadConfig, Invalid, NotFound
-from vorch.model import PoolUsage, RbdSource, Source
+from vorch.model import Holder, PoolUsage, RbdSource, Source
 from vorch.ports import HostSecret, Imported, Progress, VolumeInfo
 
 # Secrets of libvirt get their identifier from cluster and user, so it is the same on every host.
@@ -292,6 +291,22 @@ class RbdImages:
                 secret=self._secret_id(),
             )
 
+    def holders(self, volume: str) -> tuple[Holder, ...]:
+        """Everybody who has it open for writing, and whose the lock is."""
+        with (
+            self._pool.translated(f"see who uses volume {volume!r}", volume),
+            self._pool.opened(volume, "see who uses") as image,
+        ):
+            return self._pool.holders(image)
+
+    def ensure_unused(self, volume: str) -> None:
+        what = f"use volume {volume!r}"
+        with (
+            self._pool.translated(f"see who uses volume {volume!r}", volume),
+            self._pool.opened(volume, what) as image,
+        ):
+            self._pool.check_unused(image, volume, what)
+
     def secret(self) -> HostSecret:
         with self._pool.translated("read the key of its Ceph user"):
             user = f"client.{self._pool.address.user}"
@@ -358,22 +373,6 @@ class RbdImages:
         )
 
     # -- beyond the port
-
-    def holders(self, volume: str) -> tuple[Holder, ...]:
-        """Everybody who has it open for writing, and whose the lock is."""
-        with (
-            self._pool.translated(f"see who uses volume {volume!r}", volume),
-            self._pool.opened(volume, "see who uses") as image,
-        ):
-            return self._pool.holders(image)
-
-    def ensure_unused(self, volume: str) -> None:
-        what = f"use volume {volume!r}"
-        with (
-            self._pool.translated(f"see who uses volume {volume!r}", volume),
-            self._pool.opened(volume, what) as image,
-        ):
-            self._pool.check_unused(image, volume, what)
 
     def note(self, volume: str, key: str, text: str) -> None:
         """Keep a text on the image itself ("" removes it), whether a guest runs on it or not."""

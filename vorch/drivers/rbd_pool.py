@@ -33,6 +33,7 @@ from vorch.drivers.rados_connection import (
     translate,
 )
 from vorch.errors import BadConfig, Conflict, Invalid, NoRoom, NotFound, Unreachable, VorchError
+from vorch.model import Holder
 
 BASE_SNAPSHOT = ".base"
 WORK = ".work~"
@@ -67,21 +68,6 @@ def rbd_address(url: str) -> CephAddress:
             " in its names"
         )
     return address
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """Who has an image open for writing. The address is what a blocklist entry names."""
-
-    # As Ceph writes it: address:port/nonce, the port being 0 for clients.
-    address: str
-    # The client's number in Ceph; None when only its lock is left.
-    client: int | None
-    owns_lock: bool = False
-
-    def __str__(self) -> str:
-        name = "" if self.client is None else f"client.{self.client} at "
-        return f"{name}{self.address}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from vorch.decide.seen import seen
 from vorch.errors import Conflict, Unreachable, VorchError
 from vorch.execute import Executor, Hook, Watcher
 from vorch.model import (
+    Clients,
     Cluster,
     HostFacts,
     Image,
@@ -46,6 +47,7 @@ KINDS: dict[str, type[Any]] = {
     "network": Network,
     "trash": Trashed,
     "silence": Silence,
+    "clients": Clients,
 }
 # How often a task that waits looks again.
 WAIT_POLL_S = 0.2
@@ -128,6 +130,7 @@ class Core:
             networks=parts["network"],
             trash=parts["trash"],
             silences=parts["silence"],
+            clients=parts["clients"],
             versions=versions,
         )
 

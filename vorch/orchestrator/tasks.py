@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 from vorch.codec import decode
-from vorch.errors import NotFound, TimedOut
+from vorch.decide import clients
+from vorch.errors import NotFound, TimedOut, VorchError
 from vorch.model import (
     Task,
     check_name,
@@ -53,5 +55,26 @@ class Tasks(Core):
         self.executor.request_cancel(check_name(task_id, "task id"))
 
     def recover(self, *, force: bool = True) -> tuple[Task, ...]:
-        """Finish or undo what processes that have died left behind."""
-        return self.executor.recover(force=force)
+        """Finish or undo what processes that have died left behind.
+
+        With `force`, what the storage could not say when a VM was started is recorded, too.
+        """
+        done = self.executor.recover(force=force)
+        return (*done, *self._record_clients()) if force else done
+
+    def _record_clients(self) -> tuple[Task, ...]:
+        """Of each VM that runs, which clients write its disks, where that is not recorded yet."""
+        cluster = self.look(None)
+        done = []
+        for name in [vm.name for vm in cluster.vms.values() if clients.lacking(cluster, vm)]:
+            # Somebody may be at work on it, or it has just ended; there is a next time.
+            with contextlib.suppress(VorchError):
+                task = self._do(
+                    lambda look, name=name: clients.record(look, look.vm(name)),  # type: ignore[misc]
+                    dry_run=False,
+                    wait_s=0.0,
+                    hosts=lambda look: look.nodes,
+                ).task
+                if task is not None:
+                    done.append(task)
+        return tuple(done)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vorch.decide import clients
 from vorch.errors import VorchError
 from vorch.model import (
     Check,
@@ -45,6 +46,17 @@ class Whole(Networks, Nodes, Tasks):
                     remedy="run `vorch init`, or make one (vorch network create)",
                 )
             )
+        for name in sorted(cluster.vms):
+            lack = clients.lacking(cluster, cluster.vm(name))
+            if lack:
+                checks.append(
+                    Check(
+                        name=f"VM {name}",
+                        level="warning",
+                        detail=f"{lack}, so only its host as a whole could be cut off from them",
+                        remedy="run `vorch recover`",
+                    )
+                )
         stuck = [task for task in self.task_list() if task.state.value == "stuck"]
         for task in stuck:
             checks.append(

@@ -1,0 +1,95 @@
+"""The clients that write a VM's disks are recorded with what made them, and never guessed later."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+import vorch
+from tests.execute.scenarios import leaks
+from vorch import Orchestrator
+from vorch.decide import clients
+from vorch.drivers.memory import MemoryWorld
+
+_numbers = itertools.count()
+SILENT = vorch.Unreachable("cannot hear its answer: it came too late; look again")
+
+
+@pytest.fixture
+def world() -> MemoryWorld:
+    return MemoryWorld(f"clients-{next(_numbers)}", hosts=2)
+
+
+@pytest.fixture
+def cluster(world: MemoryWorld) -> Orchestrator:
+    ports, prepare = world.connection()
+    orchestrator = Orchestrator(ports, vorch.Settings(uri="memory:"))
+    prepare(orchestrator)
+    return orchestrator
+
+
+def recorded(cluster: Orchestrator) -> dict[str, str]:
+    look = cluster.look()
+    return look.clients[look.vm("web").id].disks
+
+
+def test_a_storage_that_does_not_say_who_writes_stops_no_start(
+    world: MemoryWorld, cluster: Orchestrator
+) -> None:
+    world.faults.fail("pool:*", "holders", times=1)
+    done = cluster.create("web", disk_gib=1, networks=(), node="h1", start=True)
+    assert done.task is not None
+    assert any("client of disk 'root' is not known" in line for line in done.task.log)
+    assert recorded(cluster) == {}
+    look = cluster.look(None)
+    assert "disk 'root'" in clients.lacking(look, look.vm("web"))
+    assert any("VM web" in check.name for check in cluster.doctor())
+    (task,) = cluster.recover()
+    assert task.verb == "clients record"
+    assert recorded(cluster)["root"].startswith("198.18.0.1:0/")
+    assert cluster.recover() == ()
+    assert not any("VM web" in check.name for check in cluster.doctor())
+    assert leaks(cluster) == []
+
+
+def test_each_start_and_each_move_is_another_client(cluster: Orchestrator) -> None:
+    cluster.create("web", disk_gib=1, networks=(), node="h1", start=True)
+    first = recorded(cluster)["root"]
+    cluster.restart("web", force=True)
+    second = recorded(cluster)["root"]
+    cluster.migrate("web", "h2")
+    third = recorded(cluster)["root"]
+    assert len({first, second, third}) == 3
+    assert [one.partition(":")[0][-1] for one in (first, second, third)] == ["1", "1", "2"]
+    assert leaks(cluster) == []
+    cluster.stop("web", force=True)
+    assert cluster.look().clients == {}
+
+
+def test_disks_that_come_and_go_while_it_runs(world: MemoryWorld, cluster: Orchestrator) -> None:
+    cluster.create("web", disk_gib=1, networks=(), node="h1", start=True)
+    root = recorded(cluster)["root"]
+    cluster.disk_attach("web", disk="data", size_gib=1)
+    assert recorded(cluster)["root"] == root
+    data = recorded(cluster)["data"]
+    # What is put back is opened anew, by another client.
+    world.faults.fail("pool:*", "trash", times=1)
+    with pytest.raises(vorch.VorchError):
+        cluster.disk_detach("web", "data")
+    assert data not in recorded(cluster).values()
+    cluster.recover()
+    assert leaks(cluster) == []
+    cluster.disk_detach("web", "data")
+    assert recorded(cluster) == {"root": root}
+
+
+def test_a_renamed_or_deleted_vm_leaves_no_wrong_record(cluster: Orchestrator) -> None:
+    cluster.create("web", disk_gib=1, networks=(), node="h1", start=True)
+    cluster.rename("web", "copy")
+    look = cluster.look(None)
+    assert clients.lacking(look, look.vm("copy")) == ""
+    cluster.delete("copy", force=True)
+    assert cluster.look().clients == {}
+    cluster.undelete("copy")
+    assert cluster.look().clients == {}
