@@ -668,15 +668,55 @@ def test_a_host_without_power_forgets_all(
     assert ports.hypervisor("h2").domains() == ()
 
 
-def test_two_writers_of_one_volume_cannot_be(ports: World) -> None:
+def test_two_writers_of_one_volume_are_seen(
+    world: MemoryWorld, ports: World, images: Images
+) -> None:
+    """As in RBD: the lock is handed over, so that nothing but the caller's care keeps one out."""
     start(ports, machine())
-    with pytest.raises(Conflict, match="two writers"):
-        start(ports, machine(), "h2")
-    other = machine("other", 2, disks=machine().disks)
-    with pytest.raises(Conflict):
-        start(ports, other)
-    assert ports.hypervisor("h2").domains() == ()
-    assert [one.name for one in ports.hypervisor("h1").domains()] == ["web"]
+    assert world.double_writers() == []
+    with pytest.raises(Conflict, match="open at"):
+        images.ensure_unused("web.root")
+    start(ports, machine(), "h2")
+    assert world.double_writers() == ["web.root: web on h1 and web on h2"]
+    world.host("h1").power_off()
+    assert world.double_writers() == []
+
+
+def test_a_client_that_died_is_waited_for(world: MemoryWorld, ports: World, images: Images) -> None:
+    start(ports, machine())
+    world.host("h1").power_off()
+    began = world.clock.now()
+    images.ensure_unused("web.root")
+    assert world.clock.now() - began == pytest.approx(30.0, abs=0.1)
+
+
+def test_a_blocklisted_client_never_writes_again(world: MemoryWorld, ports: World) -> None:
+    start(ports, machine())
+    guest, ceph = world.guest("web"), world.ceph
+    ceph.block([guest.client.address])
+    # It writes until the map is everywhere; what becomes of its entry later is no matter.
+    writes = [guest.can_write]
+    world.clock.sleep(1.0)
+    writes.append(guest.can_write)
+    ceph.unblock([guest.client.address])
+    writes.append(guest.can_write)
+    assert writes == [True, False, False]
+    assert power(ports.hypervisor("h1"), machine()) is Power.PAUSED
+
+
+def test_a_client_that_was_cut_off_meanwhile_hears_of_no_entry(
+    world: MemoryWorld, ports: World
+) -> None:
+    """Why a host is let in again only when nothing is left running on it."""
+    start(ports, machine())
+    h1, guest = world.host("h1"), world.guest("web")
+    h1.cut("storage")
+    world.ceph.block([h1.storage_address])
+    world.clock.sleep(60.0)
+    world.ceph.unblock([h1.storage_address])
+    writes = [guest.can_write]
+    h1.mend("storage")
+    assert [*writes, guest.can_write] == [False, True]
 
 
 def test_what_clones_stand_on_is_not_written(ports: World, images: Images) -> None:

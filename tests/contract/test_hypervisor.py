@@ -307,9 +307,9 @@ def test_a_vm_that_has_moved_is_on_the_other_host_alone(host: Host, other: Hyper
             assert hypervisor.migration(vm.id) is None
             hypervisor.migration_abort(vm.id)
         assert other.domain(vm.id) is not None
-        # Its disk is taken, as before.
+        # Its disk is taken there now.
         with pytest.raises(Conflict):
-            host.hypervisor.start(host.vm("thief", disks=(a_disk("root"),)), sources, {})
+            other.start(host.vm("thief", disks=(a_disk("root"),)), sources, {})
     finally:
         other.cut(vm.id)
 

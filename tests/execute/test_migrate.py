@@ -274,7 +274,10 @@ def test_a_second_copy_is_ended(two: Two) -> None:
     machine, guest = two.world.machines["h1"], two.world.guest("web")
 
     def revive() -> None:
-        machine.guests[guest.vm.id] = MemoryGuest(guest.vm, "h1", two.world.clock, guest.behaviour)
+        client = two.world.ceph.client(machine)
+        machine.guests[guest.vm.id] = MemoryGuest(
+            guest.vm, "h1", two.world.clock, guest.behaviour, client
+        )
 
     two.once("after", LOST, revive)
     two.cluster.migrate("web", "h2")
@@ -284,7 +287,8 @@ def test_a_second_copy_is_ended(two: Two) -> None:
 def test_what_never_arrived_is_cleared_away(two: Two) -> None:
     """A domain that waits on the target for somebody who sends no more."""
     machine, guest = two.world.machines["h2"], two.world.guest("web")
-    left = MemoryGuest(guest.vm, "h2", two.world.clock, guest.behaviour)
+    client = two.world.ceph.client(machine)
+    left = MemoryGuest(guest.vm, "h2", two.world.clock, guest.behaviour, client)
     left.hold("it is being migrated")
     machine.guests[guest.vm.id] = left
     two.cluster.migrate("web", "h2")

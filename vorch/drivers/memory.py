@@ -17,7 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO, Protocol
 
 from vorch.drivers import documents
+from vorch.drivers.memory_ceph import MemoryCeph
 from vorch.drivers.memory_faults import CALL_TIMEOUT_S, TRACE_LIMIT, Call, Fault, Faults, Gate
+from vorch.drivers.memory_fence import MemoryPowerFencer, MemoryStorageFencer, MemoryWitness
 from vorch.drivers.memory_guests import Behaviour, MemoryConsole, MemoryGuest
 from vorch.drivers.memory_host import MemoryHost
 from vorch.drivers.memory_images import MemoryImages
@@ -99,6 +101,7 @@ class MemoryWorld:
         self.behaviours: dict[str, Behaviour] = {}
         self.pools: dict[str, MemoryPool] = {}
         self.machines: dict[str, MemoryMachine] = {}
+        self.ceph = MemoryCeph(self.clock, self.machines)
         self._pool_options: dict[str, Any] = {
             "capacity_bytes": capacity_bytes,
             "live_snapshots": live_snapshots,
@@ -111,17 +114,16 @@ class MemoryWorld:
     # -- what there is
 
     def add_host(self, name: str, *, cpus: int = 16, memory_mib: int = 65536) -> MemoryMachine:
-        # From the range for benchmarks of networks, which is on no real one.
-        number = len(self.machines) + 1
         self.machines[name] = MemoryMachine(
             name,
-            address=f"198.18.{number // 256}.{number % 256}",
             cpus=cpus,
             memory_mib=memory_mib,
             faults=self.faults,
             find=self.find,
             behaviour=self.behaviour_of,
             peer=self.host,
+            ceph=self.ceph,
+            number=len(self.machines) + 1,
         )
         return self.machines[name]
 
@@ -173,23 +175,54 @@ class MemoryWorld:
 
     # -- living in it
 
-    def connect(self, who: str = "somebody", *, media: Media | None = None) -> World:
-        """All ports, for one more process."""
+    def double_writers(self) -> list[str]:
+        """Volumes that two domains can write to at this moment, and which: there must be none."""
+        writers: dict[int, list[tuple[Stored, MemoryGuest]]] = {}
+        for machine in self.machines.values():
+            for guest in machine.guests.values():
+                if guest.can_write:
+                    for held in guest.disks.values():
+                        if held.stored is not None and held.disk.device == "disk":
+                            writers.setdefault(id(held.stored), []).append((held.stored, guest))
+        return [
+            f"{found[0][0].name}: {' and '.join(f'{g.vm.name} on {g.host}' for _, g in found)}"
+            for found in writers.values()
+            if len(found) > 1
+        ]
+
+    def connect(
+        self, who: str = "somebody", *, media: Media | None = None, home: str = ""
+    ) -> World:
+        """All ports, for one more process; `home`: it runs on that host and dies with it."""
         process = self.processes.begin()
-        state = MemoryState(self.store, Gate(self.faults, "state", process, who))
+        at = self.host(home) if home else None
+        if at is not None:
+            at.on_power_off.append(process.die)
+
+        def ceph_answers() -> bool:
+            return self.ceph.quorum and (at is None or (at.runs and at.cables["storage"]))
+
+        def to_ceph(target: str) -> Gate:
+            return Gate(self.faults, target, process, who, reaches=ceph_answers)
+
+        def to_host(machine: MemoryMachine) -> Gate:
+            return Gate(
+                self.faults, machine.target, process, who, reaches=lambda: machine.answers(at)
+            )
+
+        state = MemoryState(self.store, to_ceph("state"))
         hosts: dict[str, MemoryHost] = {}
         images: dict[str, MemoryImages] = {}
 
         def hypervisor(name: str) -> Hypervisor:
             if name not in hosts:
                 machine = self.host(name)
-                hosts[name] = MemoryHost(machine, Gate(self.faults, machine.target, process, who))
+                hosts[name] = MemoryHost(machine, to_host(machine))
             return hosts[name]
 
         def pool(name: str) -> Images:
             if name not in images:
-                gate = Gate(self.faults, f"pool:{name}", process, who)
-                images[name] = MemoryImages(self.pool(name), gate, self.files)
+                images[name] = MemoryImages(self.pool(name), to_ceph(f"pool:{name}"), self.files)
             return images[name]
 
         def close() -> None:
@@ -210,6 +243,11 @@ class MemoryWorld:
             # Where time stands still there is nothing to be done meanwhile.
             threads=not isinstance(self.clock, MemoryClock),
             close=close,
+            witness=MemoryWitness(self.host, self.pool, at, to_ceph("ceph")),
+            fencers=(
+                MemoryPowerFencer(self.host, Gate(self.faults, "power", process, who)),
+                MemoryStorageFencer(self.host, self.ceph, to_ceph("ceph")),
+            ),
         )
 
     def connection(self) -> tuple[World, Callable[[Starter], None]]:

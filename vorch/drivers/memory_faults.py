@@ -212,8 +212,16 @@ class Gate:
     """The way of one process to one target."""
 
     def __init__(
-        self, faults: Faults, target: str, process: MemoryProcess | None = None, who: str = ""
+        self,
+        faults: Faults,
+        target: str,
+        process: MemoryProcess | None = None,
+        who: str = "",
+        *,
+        reaches: Callable[[], bool] | None = None,
     ) -> None:
+        # Whether the process gets through at all.
+        self.reaches = reaches
         self.faults = faults
         self.target = target
         self.process = process
@@ -228,6 +236,8 @@ class Gate:
             self._check_alive()
             if faults.latency_s:
                 faults.clock.sleep(faults.latency_s)
+            if self.reaches is not None and not self.reaches():
+                raise self._silence(name)
             run = act if waits else functools.partial(self._locked, act)
             self._meet(name, "before", late=run)
             self._current.name = name
@@ -286,8 +296,13 @@ class Gate:
                     run()
 
             clock.at(clock.now() + fault.hang_s, carry_out)
-        clock.sleep(patience_s)
-        raise Unreachable(
+        raise self._silence(name)
+
+    def _silence(self, name: str) -> Unreachable:
+        """Wait in vain, as long as a caller does."""
+        patience_s = self.faults.call_timeout_s
+        self.faults.clock.sleep(patience_s)
+        return Unreachable(
             f"cannot {name.replace('_', ' ')} on {self.target}: it has not answered for"
             f" {patience_s:g} s; look whether it runs and can be reached",
             target=self.target,

@@ -5,9 +5,10 @@ Nothing runs by itself. Whoever looks at a guest first brings it up to the prese
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from vorch.drivers.memory_ceph import MemoryClient
 from vorch.drivers.memory_pool import BLOCK_BYTES, MemoryPool, Opening, Stored
 from vorch.drivers.memory_time import wait, wake
 from vorch.errors import Conflict, Invalid, Unreachable
@@ -70,13 +71,12 @@ class MemoryGuest:
         host: str,
         clock: Clock,
         behaviour: Callable[[], Behaviour],
-        *,
-        address: str = "",
+        client: MemoryClient,
     ) -> None:
         self.vm = vm
         self.host = host
-        # Where its host's storage traffic comes from.
-        self.address = address
+        # What Ceph knows it by.
+        self.client = client
         self.clock = clock
         self._behaviour = behaviour
         # Called when it halts, goes on or ends, for those who are told of that.
@@ -131,9 +131,10 @@ class MemoryGuest:
             now = min(now, self._ends_at)
         elapsed = max(0.0, now - self._settled_at)
         self._settled_at = max(self._settled_at, now)
+        self.hear_of_blocklist()
         if self.power in (Power.RUNNING, Power.STOPPING):
             self.ran_s += elapsed
-            if not self.frozen:
+            if not self.frozen and self.client.can_write:
                 self._write_by_itself(elapsed * self._behaviour().writes_per_s)
         if self._ends_at is not None and self.clock.now() >= self._ends_at:
             self.end()
@@ -186,10 +187,26 @@ class MemoryGuest:
         """Stand still, and end by nothing of its own."""
         self.power, self.reason, self._ends_at = Power.PAUSED, reason, None
 
-    def end(self) -> None:
+    def end(self, *, cleanly: bool = True) -> None:
+        """`cleanly`: its disks are let go of. Else storage has to find out that it is gone."""
         self.power, self.reason, self._ends_at = Power.STOPPED, "shut off", None
+        linger = not cleanly and self.client.reaches and self.client.seen
+        if self.client.died_at is None:
+            self.client.died_at = self.clock.now()
         for held in self.disks.values():
+            if linger and held.stored is not None and held.disk.device == "disk":
+                held.stored.lingering.append(self.client)
             self.close(held)
+
+    def hear_of_blocklist(self) -> None:
+        """A write that is refused stops it, for good."""
+        if self.power in (Power.RUNNING, Power.STOPPING) and self.client.learn():
+            self.power, self.reason = Power.PAUSED, "I/O error: its client is blocklisted"
+            self._ends_at = None
+
+    @property
+    def can_write(self) -> bool:
+        return self.power in (Power.RUNNING, Power.STOPPING) and self.client.can_write
 
     @property
     def booted(self) -> bool:
@@ -245,12 +262,10 @@ class MemoryGuest:
         found: tuple[MemoryPool, Stored] | None,
         *,
         handed_over: bool = False,
-        client: int | None = None,
     ) -> Held:
-        """Take a volume for this domain alone, unless it is only read.
+        """Open a volume, as RBD does it: whoever else has it open, the lock is handed over.
 
-        `handed_over`: by the same VM on the host that it is leaving, which has it open until then.
-        `client`: the one that has opened it already.
+        `handed_over`: by the same VM on the host that it is leaving, which writes until then.
         """
         held = Held(disk, source)
         if found is not None:
@@ -258,21 +273,21 @@ class MemoryGuest:
             may_write = disk.device == "disk" and not disk.read_only
             writes = may_write and not handed_over
             if not handed_over:
-                self._check_free(held.stored, held.pool, writes)
-            number = client or held.pool.next_client()
+                self._check_base(held.stored, held.pool, writes)
             held.stored.open_by[self._key(disk.name)] = Opening(
                 f"VM {self.vm.name!r} on {self.host}",
                 writes,
                 self.settle,
-                f"{self.address}:0/{number}" if may_write and self.address else "",
-                number,
+                self.client if may_write else None,
             )
         self.disks[disk.name] = held
         return held
 
-    def _check_free(self, stored: Stored, pool: MemoryPool, writes: bool) -> None:
+    def _check_base(self, stored: Stored, pool: MemoryPool, writes: bool) -> None:
+        """One host's QEMUs keep each other out; who is on another one, has to be kept out."""
         for key, opening in stored.open_by.items():
-            if (writes or opening.writes) and not key.startswith(self._key("")):
+            here = key.startswith(f"{self.host}/") and not key.startswith(self._key(""))
+            if here and (writes or opening.writes):
                 raise Conflict(
                     f"cannot open volume {stored.name!r} for VM {self.vm.name!r}: {opening.who} has"
                     " it open, and two writers would destroy it; stop that first",
@@ -289,23 +304,16 @@ class MemoryGuest:
         if held.stored is not None:
             held.stored.open_by.pop(self._key(held.disk.name), None)
 
-    def clients(self) -> dict[str, int]:
-        """The client that has each disk open."""
-        return {
-            name: held.stored.open_by[self._key(name)].client
-            for name, held in self.disks.items()
-            if held.stored is not None
-        }
-
-    def arrive(self, host: str, address: str, clients: Mapping[str, int]) -> None:
-        """It goes on on another host from now on, whose `clients` have its disks open already."""
+    def arrive(self, host: str, client: MemoryClient) -> None:
+        """It goes on on another host from now on, which has its disks open already."""
         self.settle()
         for held in self.disks.values():
             self.close(held)
-        self.host, self.address = host, address
+        self.host = host
+        self.client = client
         for name, held in list(self.disks.items()):
             again = None if held.stored is None or held.pool is None else (held.pool, held.stored)
-            taken = self.open(held.disk, held.source, again, client=clients.get(name))
+            taken = self.open(held.disk, held.source, again)
             held.pool, held.stored = taken.pool, taken.stored
             self.disks[name] = held
 

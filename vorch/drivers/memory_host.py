@@ -158,13 +158,8 @@ class MemoryHost:
         for name in (KERNEL_SOURCE, INITRD_SOURCE):
             if name in sources:
                 machine.find(sources[name])
-        guest = MemoryGuest(
-            vm,
-            machine.name,
-            machine.clock,
-            lambda: machine.behaviour(vm),
-            address=machine.address,
-        )
+        client = machine.ceph.client(machine)
+        guest = MemoryGuest(vm, machine.name, machine.clock, lambda: machine.behaviour(vm), client)
         try:
             for disk in vm.disks:
                 self._open(guest, disk, sources.get(disk.name))
@@ -261,7 +256,7 @@ class MemoryHost:
         vm, what = guest.vm, f"move VM {guest.vm.name!r} to {target.name!r}"
         if target is self._machine:
             raise Invalid(f"cannot {what}: it is there already; choose another host")
-        if target.off:
+        if not target.answers(self._machine):
             raise Unreachable(f"cannot {what}: that host does not answer", node=target.name)
         free = target.facts.memory_mib - target.memory_used_mib
         if guest.memory_mib > free:

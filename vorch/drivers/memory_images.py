@@ -14,6 +14,7 @@ from typing import BinaryIO, Literal
 from vorch.drivers.memory_faults import Gate, gated, gated_waiting
 from vorch.drivers.memory_pool import BLOCK_BYTES, MemoryPool, Stored, path_of
 from vorch.drivers.memory_sources import Files, judge
+from vorch.drivers.memory_time import wait
 from vorch.errors import Conflict, Invalid, NotFound
 from vorch.model import FileSource, Holder, PoolUsage, Source
 from vorch.ports import HostSecret, Imported, Progress, VolumeInfo
@@ -298,16 +299,31 @@ class MemoryImages:
     def close(self) -> None:
         """Nothing is held open."""
 
+    @gated_waiting
     def ensure_unused(self, volume: str) -> None:
-        """Hosts in memory refuse a second writer themselves."""
+        """Clients that died are waited for; one that answers is somebody's."""
+        clock = self._gate.faults.clock
+        stored = self._pool.find(volume, "use")
+        while clients := stored.watchers():
+            alive = [client.address for client in clients if client.reaches]
+            if alive:
+                raise Conflict(
+                    f"cannot use volume {volume!r} in pool {self._pool.name!r}: it is open at"
+                    f" {', '.join(alive)}; stop the VM there first",
+                    pool=self._pool.name,
+                    volume=volume,
+                    holders=alive,
+                )
+            lapse = min(client.unseen_from for client in clients)
+            wait(clock, max(0.01, lapse - clock.now()), lambda: not stored.watchers())
 
     @gated
     def holders(self, volume: str) -> tuple[Holder, ...] | None:
         stored = self._pool.find(volume, "see who uses")
         return tuple(
-            Holder(one.address, one.client, one.writes)
+            Holder(one.client.address, one.client.number, one.writes)
             for one in stored.open_by.values()
-            if one.address
+            if one.client is not None
         )
 
     def secret(self) -> HostSecret | None:

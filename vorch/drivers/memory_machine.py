@@ -6,9 +6,11 @@ Tests may look and reach in here; callers of vorch go through the Hypervisor por
 from __future__ import annotations
 
 import ipaddress
+import math
 from collections.abc import Callable
 
-from vorch.drivers.memory_faults import Fault, Faults
+from vorch.drivers.memory_ceph import MemoryCeph
+from vorch.drivers.memory_faults import Faults
 from vorch.drivers.memory_guests import Behaviour, MemoryGuest
 from vorch.drivers.memory_moves import MemoryMove
 from vorch.drivers.memory_pool import MemoryPool, Stored
@@ -33,11 +35,11 @@ class MemoryMachine:
         find: Find,
         behaviour: Callable[[Vm], Behaviour],
         peer: Callable[[str], MemoryMachine],
-        address: str,
+        ceph: MemoryCeph,
+        number: int,
     ) -> None:
         self.name = name
-        # Where its storage traffic comes from.
-        self.address = address
+        self.ceph = ceph
         self.faults = faults
         self.clock = faults.clock
         self.find = find
@@ -71,10 +73,24 @@ class MemoryMachine:
         self.secrets: dict[str, HostSecret] = {}
         # Address by network and MAC. A guest that comes back gets the one it had.
         self.leases: dict[str, dict[str, str]] = {}
-        self._off: Fault | None = None
         # Who is told of what happens here, and what they have been told.
         self.tells: list[Callable[[str], None]] = []
         self._told: dict[str, Power] = {}
+        # From the range for benchmarks of networks, which is on no real one.
+        self.storage_address = f"198.18.{number // 256}.{number % 256}"
+        self.off = False
+        # Everything on it stands still, while its kernel goes on refusing connections.
+        self.hung = False
+        # Its libvirt does not answer; what it started runs on.
+        self.daemon_hung = False
+        # Cables: those that are out carry nothing, in neither direction.
+        self.cables_in()
+        # When it was cut off from its disks, or fell still, last.
+        self.lost_at = -math.inf
+        # How its BMC is: "well", "hangs", "fails", "lies" (says that it has done it); "" for none.
+        self.bmc = ""
+        # Told when it loses its power: processes that run on it die with it.
+        self.on_power_off: list[Callable[[], None]] = []
 
     # -- what happens to hosts, for tests
 
@@ -86,15 +102,14 @@ class MemoryMachine:
         """All domains are gone, and nothing answers."""
         with self.faults.lock:
             self._end_all()
-            if self._off is None:
-                self._off = self.faults.silence(self.target)
+            self.off = True
             self.lose_connections()
+            for told in self.on_power_off:
+                told()
 
     def power_on(self) -> None:
         """It comes back as transient domains leave it: knowing nothing."""
-        if self._off is not None:
-            self.faults.lift(self._off)
-            self._off = None
+        self.off = self.hung = self.daemon_hung = False
 
     def restart(self) -> None:
         with self.faults.lock:
@@ -104,7 +119,8 @@ class MemoryMachine:
 
     def add_foreign(self, vm: Vm) -> MemoryGuest:
         """A domain that somebody else made on this host."""
-        guest = MemoryGuest(vm, self.name, self.clock, lambda: Behaviour())
+        client = self.ceph.client(self)
+        guest = MemoryGuest(vm, self.name, self.clock, lambda: Behaviour(), client)
         guest.ours = False
         self.add(guest)
         return guest
@@ -118,7 +134,7 @@ class MemoryMachine:
 
     def announce(self) -> None:
         """Tell what has changed. A silent host tells it when it is heard again."""
-        if self.faults.silenced(self.target):
+        if self.faults.silenced(self.target) or not self.answers(None):
             return
         now = {vm_id: guest.power for vm_id, guest in list(self.guests.items())}
         before, self._told = self._told, now
@@ -133,9 +149,41 @@ class MemoryMachine:
         for tell in tells:
             tell("")
 
+    def cut(self, network: str) -> None:
+        """Pull its cable out of a network: "management" or "storage"."""
+        if network == "storage" and self.cables["storage"] and self.runs:
+            self.lost_at = self.clock.now()
+        self.cables[network] = False
+
+    def mend(self, network: str) -> None:
+        self.cables[network] = True
+        self.ceph.spread()
+
+    def cables_in(self) -> None:
+        self.cables = {"management": True, "storage": True}
+
+    def hang(self, hung: bool = True) -> None:
+        """Let everything on it stand still, or go on."""
+        if hung and self.runs and self.cables["storage"]:
+            self.lost_at = self.clock.now()
+        self.hung = hung
+        if not hung:
+            self.ceph.spread()
+
     @property
-    def off(self) -> bool:
-        return self._off is not None
+    def runs(self) -> bool:
+        """What is on it goes on by itself."""
+        return not (self.off or self.hung)
+
+    def connected(self, home: MemoryMachine | None, network: str) -> bool:
+        """Whether packets come here from there (None: from outside, where all is well)."""
+        if home is self:
+            return True
+        return self.cables[network] and (home is None or home.cables[network])
+
+    def answers(self, home: MemoryMachine | None) -> bool:
+        """Whether its libvirt answers somebody there."""
+        return self.runs and not self.daemon_hung and self.connected(home, "management")
 
     def _end_all(self) -> None:
         for move in list(self.moves.values()):
@@ -143,7 +191,7 @@ class MemoryMachine:
             move.break_off()
         for guest in self.guests.values():
             guest.settle()
-            guest.end()
+            guest.end(cleanly=False)
         self.guests.clear()
 
     def settled(self) -> dict[str, MemoryGuest]:

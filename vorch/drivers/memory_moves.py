@@ -29,9 +29,8 @@ class MemoryMove:
         self.over = False
         self.began_at = source.clock.now()
         self.ends_at = self.began_at + source.behaviour(guest.vm).migrate_s
-        self.incoming = MemoryGuest(
-            guest.vm, target.name, target.clock, guest.behaviour, address=target.address
-        )
+        client = target.ceph.client(target)
+        self.incoming = MemoryGuest(guest.vm, target.name, target.clock, guest.behaviour, client)
         self.incoming.hold(ARRIVING)
         for disk in guest.disks.values():
             found = None if disk.pool is None or disk.stored is None else (disk.pool, disk.stored)
@@ -67,10 +66,12 @@ class MemoryMove:
 
     def _arrive(self) -> None:
         self._close()
-        clients = self.incoming.clients()
+        client = self.incoming.client
         self.incoming.end()
+        # What has opened its disks there goes on with them.
+        client.died_at = None
         self.source.guests.pop(self.guest.vm.id, None)
-        self.guest.arrive(self.target.name, self.target.address, clients)
+        self.guest.arrive(self.target.name, client)
         if self.guest.display_port:
             self.guest.display_port = self.target.free_display_port()
         self.target.add(self.guest)

@@ -8,9 +8,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from vorch.errors import Conflict, Invalid, NoRoom, NotFound
 from vorch.model import GIB
+
+if TYPE_CHECKING:
+    from vorch.drivers.memory_ceph import MemoryClient
 
 BLOCK_BYTES = 65536
 CAPACITY_BYTES = 1024 * GIB
@@ -24,9 +28,8 @@ class Opening:
     writes: bool
     # Brings what the guest wrote up to now into the volume.
     settle: Callable[[], None] = lambda: None
-    # As Ceph shows a client that may write: address:port/nonce, and its number.
-    address: str = ""
-    client: int = 0
+    # As Ceph shows one that may write.
+    client: MemoryClient | None = None
 
 
 @dataclass(eq=False)
@@ -42,6 +45,18 @@ class Stored:
     # A copy or import that has come to its end.
     whole: bool = True
     open_by: dict[str, Opening] = field(default_factory=dict)
+    # Clients that died with it open, and that storage has perhaps not missed yet.
+    lingering: list[MemoryClient] = field(default_factory=list)
+
+    def watchers(self) -> list[MemoryClient]:
+        """Who has it open for writing, as storage sees it."""
+        self.lingering = [client for client in self.lingering if client.seen]
+        clients = [
+            opening.client
+            for opening in self.open_by.values()
+            if opening.writes and opening.client is not None and opening.client.seen
+        ]
+        return [*clients, *self.lingering]
 
     def settle(self) -> None:
         for opening in list(self.open_by.values()):
@@ -153,12 +168,6 @@ class MemoryPool:
         self._known_free = (0, 0)
         # Deleted bases that clones still stand on.
         self.hidden: list[Stored] = []
-        self._clients = 0
-
-    def next_client(self) -> int:
-        """The number of a new client. None is used twice."""
-        self._clients += 1
-        return self._clients
 
     def __getitem__(self, volume: str) -> Stored:
         return self._get(volume, "look at")

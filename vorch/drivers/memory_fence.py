@@ -1,0 +1,133 @@
+"""What shows and ends hosts of the world in memory: the Witness port and two Fencers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from vorch.availability import Knock
+from vorch.drivers.memory_ceph import LAPSE_S, MemoryCeph
+from vorch.drivers.memory_faults import Gate, gated, gated_waiting
+from vorch.drivers.memory_machine import MemoryMachine
+from vorch.drivers.memory_pool import MemoryPool
+from vorch.errors import FenceFailed, NotFound
+from vorch.model import Node, Volume
+from vorch.ports import Progress
+
+Machine = Callable[[str], MemoryMachine]
+
+# How long a fencer waits for a BMC that does not answer.
+BMC_PATIENCE_S = 5.0
+
+__all__ = ["LAPSE_S", "MemoryPowerFencer", "MemoryStorageFencer", "MemoryWitness"]
+
+
+class MemoryWitness:
+    """The Witness port, as one process of the world sees it."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        pool: Callable[[str], MemoryPool],
+        home: MemoryMachine | None,
+        gate: Gate,
+    ) -> None:
+        self._machine = machine
+        self._pool = pool
+        self._home = home
+        # To Ceph.
+        self._gate = gate
+
+    def knock(
+        self, node: Node, network: Literal["management", "storage"], timeout_s: float
+    ) -> Knock | None:
+        """Takes no time: real knocks are made side by side."""
+        try:
+            machine = self._machine(node.name)
+        except NotFound:
+            return None
+        if machine.off or not machine.connected(self._home, network):
+            return Knock.SILENCE
+        return Knock.RESET if machine.hung else Knock.ANSWER
+
+    @gated
+    def clients(self, volumes: Sequence[Volume]) -> dict[Volume, tuple[str, ...]]:
+        found = {}
+        for volume in volumes:
+            stored = self._pool(volume.pool).volumes.get(volume.name)
+            if stored is not None:
+                found[volume] = tuple(sorted(client.address for client in stored.watchers()))
+        return found
+
+    @gated
+    def osds(self, node: Node) -> tuple[int, int] | None:
+        return None
+
+    def power(self, node: Node, timeout_s: float) -> Literal["on", "off"] | None:
+        machine = self._machine(node.name)
+        if machine.bmc not in ("well", "lies"):
+            return None
+        return "off" if machine.off else "on"
+
+
+class MemoryPowerFencer:
+    """Power off by the machine's BMC, read back."""
+
+    name = "power"
+
+    def __init__(self, machine: Machine, gate: Gate) -> None:
+        self._machine = machine
+        self._gate = gate
+
+    def covers(self, node: Node) -> bool:
+        return bool(self._machine(node.name).bmc)
+
+    @gated_waiting
+    def fence(self, node: Node, clients: Sequence[str], progress: Progress) -> str:
+        machine = self._machine(node.name)
+        if machine.bmc == "hangs":
+            machine.clock.sleep(BMC_PATIENCE_S)
+            raise FenceFailed(
+                f"cannot switch {node.name!r} off: its BMC has not answered for"
+                f" {BMC_PATIENCE_S:g} s; see to it"
+            )
+        if machine.bmc == "fails":
+            raise FenceFailed(f"cannot switch {node.name!r} off: its BMC refuses; see to it")
+        if machine.bmc != "lies":
+            machine.power_off()
+        return "its BMC says that it is off"
+
+    def unfence(self, node: Node, clients: Sequence[str]) -> None:
+        """Who switches it on is somebody else."""
+
+
+class MemoryStorageFencer:
+    """Entries in the blocklist, and the OSD map waited for."""
+
+    name = "storage"
+
+    def __init__(self, machine: Machine, ceph: MemoryCeph, gate: Gate) -> None:
+        self._machine = machine
+        self._ceph = ceph
+        self._gate = gate
+
+    def covers(self, node: Node) -> bool:
+        return True
+
+    def _entries(self, node: Node, clients: Sequence[str]) -> list[str]:
+        address = node.storage_address or self._machine(node.name).storage_address
+        return [address, *clients]
+
+    @gated_waiting
+    def fence(self, node: Node, clients: Sequence[str], progress: Progress) -> str:
+        entries = self._entries(node, clients)
+        in_force = self._ceph.block(entries)
+        self._gate.midway()
+        self._ceph.clock.sleep(max(0.0, in_force - self._ceph.clock.now()))
+        return (
+            f"{len(entries)} address(es) of it are in the blocklist, by OSD map {self._ceph.epoch}"
+        )
+
+    @gated
+    def unfence(self, node: Node, clients: Sequence[str]) -> None:
+        self._ceph.unblock(self._entries(node, clients))
