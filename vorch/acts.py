@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from vorch.availability import PROVEN_DEAD, NodeRecord
+from vorch.codec import decode
 from vorch.decide import clients
 from vorch.errors import (
     Cancelled,
     Conflict,
     Denied,
+    FenceFailed,
     Invalid,
     NoRoom,
     NotFound,
@@ -22,7 +26,7 @@ from vorch.errors import (
     Unsupported,
     VorchError,
 )
-from vorch.model import INITRD_SOURCE, KERNEL_SOURCE, Disk, Domain, Power, Source, Vm, Volume
+from vorch.model import INITRD_SOURCE, KERNEL_SOURCE, Disk, Domain, Node, Power, Source, Vm, Volume
 from vorch.plan import (
     AskToStop,
     AttachDisk,
@@ -40,6 +44,7 @@ from vorch.plan import (
     EnsureNetwork,
     ExtendInitrd,
     ExtractFile,
+    FenceNode,
     ForgetDomain,
     GrowVolume,
     ImportVolume,
@@ -57,9 +62,10 @@ from vorch.plan import (
     SnapshotDisks,
     StartDomain,
     TrashVolume,
+    UnfenceNode,
     WriteIso,
 )
-from vorch.ports import Hypervisor, Progress, World
+from vorch.ports import Fencer, Hypervisor, Progress, World
 
 Outcome = dict[str, Any]
 Act = Callable[[Any, World, Progress], Outcome | None]
@@ -110,6 +116,12 @@ def _ensure_secrets(vm: Vm, host: Hypervisor, world: World) -> None:
 def _live(vm: Vm, host: Hypervisor) -> bool:
     domain = host.domain(vm.id)
     return domain is not None and domain.power not in (Power.STOPPED, Power.CRASHED)
+
+
+def _proven_dead(node: str, world: World) -> bool:
+    """Nothing runs there any more, though the host cannot be asked: it was fenced, or went down."""
+    document = world.state.get(f"hanode/{node}")
+    return document is not None and decode(NodeRecord, document.body).state in PROVEN_DEAD
 
 
 def _by_pool(disks: tuple[Disk, ...]) -> dict[str, list[Disk]]:
@@ -322,7 +334,11 @@ def forget_domain(step: ForgetDomain, world: World, progress: Progress) -> None:
 
 
 def cut_domain(step: StartDomain | CutDomain, world: World, progress: Progress) -> None:
-    world.hypervisor(step.vm.node).cut(step.vm.id)
+    try:
+        world.hypervisor(step.vm.node).cut(step.vm.id)
+    except Unreachable:
+        if not _proven_dead(step.vm.node, world):
+            raise
 
 
 def ask_to_stop(step: AskToStop, world: World, progress: Progress) -> None:
@@ -471,6 +487,7 @@ def _whereabouts(
 
 
 def _look_at_both(step: MigrateDomain, world: World) -> str:
+    """A host that was fenced meanwhile shows nothing, and that is certain."""
     vm_id = step.vm.id
     source, target = world.hypervisor(step.vm.node), world.hypervisor(step.target)
     silent: VorchError | None = None
@@ -479,14 +496,16 @@ def _look_at_both(step: MigrateDomain, world: World) -> str:
         leaving = source.migration(vm_id) == "out"
         here = _on(source.domain(vm_id))
     except Unreachable as exc:
-        silent = exc
+        silent = None if _proven_dead(step.vm.node, world) else exc
+    coming, there = False, None
     try:
         coming = target.migration(vm_id) == "in"
         there = _on(target.domain(vm_id))
     except Unreachable:
-        if here is None:
-            raise
-        return "between" if leaving else "source"
+        if not _proven_dead(step.target, world):
+            if here is None:
+                raise
+            return "between" if leaving else "source"
     if there is not None and not coming and not leaving and here is None:
         # Without an answer of the source, too: the target lets a VM go only when all of it has
         # arrived and the source has held it still.
@@ -626,6 +645,63 @@ def remove_network(step: RemoveNetwork, world: World, progress: Progress) -> Non
     world.hypervisor(step.node).remove_network(step.network)
 
 
+# ---------------------------------------------------------------------------------------------
+# Hosts
+
+
+def _fencers(node: Node, world: World) -> tuple[Fencer, ...]:
+    return tuple(fencer for fencer in world.fencers if fencer.covers(node))
+
+
+def fence_node(step: FenceNode, world: World, progress: Progress) -> Outcome:
+    """All ways that there are; one proof is enough.
+
+    Storage is cut as well where the power is off already: then nobody has to wait until it has
+    noticed that the host's clients are dead.
+    """
+    ways = _fencers(step.node, world)
+
+    def attempt(fencer: Fencer) -> tuple[bool, str]:
+        try:
+            return True, f"{fencer.name}: {fencer.fence(step.node, step.clients, progress)}"
+        except VorchError as exc:
+            return False, f"{fencer.name}: {exc.message}"
+
+    if world.threads and len(ways) > 1:
+        with ThreadPoolExecutor(max_workers=len(ways)) as pool:
+            came_to = list(pool.map(attempt, ways))
+    else:
+        came_to = [attempt(fencer) for fencer in ways]
+    proofs = [text for proven, text in came_to if proven]
+    if not proofs:
+        reasons = "; ".join(text for _, text in came_to) or "no way to fence it is set up"
+        raise FenceFailed(
+            f"cannot fence host {step.node.name!r}: {reasons}; see to it by hand: switch it off",
+            node=step.node.name,
+        )
+    return {"proof": "; ".join(proofs)}
+
+
+def unfence_node(step: UnfenceNode, world: World, progress: Progress) -> None:
+    """Only then may it write again: what it still runs is older than what is on the disks."""
+    host = world.hypervisor(step.node.name)
+    if not step.keep:
+        for domain in host.domains():
+            if domain.ours:
+                progress(line=f"{domain.name} on {step.node.name} is left over; it is ended")
+                host.cut(domain.id)
+        left = [domain.name for domain in host.domains() if domain.ours]
+        if left:
+            raise Conflict(
+                f"cannot take host {step.node.name!r} back: {', '.join(left)} cannot be ended"
+                " there; restart the host",
+                node=step.node.name,
+                domains=left,
+            )
+    for fencer in _fencers(step.node, world):
+        fencer.unfence(step.node, step.clients)
+
+
 def nothing(step: object, world: World, progress: Progress) -> None:
     """Leaving off is all there is to undo."""
 
@@ -665,6 +741,8 @@ DO: dict[type, Act] = {
     SetMemory: set_memory,
     EnsureNetwork: ensure_network,
     RemoveNetwork: remove_network,
+    FenceNode: fence_node,
+    UnfenceNode: unfence_node,
 }
 
 UNDO: dict[type, Act] = {
@@ -695,4 +773,6 @@ UNDO: dict[type, Act] = {
     SetMemory: undo_set_memory,
     EnsureNetwork: undo_ensure_network,
     RemoveNetwork: ensure_network,
+    FenceNode: nothing,
+    UnfenceNode: nothing,
 }

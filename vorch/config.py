@@ -52,6 +52,28 @@ class Settings:
     node_reserve_mib: int = 512
     # Memory that the hypervisor needs for each VM beside the guest's own.
     vm_overhead_mib: int = 64
+    # How often the leader looks at all hosts.
+    ha_every_s: float = 2.0
+    # How long a leader that falls silent keeps its lease.
+    ha_lease_s: float = 15.0
+    # How long a host may take to answer a look or a knock.
+    ha_answer_s: float = 2.0
+    # A host that is silent on both networks for so long is fenced.
+    ha_gone_after_s: float = 3.0
+    # The same for one that cannot reach its VMs' disks.
+    ha_storage_cut_after_s: float = 20.0
+    # The same for one that answers, whose libvirt does not, and that has let go of its VMs' disks.
+    ha_hollow_after_s: float = 10.0
+    # Hosts that fall silent within this time of each other do so "at once".
+    ha_silent_window_s: float = 60.0
+    # A host that went down in good order may be away for so long before its VMs are started
+    # elsewhere.
+    ha_shutdown_grace_s: float = 60.0
+    # What has failed is tried again after this time: a start or move, a fence.
+    ha_retry_after_s: float = 10.0
+    ha_fence_retry_after_s: float = 5.0
+    # What another vorch process sees counts for so long.
+    ha_view_for_s: float = 10.0
     # Address and port of the service.
     listen_host: str = "127.0.0.1"
     listen_port: int = 8420

@@ -33,7 +33,7 @@ from vorch.errors import (
 )
 from vorch.model import TASK_LOG_LINES, Task, TaskState
 from vorch.plan import Journal, Plan, Save, Step
-from vorch.ports import Change, Document, World
+from vorch.ports import Change, Document, Lease, World
 
 # Progress reaches the store at most this often, so that a fast copy is not slowed by it.
 PROGRESS_EVERY_S = 1.0
@@ -81,11 +81,14 @@ class Executor:
         *,
         watch: Watcher | None = None,
         hook: Hook | None = None,
+        lease: Callable[[], Lease | None] = lambda: None,
     ) -> None:
         self.world = world
         self.settings = settings
         self.watch = watch
         self.hook = hook
+        # Of a leader: every commit holds only while nobody else leads.
+        self.lease = lease
 
     def run(self, plan: Plan) -> Task:
         """Do all of it or none of it, and say so. Raises what went wrong, after undoing."""
@@ -167,6 +170,8 @@ class _Run:
     ) -> None:
         self.executor = executor
         self.world = executor.world
+        # The one that it was begun under, even if this process leads again later.
+        self.lease = executor.lease()
         now = self.world.clock.now()
         self.journal = journal or Journal(
             id=self.world.chance.take(6).hex(),
@@ -226,7 +231,7 @@ class _Run:
         write for that of another one.
         """
         try:
-            return self.world.state.commit(changes)
+            return self.world.state.commit(changes, lease=self.lease)
         except Unreachable:
             document = self.world.state.get(self.plan_key)
             if document is None:
@@ -260,7 +265,7 @@ class _Run:
                     journal,
                 )
             except Conflict as exc:
-                if exc.fields.get("key") == self.plan_key:
+                if exc.fields.get("key") == self.plan_key or "lease" in exc.fields:
                     raise _Lost(
                         f"cannot go on with {self.plan.verb} {self.plan.subject!r}: another process"
                         " has taken it over since this one was silent too long",

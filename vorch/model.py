@@ -658,10 +658,13 @@ class Node:
     reserve_mib: int = 512
     # No VM is started or moved here; what runs goes on.
     cordoned: bool = False
+    # Its address on the network that the disks are reached by; "" where that is not known.
+    storage_address: str = ""
 
     def __post_init__(self) -> None:
         check_name(self.name, "node name")
         check_text(self.uri, "libvirt URI", 1024)
+        check_text(self.storage_address, "storage address", 255)
 
     @property
     def peer_uri(self) -> str:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from vorch.model import GIB, Disk, Network, Nic, Vm, Volume
+from vorch.model import GIB, Disk, Network, Nic, Node, Vm, Volume
 
 
 def _size(size_bytes: int) -> str:
@@ -478,6 +478,45 @@ class RemoveNetwork:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FenceNode:
+    """Cut a host off from its power or its disks, and prove it. Outcome `proof`: by what.
+
+    A host that could not be proven cut off stays cut off as far as it is: nothing is taken back
+    here, since it may be dead all the same.
+    """
+
+    undoable: ClassVar[bool] = True
+    leaves: ClassVar[str] = "the host may be cut off in part"
+    node: Node
+    # Addresses by which its VMs had their disks open.
+    clients: tuple[str, ...] = ()
+    kind: Literal["fence-node"] = "fence-node"
+
+    def __str__(self) -> str:
+        return f"cut {self.node.name} off, and prove it"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnfenceNode:
+    """End what still runs on a host that was cut off, see that it is gone, then let it in again.
+
+    `keep`: it was never proven cut off, nothing of it was started elsewhere, so what runs may stay.
+    """
+
+    undoable: ClassVar[bool] = True
+    leaves: ClassVar[str] = "the host is cleaned up in part"
+    node: Node
+    clients: tuple[str, ...] = ()
+    keep: bool = False
+    kind: Literal["unfence-node"] = "unfence-node"
+
+    def __str__(self) -> str:
+        if self.keep:
+            return f"let {self.node.name} at the disks again"
+        return f"end what is left of the VMs on {self.node.name}, then let it at the disks again"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Save:
     """Write one document of the store: `after`, or its deletion (None).
 
@@ -534,6 +573,8 @@ Step = Annotated[
     | SetMemory
     | EnsureNetwork
     | RemoveNetwork
+    | FenceNode
+    | UnfenceNode
     | Save,
     Field(discriminator="kind"),
 ]

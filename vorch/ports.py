@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal, Protocol
 
+from vorch.availability import Knock
 from vorch.model import (
     Address,
     Check,
@@ -26,6 +27,7 @@ from vorch.model import (
     PoolUsage,
     Source,
     Vm,
+    Volume,
 )
 
 # ---------------------------------------------------------------------------------------------
@@ -516,6 +518,77 @@ class Hypervisor(Protocol):
 
 
 # ---------------------------------------------------------------------------------------------
+# High availability: what shows whether a host lives, and what ends it for certain
+
+
+class Witness(Protocol):
+    """What can be seen of a host beside its libvirt. Cheap: it is asked every few seconds.
+
+    No call waits longer than it is told, and none raises for a host that is silent: silence is
+    what was to be found out. `Unreachable` says that the witness itself sees nothing (Ceph does
+    not answer), so that its silence is no evidence of anything.
+    """
+
+    def knock(
+        self, node: Node, network: Literal["management", "storage"], timeout_s: float
+    ) -> Knock | None:
+        """A TCP connection to the host's address there. None when no address of it is known.
+
+        A port that refuses is as good as one that accepts (`RESET`): the host's kernel lives.
+        """
+        ...
+
+    def clients(self, volumes: Sequence[Volume]) -> dict[Volume, tuple[str, ...]]:
+        """Who has these volumes open for writing, as storage knows them ("10.0.0.3:0/1234").
+
+        One that died lingers for up to 30 s. Volumes of pools that cannot tell are left out.
+        """
+        ...
+
+    def osds(self, node: Node) -> tuple[int, int] | None:
+        """(up, all) of the host's OSDs, as the monitors see them; None when it has none."""
+        ...
+
+    def power(self, node: Node, timeout_s: float) -> Literal["on", "off"] | None:
+        """What its BMC says; None when it has none, or that does not answer in time."""
+        ...
+
+
+class Fencer(Protocol):
+    """One way to end what a host can do to disks. `World.fencers` has those that are set up.
+
+    They are all asked, at the same time where threads are allowed; one proof is enough. Each has
+    to end within the time that its own settings give it, since VMs wait for that.
+    """
+
+    # In a word, for sentences and settings: "power", "storage", "command".
+    name: str
+
+    def covers(self, node: Node) -> bool:
+        """It is set up for this host. Reads nothing but settings."""
+        ...
+
+    def fence(self, node: Node, clients: Sequence[str], progress: Progress) -> str:
+        """Cut the host off. Returns only with proof: a sentence that says what was read back.
+
+        `clients`: the storage addresses noted when its VMs started, to be cut off beside the
+        host's own address. Power: off, and read back as off. Storage: every entry is in the OSD
+        map, that map is in force on every OSD that is up, and no volume's lock that one of these
+        clients held is left unbroken; entries last until `unfence`. `FenceFailed` in all other
+        cases: a lie is worse than a failure. Safe to repeat, also when it was done in part.
+        """
+        ...
+
+    def unfence(self, node: Node, clients: Sequence[str]) -> None:
+        """Let it in again: what was cut off by the same arguments. Safe to repeat.
+
+        Called when nothing is left running on the host. A fencer of power does nothing here: who
+        switches a host on is a person or its BMC's own policy.
+        """
+        ...
+
+
+# ---------------------------------------------------------------------------------------------
 # Time, chance and processes
 
 
@@ -566,3 +639,6 @@ class World:
     # Long acts keep a sign of life going in a thread of their own; a simulated world has none.
     threads: bool
     close: Callable[[], None]
+    # What high availability sees and ends hosts by. None, and none: it cannot be had here.
+    witness: Witness | None = None
+    fencers: tuple[Fencer, ...] = ()

@@ -1,0 +1,369 @@
+"""What high availability knows: settings a person makes, and how far each host and VM is.
+
+Settings are documents: `ha/VM`, `rule/NAME`, `policy/ha`, and the wishes `order/HOST` and
+`move/VM`. How far things are is kept in documents, too (`hanode/HOST`, `havm/VM`), so that another
+vorch process carries on wherever this one ends. Like `model`: frozen values that check themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from vorch.errors import Invalid
+from vorch.model import check_name, check_range, check_text, check_vm_name
+
+# ---------------------------------------------------------------------------------------------
+# Settings
+
+
+class Requested(StrEnum):
+    """What a person wants of a VM. The first two are looked after when its host is lost."""
+
+    STARTED = "started"
+    # Off, and registered on a host that lives.
+    STOPPED = "stopped"
+    # Off, and left where it is.
+    DISABLED = "disabled"
+    # Not vorch's business for now: whatever it does, it goes on doing.
+    IGNORED = "ignored"
+
+
+def check_seconds(value: float, what: str) -> float:
+    if not 0 <= value < float("inf"):
+        raise Invalid(f"cannot use {value!r} s as {what}: it must be 0 or more; choose another")
+    return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeChoice:
+    """A host that a VM may be on. The highest priority wins."""
+
+    node: str
+    priority: int = 0
+
+    def __post_init__(self) -> None:
+        check_name(self.node, "node name")
+        check_range(self.priority, 0, 1000, "priority")
+
+
+def check_choices(nodes: tuple[NodeChoice, ...], whose: str) -> None:
+    names = [choice.node for choice in nodes]
+    for name in names:
+        if names.count(name) > 1:
+            raise Invalid(f"cannot name host {name!r} twice for {whose}; name it once")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HaVm:
+    """How a VM is looked after."""
+
+    vm: str
+    requested: Requested = Requested.STARTED
+    # Preferred hosts; with `restricted` the only ones.
+    nodes: tuple[NodeChoice, ...] = ()
+    restricted: bool = False
+    # Goes back to a better host by itself as soon as there is one.
+    failback: bool = True
+    # Further tries on the same host after a failed start, and hosts that are tried after that.
+    max_restart: int = 1
+    max_relocate: int = 1
+    # After a failure of many: lower numbers first (0: no matter), each so long before the next.
+    start_order: int = 0
+    start_delay_s: float = 0.0
+    # How it changes hosts: while it runs, or by a stop here and a start there.
+    moves: Literal["live", "cold"] = "live"
+    # How long its guest may take to shut down; 0: its power is cut at once.
+    stop_timeout_s: float = 60.0
+    # Its host answers on the storage network only, and its disks are in use: leave it alone, or
+    # fence the host after that time and start it elsewhere.
+    isolation: Literal["leave", "fence"] = "leave"
+    isolation_after_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        check_vm_name(self.vm)
+        check_choices(self.nodes, f"VM {self.vm!r}")
+        if self.restricted and not self.nodes:
+            raise Invalid(
+                f"cannot restrict VM {self.vm!r} to hosts that are not named; name at least one"
+            )
+        check_range(self.max_restart, 0, 100, "number of restarts")
+        check_range(self.max_relocate, 0, 100, "number of hosts that are tried")
+        check_range(self.start_order, 0, 10000, "place in the start order")
+        check_seconds(self.start_delay_s, "start delay")
+        check_seconds(self.stop_timeout_s, "time to shut down")
+        check_seconds(self.isolation_after_s, "time before an isolated host is fenced")
+
+    @property
+    def counts(self) -> bool:
+        """It is looked after when its host is lost."""
+        return self.requested in (Requested.STARTED, Requested.STOPPED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """Where VMs may be: together, apart, or on certain hosts.
+
+    `strict`: rather not at all than otherwise. Else it is a wish that gives way.
+    """
+
+    name: str
+    kind: Literal["together", "apart", "nodes"]
+    vms: tuple[str, ...]
+    nodes: tuple[NodeChoice, ...] = ()
+    strict: bool = True
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "name of a rule")
+        for vm in self.vms:
+            check_vm_name(vm)
+        if len(set(self.vms)) != len(self.vms):
+            raise Invalid(f"cannot make rule {self.name!r}: a VM stands in it twice; name it once")
+        check_choices(self.nodes, f"rule {self.name!r}")
+        if self.kind == "nodes" and not (self.vms and self.nodes):
+            raise Invalid(f"cannot make rule {self.name!r}: it needs VMs and hosts; name both")
+        if self.kind != "nodes" and (len(self.vms) < 2 or self.nodes):
+            raise Invalid(
+                f"cannot make rule {self.name!r}: {self.kind!r} is about two VMs or more, and not"
+                " about hosts; name the VMs only"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HaPolicy:
+    """How the whole cluster is looked after. There is one, `policy/ha`."""
+
+    # What becomes of VMs on a host that is shut down or rebooted in good order.
+    shutdown: Literal["conditional", "freeze", "failover", "migrate"] = "conditional"
+    # A VM that is to be started and is off is first placed where it fits best.
+    balance_on_start: bool = False
+    # When more than this share of the hosts goes silent at once, vorch suspects itself.
+    silent_share: float = 0.5
+    # Hands off until then: `freeze` nothing is done, `ignore` nothing is even watched.
+    disarmed_until: float = 0.0
+    disarmed_as: Literal["freeze", "ignore"] = "freeze"
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.silent_share <= 1.0:
+            raise Invalid(
+                f"cannot use {self.silent_share!r} as the share of hosts that may go silent at"
+                " once: it must be above 0 and at most 1, as in 0.5"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostOrder:
+    """What a person wants of a host."""
+
+    node: str
+    # It is emptied and kept empty.
+    maintenance: bool = False
+    # It is to go down in good order, by the policy of the cluster.
+    leaving: Literal["", "shutdown", "reboot"] = ""
+
+    def __post_init__(self) -> None:
+        check_name(self.node, "node name")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoveOrder:
+    """A person wants a VM on another host, and what must be together with it as well."""
+
+    vm: str
+    target: str
+    live: bool = True
+
+    def __post_init__(self) -> None:
+        check_vm_name(self.vm)
+        check_name(self.target, "node name")
+
+
+# ---------------------------------------------------------------------------------------------
+# How far things are
+
+
+class Sign(StrEnum):
+    """What all that is seen of a host comes to."""
+
+    WELL = "well"
+    # libvirt is silent, the host is not, and its VMs' disks are in use.
+    DAEMON_SILENT = "daemon-silent"
+    # libvirt is silent, the host is not, and nobody has its VMs' disks open.
+    HOLLOW = "hollow"
+    # It cannot reach its VMs' disks, though it can be talked to.
+    STORAGE_CUT = "storage-cut"
+    # Silent on both networks.
+    GONE = "gone"
+    # Silent to the leader, and answering to another vorch process.
+    PARTED = "parted"
+
+
+class NodeState(StrEnum):
+    """What is known of a host, not what is hoped."""
+
+    ONLINE = "online"
+    # It is kept empty; it may be lost or not.
+    MAINTENANCE = "maintenance"
+    # It is about to go down in good order.
+    LEAVING = "leaving"
+    # It went down in good order: nothing of vorch runs there.
+    DOWN = "down"
+    # Silent, and perhaps still running its VMs.
+    SUSPECT = "suspect"
+    # To be cut off; not proven yet.
+    FENCING = "fencing"
+    # Proven cut off.
+    FENCED = "fenced"
+    # It is back and is being cleaned up.
+    RETURNING = "returning"
+
+
+# Nothing runs on hosts in these states, for certain.
+PROVEN_DEAD = (NodeState.FENCED, NodeState.DOWN)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRecord:
+    """How far vorch is with a host."""
+
+    node: str
+    state: NodeState = NodeState.ONLINE
+    since: float = 0.0
+    sign: Sign = Sign.WELL
+    sign_since: float = 0.0
+    # Why it is to be fenced, or how it is known to be dead.
+    why: str = ""
+    # A fence or a cleaning that failed is tried again from then on.
+    retry_at: float = 0.0
+    # In good order: all that is to leave it has left, so its power may go.
+    ready: bool = False
+    # How its VMs were left when it went down: to be started elsewhere, left alone, or none there.
+    left_as: Literal["", "released", "frozen", "emptied"] = ""
+    # A fence was begun, so it may be cut off in part, until it is taken back.
+    begun: bool = False
+    # It was proven cut off since, so its VMs may run elsewhere by now.
+    proven: bool = False
+    # Storage addresses that are cut off with it, to be let in again with it.
+    clients: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_name(self.node, "node name")
+
+
+class VmState(StrEnum):
+    STOPPED = "stopped"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    # Its host is silent; nothing is known.
+    UNKNOWN = "unknown"
+    # Its host is being fenced.
+    AWAITING_FENCE = "waiting-for-fence"
+    RECOVERING = "recovering"
+    # No host that it may be on has room for it, or none is there.
+    AWAITING_ROOM = "waiting-for-room"
+    # Needs a person: it is left alone until it is disabled.
+    ERROR = "error"
+    # Left alone while its host is down on purpose.
+    FROZEN = "frozen"
+    IGNORED = "ignored"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VmRecord:
+    """How far vorch is with a VM."""
+
+    vm: str
+    state: VmState = VmState.STOPPED
+    since: float = 0.0
+    # A sentence that says why.
+    why: str = ""
+    # Failed tries on the host where it is now, and the hosts where all tries failed, in order.
+    tries: int = 0
+    failed: tuple[str, ...] = ()
+    # Not before then, after something has failed.
+    retry_at: float = 0.0
+    # The host that it left for the time of a maintenance.
+    home: str = ""
+    # A stop has failed; a disabled VM may have been written off while it still runs.
+    stop_failed: bool = False
+
+    def __post_init__(self) -> None:
+        check_vm_name(self.vm)
+        check_text(self.why, "reason", 100_000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What a vorch process sees that does not lead: hosts that answer to it."""
+
+    holder: str
+    at: float
+    answering: tuple[str, ...] = ()
+
+
+# ---------------------------------------------------------------------------------------------
+# What is seen
+
+
+class Knock(StrEnum):
+    """What came of a TCP connection. A reset is an answer: somebody is at home."""
+
+    ANSWER = "answer"
+    RESET = "reset"
+    SILENCE = "silence"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """All that one look shows of a host. None: it was not asked, or nobody can say."""
+
+    node: str
+    # libvirt answered the bulk call; else why not.
+    libvirt: bool
+    libvirt_says: str = ""
+    management: Knock | None = None
+    storage: Knock | None = None
+    # How many disks of its VMs are open somewhere, of how many that should be.
+    disks_open: int | None = None
+    disks: int = 0
+    # How many OSDs on it Ceph counts as up.
+    osds_up: int | None = None
+    power: Literal["on", "off"] | None = None
+    # Other vorch processes that it answers to.
+    answers_to: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How long what may last before vorch acts. From the settings."""
+
+    gone_after_s: float
+    storage_cut_after_s: float
+    hollow_after_s: float
+    silent_window_s: float
+    shutdown_grace_s: float
+    retry_after_s: float
+    fence_retry_after_s: float
+    vm_overhead_mib: int
+    migration_pause_limit_ms: int
+    migration_bandwidth_mib_s: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Availability:
+    """One look at everything that high availability decides from, beside the cluster itself."""
+
+    policy: HaPolicy = field(default_factory=HaPolicy)
+    vms: dict[str, HaVm] = field(default_factory=dict)
+    rules: dict[str, Rule] = field(default_factory=dict)
+    orders: dict[str, HostOrder] = field(default_factory=dict)
+    moves: dict[str, MoveOrder] = field(default_factory=dict)
+    node_records: dict[str, NodeRecord] = field(default_factory=dict)
+    vm_records: dict[str, VmRecord] = field(default_factory=dict)
+    evidence: dict[str, Evidence] = field(default_factory=dict)
+    # VMs that a plan is at now, and the host that each will be on ("" when that is not known).
+    busy: dict[str, str] = field(default_factory=dict)
+    # Hosts that a plan is at now.
+    busy_nodes: frozenset[str] = frozenset()

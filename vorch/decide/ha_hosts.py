@@ -1,0 +1,247 @@
+"""One round about the hosts: what each is now, and which are to be fenced or taken back. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from vorch.availability import (
+    PROVEN_DEAD,
+    Availability,
+    Evidence,
+    HaVm,
+    HostOrder,
+    Limits,
+    NodeRecord,
+    NodeState,
+    Sign,
+    VmState,
+)
+from vorch.codec import encode
+from vorch.decide.errands import Errand, Timers, listed
+from vorch.decide.signs import patience_s, seen, sign_of, spoken, when_not_well, when_well
+from vorch.model import Cluster
+from vorch.plan import FenceNode, Plan, Save, UnfenceNode
+
+# Signs by which a host counts as silent, when it is asked how many are.
+SILENT = (Sign.GONE, Sign.STORAGE_CUT)
+# VMs in these states are nobody's business when their host is lost.
+LEFT_ALONE = (VmState.ERROR, VmState.FROZEN, VmState.IGNORED)
+
+
+class Hosts:
+    """The hosts of one round. `records` are as they are after it."""
+
+    def __init__(self, cluster: Cluster, ha: Availability, limits: Limits, timers: Timers) -> None:
+        self.cluster = cluster
+        self.ha = ha
+        self.limits = limits
+        self.timers = timers
+        self.records: dict[str, NodeRecord] = {}
+        self.orders: dict[str, HostOrder | None] = {}
+        self.sentences: dict[str, str] = {}
+        self.errands: list[Errand] = []
+        self.at_stake = self._at_stake()
+
+    def decide(self) -> None:
+        for name in sorted(self.cluster.nodes):
+            self.records[name] = self._look(name)
+        doubt = self._doubt()
+        for name in sorted(self.cluster.nodes):
+            if name in self.ha.busy_nodes:
+                self.sentences[name] = "a plan is at work on it"
+                continue
+            self._decide(name, doubt)
+
+    # -- what there is
+
+    def _at_stake(self) -> dict[str, list[HaVm]]:
+        """The VMs that somebody has to look after if their host is lost, by host."""
+        found: dict[str, list[HaVm]] = {}
+        for name in sorted(self.ha.vms):
+            vm, settings = self.cluster.vms.get(name), self.ha.vms[name]
+            record = self.ha.vm_records.get(name)
+            left = record is not None and record.state in LEFT_ALONE
+            # One that was left alone while it was ignored, and is not any more.
+            back = record is not None and record.state is VmState.IGNORED
+            if vm is not None and settings.counts and (back or not left):
+                found.setdefault(vm.node, []).append(settings)
+        return found
+
+    def _look(self, name: str) -> NodeRecord:
+        now = self.timers.now
+        record = self.ha.node_records.get(name)
+        if record is None:
+            record = NodeRecord(node=name, since=now, sign_since=now)
+        if name in self.ha.busy_nodes:
+            return record
+        evidence = self._evidence(name)
+        sign = sign_of(evidence)
+        record = seen(record, sign, now)
+        if sign is not Sign.WELL:
+            return when_not_well(record, now)
+        if record.state is NodeState.FENCING and not self._runs_there(name):
+            why = "it answers itself, and none of its VMs runs there"
+            return self._fenced(record, why)
+        return when_well(record, self._order(name, record), now)
+
+    def _evidence(self, name: str) -> Evidence:
+        return self.ha.evidence.get(name) or Evidence(node=name, libvirt=False)
+
+    def _runs_there(self, name: str) -> bool:
+        """Whether a VM that was to be looked after is to be seen on it."""
+        ids = {self.cluster.vms[one.vm].id for one in self.at_stake.get(name, ())}
+        return any(one.id in ids and one.node == name for one in self.cluster.domains.values())
+
+    def _fenced(self, record: NodeRecord, why: str) -> NodeRecord:
+        return dataclasses.replace(
+            record, state=NodeState.FENCED, since=self.timers.now, why=why, proven=True
+        )
+
+    def _order(self, name: str, record: NodeRecord) -> HostOrder | None:
+        """What is wanted of it. To have gone down and come back is to have done that."""
+        order = self.ha.orders.get(name)
+        if order is not None and order.leaving and record.state is NodeState.DOWN:
+            order = dataclasses.replace(order, leaving="") if order.maintenance else None
+            self.orders[name] = order
+        return order
+
+    # -- vorch suspects itself first
+
+    def _doubt(self) -> str:
+        """Why nobody is fenced now; "" when there is no reason."""
+        asked = [name for name, one in self.records.items() if one.state not in PROVEN_DEAD]
+        silent = [name for name in asked if self._silent_now(name)]
+        share = self.ha.policy.silent_share
+        if len(silent) <= share * len(asked):
+            return ""
+        return (
+            f"{len(silent)} of {len(asked)} hosts are silent at once ({listed(silent)}), more than"
+            f" {share:.0%}: that is rather vorch's own trouble, so nobody is fenced"
+        )
+
+    def _silent_now(self, name: str) -> bool:
+        record = self.records[name]
+        if record.sign not in SILENT or record.state not in (NodeState.SUSPECT, NodeState.FENCING):
+            return False
+        # Those that are off and empty since long are no sign of anything.
+        lately = self.timers.now - record.sign_since < self.limits.silent_window_s
+        return lately or name in self.at_stake
+
+    # -- deciding
+
+    def _decide(self, name: str, doubt: str) -> None:
+        record, evidence = self.records[name], self._evidence(name)
+        said = spoken(evidence, record.sign)
+        match record.state:
+            case NodeState.SUSPECT:
+                said = self._suspect(name, said, doubt)
+            case NodeState.FENCING:
+                said = self._fencing(name, said, doubt)
+            case NodeState.FENCED:
+                said = f"it is cut off for certain: {record.why}"
+            case NodeState.RETURNING:
+                said = self._returning(name)
+            case NodeState.DOWN:
+                said = record.why
+            case _:
+                if self._evidence(name).libvirt and self.cluster.nodes[name].cordoned:
+                    said += "; it is cordoned"
+        self.sentences[name] = f"{self.records[name].state.value}: {said}"
+
+    def _suspect(self, name: str, said: str, doubt: str) -> str:
+        record = self.records[name]
+        if name not in self.at_stake:
+            return f"{said}; nothing on it is looked after, so it is left alone"
+        isolation = [
+            one.isolation_after_s for one in self.at_stake[name] if one.isolation == "fence"
+        ]
+        limit_s = patience_s(record.sign, self.limits, min(isolation, default=None))
+        if limit_s is None:
+            return f"{said}; its VMs go on there, so it is left alone"
+        if doubt:
+            return f"{said}; {doubt}"
+        if not self.timers.due(record.sign_since + limit_s):
+            return f"{said}; it is fenced if that lasts for {limit_s:g} s"
+        clients = sorted(
+            address
+            for one in self.cluster.clients.values()
+            if one.node == name
+            for address in one.disks.values()
+            if address
+        )
+        self.records[name] = dataclasses.replace(
+            record,
+            state=NodeState.FENCING,
+            since=self.timers.now,
+            why=said,
+            retry_at=0.0,
+            begun=True,
+            clients=tuple(dict.fromkeys((*record.clients, *clients))),
+        )
+        return self._fencing(name, said, doubt)
+
+    def _fencing(self, name: str, said: str, doubt: str) -> str:
+        record = self.records[name]
+        if name not in self.at_stake:
+            self.records[name] = dataclasses.replace(
+                record, state=NodeState.SUSPECT, since=self.timers.now
+            )
+            return f"{said}; nothing on it is looked after any more, so its fencing is called off"
+        if doubt:
+            return f"{said}; {doubt}"
+        if self.timers.due(record.retry_at):
+            self.errands.append(self._fence(name))
+        return f"{said}; it is being fenced, and until that is proven nothing starts elsewhere"
+
+    def _fence(self, name: str) -> Errand:
+        record = self.records[name]
+        fenced = encode(self._fenced(record, ""))
+        return Errand(
+            purpose="fence",
+            node=name,
+            plan=Plan(
+                verb="fence",
+                subject=name,
+                why=record.why,
+                steps=(
+                    FenceNode(node=self.cluster.nodes[name], clients=record.clients),
+                    Save(
+                        key=f"hanode/{name}",
+                        before=encode(record),
+                        after=fenced,
+                        fill={"why": "proof"},
+                    ),
+                ),
+                claims=(f"hanode/{name}",),
+            ),
+        )
+
+    def _returning(self, name: str) -> str:
+        record = self.records[name]
+        if record.sign is not Sign.WELL:
+            return "it was let in again, and is silent"
+        if self.timers.due(record.retry_at):
+            self.errands.append(self._unfence(name))
+        return "it is back, and is cleaned up before anything starts there"
+
+    def _unfence(self, name: str) -> Errand:
+        record = self.records[name]
+        online = NodeRecord(node=name, since=self.timers.now, sign_since=record.sign_since)
+        return Errand(
+            purpose="unfence",
+            node=name,
+            plan=Plan(
+                verb="unfence",
+                subject=name,
+                why="it answers again",
+                steps=(
+                    UnfenceNode(
+                        node=self.cluster.nodes[name],
+                        clients=record.clients,
+                        keep=not record.proven,
+                    ),
+                    Save(key=f"hanode/{name}", before=encode(record), after=encode(online)),
+                ),
+                claims=(f"hanode/{name}",),
+            ),
+        )

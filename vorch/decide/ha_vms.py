@@ -1,0 +1,588 @@
+"""One round about the VMs that are looked after: what each is now, and what is done for it. Pure.
+
+What counts is what is seen, not what was done last: each round decides anew from the record of the
+VM, its host's state and whether it runs. So any process can go on with what another one began.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from vorch.availability import (
+    Availability,
+    HaVm,
+    Limits,
+    MoveOrder,
+    NodeRecord,
+    NodeState,
+    Requested,
+    VmRecord,
+    VmState,
+)
+from vorch.codec import encode
+from vorch.decide.choose import Board, Pick, Scene, choose
+from vorch.decide.errands import Errand, Purpose, Timers
+from vorch.decide.lifecycle import start, stop
+from vorch.decide.move import migrate
+from vorch.decide.records import is_on, reads, save_vm
+from vorch.decide.rules import Placement
+from vorch.errors import NoRoom, VorchError
+from vorch.model import Cluster, Domain, Power, Vm
+from vorch.plan import Plan, Save
+
+# Hosts that are there: what runs on them can be seen.
+PRESENT = (NodeState.ONLINE, NodeState.MAINTENANCE, NodeState.LEAVING)
+# VMs that take up room on a host that is there, even while they are off for a moment.
+TAKING_ROOM = (VmState.STARTING, VmState.RUNNING)
+# A VM in one of these does not hold up those that come after it in the start order.
+NOT_COMING = (VmState.ERROR, VmState.AWAITING_ROOM, VmState.FROZEN, VmState.IGNORED)
+
+
+class Vms:
+    """The VMs of one round, one after the other, in the order in which they are to start."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        ha: Availability,
+        limits: Limits,
+        timers: Timers,
+        nodes: dict[str, NodeRecord],
+        placement: Placement,
+    ) -> None:
+        self.cluster = cluster
+        self.ha = ha
+        self.limits = limits
+        self.timers = timers
+        self.nodes = nodes
+        self.records: dict[str, VmRecord] = {}
+        self.errands: list[Errand] = []
+        self.dropped_moves: list[str] = []
+        self.sentences: dict[str, str] = {}
+        self.order = sorted(ha.vms, key=lambda name: (ha.vms[name].start_order, name))
+        self.board = self._board()
+        self.scene = Scene(
+            cluster=cluster,
+            placement=placement,
+            open=frozenset(
+                name
+                for name, record in nodes.items()
+                if record.state is NodeState.ONLINE and not cluster.nodes[name].cordoned
+            ),
+            overhead_mib=limits.vm_overhead_mib,
+            moving={vm: node for vm, node in ha.busy.items() if node},
+        )
+
+    def decide(self) -> None:
+        for name in self.order:
+            if name not in self.records:
+                self._decide(name)
+        for name, order in self.ha.moves.items():
+            if name not in self.ha.vms:
+                self.dropped_moves.append(order.vm)
+
+    # -- what there is
+
+    def _board(self) -> Board:
+        board = Board()
+        overhead = self.limits.vm_overhead_mib
+        by_id = {vm.id: vm for vm in self.cluster.vms.values()}
+        for domain in self.cluster.domains.values():
+            if not is_on(domain.power):
+                continue
+            vm = by_id.get(domain.id)
+            if vm is not None:
+                board.put(vm, domain.node, overhead)
+            else:
+                board.weigh(domain.node, domain.memory_mib + overhead, domain.vcpus)
+        for name in self.ha.vms:
+            vm, record = self.cluster.vms.get(name), self.ha.vm_records.get(name)
+            if vm is None:
+                continue
+            host = self.nodes.get(vm.node)
+            there = host is not None and host.state in PRESENT
+            if there and record is not None and record.state in TAKING_ROOM:
+                board.put(vm, vm.node, overhead)
+            target = self.ha.busy.get(name)
+            if target and target != vm.node:
+                board.put(vm, target, overhead)
+                board.left[name] = vm.node
+        return board
+
+    def _record(self, name: str) -> VmRecord:
+        return (
+            self.records.get(name)
+            or self.ha.vm_records.get(name)
+            or VmRecord(vm=name, since=self.timers.now)
+        )
+
+    def _domain(self, vm: Vm) -> Domain | None:
+        domain = self.cluster.domains.get(vm.id)
+        return domain if domain is not None and is_on(domain.power) else None
+
+    # -- saying and doing
+
+    def _is(self, name: str, state: VmState, why: str, **changes: object) -> None:
+        """The record of a VM after this round, and the sentence about it."""
+        record = self._record(name)
+        since = record.since if record.state is state else self.timers.now
+        self.records[name] = dataclasses.replace(
+            record,
+            state=state,
+            since=since,
+            why=why,
+            **changes,  # type: ignore[arg-type]
+        )
+        self.sentences[name] = f"{state.value.replace('-', ' ')}: {why}"
+
+    def _do(self, purpose: Purpose, vm: Vm, plan: Plan, node: str, **more: object) -> None:
+        if plan.steps:
+            self.errands.append(
+                Errand(purpose=purpose, plan=plan, vm=vm.name, node=node, **more)  # type: ignore[arg-type]
+            )
+
+    # -- one VM
+
+    def _decide(self, name: str) -> None:
+        settings = self.ha.vms[name]
+        vm = self.cluster.vms.get(name)
+        if vm is None:
+            self.sentences[name] = "there is no VM of that name"
+            return
+        host = self.nodes.get(vm.node)
+        if name in self.ha.busy:
+            self.records[name] = self._record(name)
+            self.sentences[name] = f"{self._record(name).state.value}: a plan is at work on it"
+        elif settings.requested is Requested.IGNORED:
+            self._is(name, VmState.IGNORED, "it is to be ignored", tries=0, failed=(), home="")
+        elif self._stays_in_error(settings):
+            self._is(name, VmState.ERROR, self._error_words(name))
+            self._refuse_move(name)
+        elif host is None:
+            self._is(name, VmState.UNKNOWN, f"its host {vm.node} is not of this cluster")
+        elif host.state in PRESENT:
+            self._on_present_host(vm, settings, host)
+        else:
+            self._refuse_move(name)
+            self._on_lost_host(vm, settings, host)
+
+    def _stays_in_error(self, settings: HaVm) -> bool:
+        """Only to be disabled ends it: that is how a person says that it was looked at."""
+        record = self._record(settings.vm)
+        return record.state is VmState.ERROR and settings.requested is not Requested.DISABLED
+
+    def _error_words(self, name: str) -> str:
+        why = self._record(name).why
+        hint = f"disable it to clear that (vorch ha set {name} --requested disabled)"
+        return why if hint in why else f"{why}; {hint}"
+
+    def _refuse_move(self, name: str) -> None:
+        if name in self.ha.moves:
+            self.dropped_moves.append(name)
+
+    # -- its host is lost
+
+    def _on_lost_host(self, vm: Vm, settings: HaVm, host: NodeRecord) -> None:
+        name = vm.name
+        if host.state in (NodeState.FENCED, NodeState.DOWN) and not settings.counts:
+            self._stopped(name, f"it is {settings.requested.value}, and {vm.node} is off")
+            return
+        match host.state:
+            case NodeState.FENCING:
+                word = f"until {vm.node} is proven cut off"
+                self._is(name, VmState.AWAITING_FENCE, word)
+            case NodeState.FENCED:
+                self._recover(vm, settings, f"{vm.node} is cut off for certain")
+            case NodeState.DOWN:
+                self._on_host_that_went_down(vm, settings, host)
+            case NodeState.RETURNING:
+                self._is(name, VmState.UNKNOWN, f"{vm.node} is back and is cleaned up first")
+            case _:
+                self._is(name, VmState.UNKNOWN, f"{vm.node} is silent, and may go on running it")
+
+    def _on_host_that_went_down(self, vm: Vm, settings: HaVm, host: NodeRecord) -> None:
+        name = vm.name
+        off = settings.requested is Requested.STOPPED
+        if host.left_as == "emptied" and off:
+            self._stopped(name, f"{vm.node} went down in good order")
+        elif host.left_as == "frozen" and off:
+            self._stopped(name, f"{vm.node} is down for a while")
+        elif host.left_as == "frozen":
+            self._is(name, VmState.FROZEN, f"it starts again when {vm.node} is back")
+        elif host.left_as == "released" and not self.timers.due(
+            host.since + self.limits.shutdown_grace_s
+        ):
+            grace = f"{self.limits.shutdown_grace_s:g} s"
+            word = f"{vm.node} went down; if it is away for {grace}, it starts elsewhere"
+            self._is(name, VmState.FROZEN, word)
+        else:
+            self._recover(vm, settings, f"{vm.node} went down in good order")
+
+    def _recover(self, vm: Vm, settings: HaVm, why: str) -> None:
+        """Move the record to a host that lives. The next round starts it there."""
+        pick = choose(self.scene, self.board, vm)
+        if pick.node is None:
+            self._is(vm.name, VmState.AWAITING_ROOM, f"{why}; {pick.why}")
+            return
+        to = f"{why}; it goes to {pick.node}, since {pick.why}"
+        self._is(vm.name, VmState.RECOVERING, to, tries=0, failed=())
+        if settings.requested is Requested.STARTED:
+            self.board.put(vm, pick.node, self.limits.vm_overhead_mib)
+        self._register(vm, pick.node, "recover", to)
+
+    # -- its host is there
+
+    def _on_present_host(self, vm: Vm, settings: HaVm, host: NodeRecord) -> None:
+        domain = self._domain(vm)
+        wanted = settings.requested is Requested.STARTED
+        order = self.ha.moves.get(vm.name)
+        if wanted and self._is_to_go_down_with(host):
+            self._refuse_move(vm.name)
+            self._go_down(vm, settings, host, domain)
+        elif order is not None and self._ordered(vm, settings, order):
+            pass
+        elif not wanted:
+            self._be_off(vm, settings, domain)
+        elif domain is not None and _failed_disks(domain):
+            self._cut(vm, f"its disks have failed: {domain.reason}")
+        else:
+            self._be_on(vm, settings, host, domain)
+
+    def _stopped(self, name: str, why: str) -> None:
+        self._is(name, VmState.STOPPED, why, tries=0, failed=(), retry_at=0.0, stop_failed=False)
+
+    def _be_off(self, vm: Vm, settings: HaVm, domain: Domain | None) -> None:
+        record = self._record(vm.name)
+        word = f"it is to be {settings.requested.value}"
+        if domain is None:
+            self._stopped(vm.name, word)
+            return
+        written_off = settings.requested is Requested.DISABLED and (
+            record.stop_failed or record.state is VmState.ERROR
+        )
+        if written_off:
+            why = f"{word}, and still runs since it cannot be stopped; that is tried again"
+            self._is(vm.name, VmState.STOPPED, why, tries=0, failed=(), stop_failed=True)
+        else:
+            self._is(vm.name, VmState.STOPPING, word)
+        if self.timers.due(record.retry_at):
+            self._stop(vm, settings, domain, word)
+
+    def _stop(self, vm: Vm, settings: HaVm, domain: Domain, why: str) -> None:
+        """The guest is asked once; after that, or where it hears nothing, its power is cut."""
+        deaf = domain.power is Power.PAUSED or self._record(vm.name).tries > 0
+        force = deaf or settings.stop_timeout_s == 0
+        plan = stop(self.cluster, vm.name, timeout_s=settings.stop_timeout_s, force=force)
+        self._do("cut" if force else "stop", vm, dataclasses.replace(plan, why=why), vm.node)
+
+    def _cut(self, vm: Vm, why: str) -> None:
+        self._is(vm.name, VmState.STARTING, f"{why}; it is started anew")
+        if self.timers.due(self._record(vm.name).retry_at):
+            plan = stop(self.cluster, vm.name, timeout_s=0.0, force=True)
+            self._do("cut", vm, dataclasses.replace(plan, why=why), vm.node)
+
+    # -- it is to run
+
+    def _be_on(self, vm: Vm, settings: HaVm, host: NodeRecord, domain: Domain | None) -> None:
+        record = self._record(vm.name)
+        home = self._home(vm, record)
+        scene = self.scene
+        if domain is not None and host.state is NodeState.ONLINE:
+            # What runs on a cordoned host goes on there.
+            scene = dataclasses.replace(scene, open=scene.open | {vm.node})
+        pick = choose(
+            scene,
+            self.board,
+            vm,
+            avoid=() if domain is not None else record.failed,
+            home=home,
+            stays=domain is not None or not self._balances(record),
+            failback=settings.failback,
+        )
+        leaving = vm.node not in self.scene.open and host.state is not NodeState.ONLINE
+        if pick.node == vm.node or pick.node is None:
+            if domain is not None:
+                self._runs(vm, home, pick, leaving)
+            elif pick.node is None and not record.failed:
+                self._is(vm.name, VmState.AWAITING_ROOM, pick.why)
+            else:
+                self._start(vm, settings, pick)
+            return
+        if domain is None:
+            self._be_elsewhere(vm, record, pick, home, leaving)
+        else:
+            self._go_elsewhere(vm, settings, domain, record, pick, home, leaving)
+
+    def _home(self, vm: Vm, record: VmRecord) -> str:
+        """Where it goes back to now: its maintenance is over."""
+        ready = record.home in self.scene.open and record.home != vm.node
+        return record.home if ready else ""
+
+    def _balances(self, record: VmRecord) -> bool:
+        fresh = record.state in (VmState.STOPPED, VmState.AWAITING_ROOM) and not record.failed
+        return self.ha.policy.balance_on_start and fresh
+
+    def _runs(self, vm: Vm, home: str, pick: Pick, leaving: bool) -> None:
+        record = self._record(vm.name)
+        word = f"on {vm.node}"
+        if leaving:
+            word += f", though that is to be emptied: {pick.why}"
+        elif pick.node is None:
+            word += f", though it should not be: {pick.why}"
+        # Home is where it is, once that is to stay so.
+        kept = "" if record.home == vm.node and vm.node in self.scene.open else record.home
+        if home and pick.node == vm.node:
+            kept = ""
+        self._is(vm.name, VmState.RUNNING, word, tries=0, failed=(), home=kept, stop_failed=False)
+        self.board.put(vm, vm.node, self.limits.vm_overhead_mib)
+
+    def _start(self, vm: Vm, settings: HaVm, pick: Pick) -> None:
+        record = self._record(vm.name)
+        before = self._comes_before(settings)
+        if before is not None:
+            self._is(vm.name, VmState.STARTING, f"on {vm.node}, after {before}")
+            return
+        word = f"on {vm.node}, since {pick.why}"
+        if record.tries or record.failed:
+            word += f"; tried {record.tries} time(s) here, failed on {len(record.failed)} before"
+        kept = "" if record.home == vm.node and vm.node in self.scene.open else record.home
+        self._is(vm.name, VmState.STARTING, word, home=kept)
+        self.board.put(vm, vm.node, self.limits.vm_overhead_mib)
+        if not self.timers.due(record.retry_at):
+            return
+        try:
+            plan = start(self.cluster, vm.name, overhead_mib=self.limits.vm_overhead_mib)
+        except NoRoom as exc:
+            self._is(vm.name, VmState.AWAITING_ROOM, exc.message)
+            return
+        except VorchError as exc:
+            self._is(vm.name, VmState.STARTING, exc.message)
+            return
+        self._do("start", vm, plan, vm.node)
+
+    def _comes_before(self, settings: HaVm) -> str | None:
+        """A VM that has to run first, by the start order."""
+        if not settings.start_order:
+            return None
+        for name in self.order:
+            other = self.ha.vms[name]
+            if not 0 < other.start_order < settings.start_order:
+                continue
+            if other.requested is not Requested.STARTED or name not in self.cluster.vms:
+                continue
+            record = self._record(name)
+            if record.state in NOT_COMING:
+                continue
+            if record.state is not VmState.RUNNING:
+                return name
+            if not self.timers.due(record.since + other.start_delay_s):
+                return name
+        return None
+
+    def _be_elsewhere(self, vm: Vm, record: VmRecord, pick: Pick, home: str, leaving: bool) -> None:
+        """It is off, so that only its record moves."""
+        assert pick.node is not None
+        self._is(vm.name, VmState.STARTING, f"on {pick.node}, since {pick.why}")
+        self.board.put(vm, pick.node, self.limits.vm_overhead_mib)
+        if self.timers.due(record.retry_at):
+            leaves = (record.home or vm.node) if leaving else ""
+            why = f"to {pick.node}, since {pick.why}"
+            self._register(vm, pick.node, "relocate", why, home=leaves)
+
+    def _go_elsewhere(
+        self,
+        vm: Vm,
+        settings: HaVm,
+        domain: Domain,
+        record: VmRecord,
+        pick: Pick,
+        home: str,
+        leaving: bool,
+    ) -> None:
+        assert pick.node is not None
+        self._is(
+            vm.name, VmState.RUNNING, f"on {vm.node}; it goes to {pick.node}, since {pick.why}"
+        )
+        self.board.put(vm, vm.node, self.limits.vm_overhead_mib)
+        if not self.timers.due(record.retry_at):
+            return
+        self._move(
+            vm,
+            settings,
+            domain,
+            pick,
+            "return" if home == pick.node else "move",
+            home=(record.home or vm.node) if leaving else "",
+        )
+
+    # -- moving
+
+    def _move(
+        self,
+        vm: Vm,
+        settings: HaVm,
+        domain: Domain,
+        pick: Pick,
+        purpose: Purpose,
+        *,
+        cold: bool = False,
+        by_order: bool = False,
+        home: str = "",
+    ) -> None:
+        assert pick.node is not None
+        target, why = pick.node, f"to {pick.node}, since {pick.why}"
+        try:
+            if cold or settings.moves == "cold":
+                plan = self._cold(vm, settings, domain, target)
+            else:
+                plan = self._live(vm, target)
+        except VorchError as exc:
+            self._is(vm.name, VmState.RUNNING, f"on {vm.node}; {exc.message}")
+            if by_order:
+                self._refuse_move(vm.name)
+            return
+        if by_order:
+            plan = self._with_order_done(vm.name, plan)
+        self.board.put(vm, target, self.limits.vm_overhead_mib)
+        self.board.left[vm.name] = vm.node
+        plan = dataclasses.replace(plan, why=why)
+        self._do(purpose, vm, plan, target, by_order=by_order, home=home)
+
+    def _live(self, vm: Vm, target: str) -> Plan:
+        return migrate(
+            self.cluster,
+            vm.name,
+            target,
+            overhead_mib=self.limits.vm_overhead_mib,
+            pause_limit_ms=self.limits.migration_pause_limit_ms,
+            bandwidth_mib_s=self.limits.migration_bandwidth_mib_s,
+        )
+
+    def _cold(self, vm: Vm, settings: HaVm, domain: Domain, target: str) -> Plan:
+        """Stopped here; the next round starts it there."""
+        force = settings.stop_timeout_s == 0 or domain.power is Power.PAUSED
+        down = stop(self.cluster, vm.name, timeout_s=settings.stop_timeout_s, force=force)
+        key = f"vm/{vm.name}"
+        steps = tuple(
+            step for step in down.steps if not (isinstance(step, Save) and step.key == key)
+        )
+        moved = dataclasses.replace(vm, node=target, home="")
+        return dataclasses.replace(down, verb="relocate", steps=(*steps, save_vm(vm, moved)))
+
+    def _register(self, vm: Vm, target: str, verb: str, why: str, *, home: str = "") -> None:
+        key = f"vm/{vm.name}"
+        moved = dataclasses.replace(vm, node=target, home="")
+        plan = Plan(
+            verb=verb,
+            subject=vm.name,
+            why=why,
+            steps=(save_vm(vm, moved),),
+            claims=(key,),
+            reads=reads(self.cluster, key),
+        )
+        self._do("register", vm, plan, target, home=home)
+
+    # -- moving because a person wants it
+
+    def _ordered(self, vm: Vm, settings: HaVm, order: MoveOrder) -> bool:
+        """Whether the wish is being fulfilled in this round. Else it is dropped, and said so."""
+        refused = self._why_not(vm, settings, order)
+        if refused is not None:
+            self.dropped_moves.append(vm.name)
+            self.sentences[vm.name] = f"it is not moved to {order.target}: {refused}"
+            return False
+        for name in [vm.name, *sorted(self._mates(vm.name, order.target))]:
+            self._obey(self.cluster.vms[name], order)
+        return True
+
+    def _mates(self, name: str, target: str) -> list[str]:
+        """Who has to go along."""
+        return [
+            mate
+            for mate in self.scene.placement.mates.get(name, ())
+            if mate in self.ha.vms
+            and mate in self.cluster.vms
+            and mate not in self.ha.busy
+            and self.ha.vms[mate].counts
+            and self.cluster.vms[mate].node != target
+            and self._record(mate).state is not VmState.ERROR
+            and self.nodes[self.cluster.vms[mate].node].state in PRESENT
+        ]
+
+    def _why_not(self, vm: Vm, settings: HaVm, order: MoveOrder) -> str | None:
+        target, placement = order.target, self.scene.placement
+        if vm.node == target:
+            return "it is there already"
+        if target not in self.scene.open:
+            return "that host takes no VMs now"
+        group = {vm.name} | set(self._mates(vm.name, target))
+        rivals = placement.rivals.get(vm.name, frozenset()) - group
+        there = self.board.on(target, rivals)
+        if there:
+            return f"it must be apart from {', '.join(there)}"
+        hosts = placement.hosts.get(vm.name)
+        if hosts is None or settings.requested is not Requested.STARTED:
+            return None
+        classes = hosts.classes(self.scene.open)
+        if not any(target in names for names in classes):
+            return "its rules do not permit that host"
+        if target not in classes[0] and settings.failback:
+            return f"it would go back to {' or '.join(classes[0])} at once"
+        return None
+
+    def _obey(self, vm: Vm, order: MoveOrder) -> None:
+        settings, domain = self.ha.vms[vm.name], self._domain(vm)
+        led = vm.name == order.vm
+        word = "as was asked for" if led else f"along with {order.vm}"
+        pick = Pick(node=order.target, why=word)
+        if domain is not None and settings.requested is Requested.STARTED:
+            self._is(vm.name, VmState.RUNNING, f"on {vm.node}; it goes to {order.target}, {word}")
+            self.board.put(vm, vm.node, self.limits.vm_overhead_mib)
+            self._move(vm, settings, domain, pick, "move", cold=not order.live, by_order=led)
+            return
+        if domain is not None:
+            # It is being stopped; where it was asked to be is where it will belong.
+            self.dropped_moves.append(vm.name)
+            self._be_off(vm, settings, domain)
+            return
+        state = VmState.STOPPED if settings.requested is not Requested.STARTED else VmState.STARTING
+        self._is(vm.name, state, f"it belongs to {order.target}, {word}")
+        self._register(vm, order.target, "relocate", f"to {order.target}, {word}")
+        if led:
+            last = self.errands[-1]
+            self.errands[-1] = dataclasses.replace(
+                last, plan=self._with_order_done(vm.name, last.plan), by_order=True
+            )
+
+    def _with_order_done(self, name: str, plan: Plan) -> Plan:
+        done = Save(key=f"move/{name}", before=encode(self.ha.moves[name]), after=None)
+        return dataclasses.replace(plan, steps=(*plan.steps, done))
+
+    # -- its host is about to go down
+
+    def _is_to_go_down_with(self, host: NodeRecord) -> bool:
+        return host.state is NodeState.LEAVING and host.left_as in ("released", "frozen")
+
+    def _go_down(self, vm: Vm, settings: HaVm, host: NodeRecord, domain: Domain | None) -> None:
+        word = f"{vm.node} goes down in good order"
+        if domain is None:
+            self._is(vm.name, VmState.FROZEN, word)
+            return
+        record = self._record(vm.name)
+        self._is(vm.name, VmState.STOPPING, word)
+        if self.timers.due(record.retry_at):
+            self._stop(vm, settings, domain, word)
+
+
+def _failed_disks(domain: Domain) -> bool:
+    """Its guest was stopped by an error of a disk: cut off once, it never gets them back."""
+    return domain.power is Power.PAUSED and "error" in domain.reason.lower()
+
+
+def still_there(vm: Vm, domain: Domain | None, settings: HaVm, record: VmRecord) -> bool:
+    """Whether the VM keeps a host that is to go down from doing so."""
+    if record.state is VmState.ERROR or not settings.counts:
+        return False
+    return domain is not None or (
+        settings.requested is Requested.STARTED and record.state is not VmState.FROZEN
+    )

@@ -1,0 +1,571 @@
+"""The loop that keeps VMs running: lease → look → decide → act. One class, with a `step`.
+
+On as many machines as one likes; the one that has the lease leads. Every write of a leader carries
+the lease's epoch, so one that was stopped for a while and wakes up writes nothing any more. The
+others look at the hosts that are silent to the leader, and say whether they are so to them.
+
+Nothing here waits for the clock: whoever calls `step` decides when the next one is (`Pace`). So the
+simulator plays hours in moments with the very loop that `vorch serve` runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from vorch.availability import (
+    Availability,
+    Evidence,
+    HaPolicy,
+    HaVm,
+    HostOrder,
+    Knock,
+    Limits,
+    MoveOrder,
+    NodeRecord,
+    NodeState,
+    Rule,
+    Sign,
+    View,
+    VmRecord,
+    VmState,
+)
+from vorch.codec import decode, encode
+from vorch.config import Settings
+from vorch.decide import ha
+from vorch.decide.errands import Errand, Round
+from vorch.errors import Conflict, Unreachable, Unsupported, VorchError
+from vorch.execute import Executor, Hook
+from vorch.model import Clients, Cluster, Domain, Network, Node, Pool, Task, Vm, Volume
+from vorch.ports import Change, Lease, State, World
+
+T = TypeVar("T")
+LEASE = "ha"
+KINDS: dict[str, type[Any]] = {
+    "vm": Vm,
+    "node": Node,
+    "pool": Pool,
+    "network": Network,
+    "ha": HaVm,
+    "rule": Rule,
+    "policy": HaPolicy,
+    "order": HostOrder,
+    "move": MoveOrder,
+    "clients": Clients,
+    "hanode": NodeRecord,
+    "havm": VmRecord,
+    "view": View,
+}
+# Of these it matters which there are, not what is in them.
+BARE_KINDS = ("claim", "plan")
+# What one round makes possible, the next one does, without waiting for the next step.
+ROUNDS_PER_STEP = 12
+WORKERS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """What came of a step."""
+
+    leading: bool
+    # Nothing was done, and nothing changes until something else does, or `due_at` comes.
+    quiet: bool = True
+    due_at: float | None = None
+    # What there is to say about each host and VM ("node/h1", "vm/web").
+    sentences: dict[str, str] = field(default_factory=dict)
+    # Why nothing could be done.
+    trouble: str = ""
+
+
+def limits_of(settings: Settings) -> Limits:
+    return Limits(
+        gone_after_s=settings.ha_gone_after_s,
+        storage_cut_after_s=settings.ha_storage_cut_after_s,
+        hollow_after_s=settings.ha_hollow_after_s,
+        silent_window_s=settings.ha_silent_window_s,
+        shutdown_grace_s=settings.ha_shutdown_grace_s,
+        retry_after_s=settings.ha_retry_after_s,
+        fence_retry_after_s=settings.ha_fence_retry_after_s,
+        vm_overhead_mib=settings.vm_overhead_mib,
+        migration_pause_limit_ms=settings.migration_pause_limit_ms,
+        migration_bandwidth_mib_s=settings.migration_bandwidth_mib_s,
+    )
+
+
+class Watch:
+    """One vorch process that watches. Not for several threads at once."""
+
+    def __init__(
+        self,
+        world: World,
+        settings: Settings,
+        *,
+        hook: Hook | None = None,
+        say: Callable[[dict[str, str]], None] = lambda sentences: None,
+    ) -> None:
+        """`say` is told what there is to say about every host and VM, once a round."""
+        if world.witness is None:
+            raise Unsupported(
+                "cannot watch over this cluster: nothing here can look at hosts but their libvirt;"
+                " use a cluster in Ceph"
+            )
+        self.world = world
+        self.settings = settings
+        self.limits = limits_of(settings)
+        self.lease: Lease | None = None
+        self.executor = Executor(
+            world, settings, watch=self._beat, hook=hook, lease=lambda: self.lease
+        )
+        self._say = say
+        self.holder = f"{world.who} {_identity(world)}"
+        self.sentences: dict[str, str] = {}
+        self._mirror = _Mirror(world.state)
+        self._hands = _Hands(self)
+        self._renewed_at = float("-inf")
+        self._last_view: View | None = None
+
+    def step(self) -> Pace:
+        """One look and what follows from it. Never raises for what may well happen."""
+        try:
+            if not self._lead():
+                self._stand_by()
+                return Pace(leading=False)
+            return self._rounds()
+        except VorchError as exc:
+            return Pace(leading=False, quiet=False, trouble=exc.message)
+
+    def close(self) -> None:
+        """End in good order: somebody else can lead at once."""
+        self._hands.close()
+        if self.lease is not None:
+            self.world.state.release(self.lease)
+            self.lease = None
+
+    # -- the lease
+
+    def _lead(self) -> bool:
+        """Whether this process leads now."""
+        state, ttl_s, now = self.world.state, self.settings.ha_lease_s, self.world.clock.now()
+        if self.lease is not None:
+            self.lease = state.renew(self.lease, ttl_s, now=now)
+        if self.lease is None:
+            self.lease = state.acquire(LEASE, self.holder, ttl_s, now=now)
+            if self.lease is not None:
+                # What it knew may be of long ago.
+                self._mirror = _Mirror(state)
+        self._renewed_at = now
+        return self.lease is not None
+
+    def _beat(self, task: Task) -> None:
+        """During long plans of a world without threads."""
+        now = self.world.clock.now()
+        overdue = now - self._renewed_at > self.settings.ha_lease_s / 3
+        if self.world.threads or self.lease is None or not overdue:
+            return
+        self._renewed_at = now
+        # One that is lost stays here, so that the plan's next commit fails by its epoch.
+        self.lease = self.world.state.renew(self.lease, self.settings.ha_lease_s, now=now) or (
+            self.lease
+        )
+
+    # -- those that do not lead
+
+    def _stand_by(self) -> None:
+        """Look at the hosts that are silent to the leader."""
+        self._mirror.refresh()
+        nodes = self._mirror.of(Node)
+        asked = [
+            record.node
+            for record in self._mirror.of(NodeRecord).values()
+            if record.node in nodes and record.state in (NodeState.SUSPECT, NodeState.FENCING)
+        ]
+        if not asked and self._last_view is None:
+            return
+        now = self.world.clock.now()
+        answering = tuple(sorted(name for name in asked if self._answers_here(nodes[name])))
+        last = self._last_view
+        stale = last is None or now - last.at > self.settings.ha_view_for_s / 3
+        if asked and (stale or last is None or last.answering != answering):
+            view = View(holder=self.holder, at=now, answering=answering)
+            self._write({f"view/{_identity(self.world)}": view})
+            self._last_view = view
+        elif not asked:
+            self._write({f"view/{_identity(self.world)}": None})
+            self._last_view = None
+
+    def _answers_here(self, node: Node) -> bool:
+        assert self.world.witness is not None
+        knocks = [
+            self.world.witness.knock(node, "management", self.settings.ha_answer_s),
+            self.world.witness.knock(node, "storage", self.settings.ha_answer_s),
+        ]
+        return any(knock not in (None, Knock.SILENCE) for knock in knocks)
+
+    def _write(self, values: dict[str, Any]) -> None:
+        """Documents that nobody else writes."""
+        self.world.state.commit(
+            [
+                Change(key, None, None if value is None else encode(value))
+                for key, value in values.items()
+            ]
+        )
+
+    # -- the leader
+
+    def _rounds(self) -> Pace:
+        quiet, due_at = True, None
+        for _ in range(ROUNDS_PER_STEP):
+            self._hands.collect()
+            recovered = self._recover()
+            cluster, seen = self._look()
+            came = ha.decide(cluster, seen, self.limits, self.world.clock.now())
+            self.sentences = came.sentences
+            self._say(came.sentences)
+            due_at = came.due_at
+            self._record(came)
+            done = [self._hands.carry_out(errand) for errand in came.errands]
+            quiet = quiet and came.quiet and not recovered and not self._hands.busy
+            if not any(done) and not recovered:
+                break
+        # What is half silent may change without anybody doing anything: watchers lapse.
+        clear = all(
+            record.sign in (Sign.WELL, Sign.GONE) for record in self._mirror.of(NodeRecord).values()
+        )
+        return Pace(leading=True, quiet=quiet and clear, due_at=due_at, sentences=self.sentences)
+
+    def _recover(self) -> bool:
+        """Finish or undo what other processes have left; at once where a host was just fenced."""
+        self._mirror.refresh()
+        if not self._mirror.keys("plan"):
+            return False
+        fenced = any(
+            record.state is NodeState.FENCED
+            and self.world.clock.now() - record.since <= self.settings.ha_lease_s
+            for record in self._mirror.of(NodeRecord).values()
+        )
+        return bool(self.executor.recover(force=fenced))
+
+    def _record(self, came: Round) -> None:
+        """What was decided, before anything is done: whoever takes over knows how far it is."""
+        values: dict[str, Any] = {
+            **{f"hanode/{name}": record for name, record in came.node_records.items()},
+            **{f"havm/{name}": record for name, record in came.vm_records.items()},
+            **{f"order/{name}": order for name, order in came.orders.items()},
+            **{f"move/{name}": None for name in came.dropped_moves},
+        }
+        self.commit(values)
+
+    def commit(self, values: dict[str, Any]) -> None:
+        """Write under the lease what rests on what was last read."""
+        if not values:
+            return
+        changes = [
+            Change(key, self._mirror.version(key), None if value is None else encode(value))
+            for key, value in values.items()
+        ]
+        version = self.world.state.commit(changes, lease=self.lease)
+        for key, value in values.items():
+            self._mirror.put(key, version, value)
+
+    # -- looking
+
+    def _look(self) -> tuple[Cluster, Availability]:
+        mirror = self._mirror
+        mirror.refresh()
+        nodes = mirror.of(Node)
+        names = sorted(nodes)
+        answers = self._each(self._look_at, names)
+        domains: dict[str, Domain] = {}
+        silent: dict[str, str] = {}
+        homes = {vm.id: vm.node for vm in mirror.of(Vm).values()}
+        evidence = {}
+        for name, (found, shown) in zip(names, answers, strict=True):
+            evidence[name] = found
+            if not found.libvirt:
+                silent[name] = found.libvirt_says
+            for domain in shown:
+                # One that is on its way to another host is seen on both.
+                if domain.id not in domains or homes.get(domain.id) == name:
+                    domains[domain.id] = domain
+        cluster = Cluster(
+            vms=mirror.of(Vm),
+            nodes=nodes,
+            pools=mirror.of(Pool),
+            networks=mirror.of(Network),
+            clients=mirror.of(Clients),
+            domains=domains,
+            silent=silent,
+            versions=mirror.versions,
+        )
+        seen = Availability(
+            policy=mirror.of(HaPolicy).get("ha") or HaPolicy(),
+            vms=mirror.of(HaVm),
+            rules=mirror.of(Rule),
+            orders=mirror.of(HostOrder),
+            moves=mirror.of(MoveOrder),
+            node_records=mirror.of(NodeRecord),
+            vm_records=mirror.of(VmRecord),
+            evidence=evidence,
+            busy=self._busy("vm") | self._hands.vms,
+            busy_nodes=frozenset(self._busy("hanode")) | self._hands.nodes,
+        )
+        return cluster, seen
+
+    def _busy(self, kind: str) -> dict[str, str]:
+        """What a plan has a claim on, whoever runs it."""
+        prefix = f"{kind}."
+        return {
+            name.removeprefix(prefix): ""
+            for name in self._mirror.keys("claim")
+            if name.startswith(prefix)
+        }
+
+    def _each(self, act: Callable[[str], T], names: list[str]) -> list[T]:
+        if len(names) < 2 or not self.world.threads:
+            return [act(name) for name in names]
+        with ThreadPoolExecutor(max_workers=min(WORKERS, len(names))) as pool:
+            return list(pool.map(act, names))
+
+    def _look_at(self, name: str) -> tuple[Evidence, tuple[Domain, ...]]:
+        """Everything about one host. One that was silent is knocked at before it is asked."""
+        assert self.world.witness is not None
+        node, witness = self._mirror.of(Node)[name], self.world.witness
+        patience_s = self.settings.ha_answer_s
+        storage = witness.knock(node, "storage", patience_s)
+        record = self._mirror.of(NodeRecord).get(name)
+        management = None
+        says = "it was silent before, and it is silent to a knock"
+        shown: tuple[Domain, ...] | None = None
+        if record is not None and record.sign is not Sign.WELL:
+            management = witness.knock(node, "management", patience_s)
+        if management is not Knock.SILENCE:
+            try:
+                shown = tuple(
+                    dataclasses.replace(domain, node=name)
+                    for domain in self.world.hypervisor(name).domains()
+                )
+            except VorchError as exc:
+                says = exc.message
+        if shown is not None:
+            return Evidence(node=name, libvirt=True, storage=storage), shown
+        management = management or witness.knock(node, "management", patience_s)
+        disks_open, disks = self._disks_open(name, storage)
+        osds = self._quietly(lambda: witness.osds(node))
+        evidence = Evidence(
+            node=name,
+            libvirt=False,
+            libvirt_says=says,
+            management=management,
+            storage=storage,
+            disks_open=disks_open,
+            disks=disks,
+            osds_up=None if osds is None else osds[0],
+            power=witness.power(node, patience_s),
+            answers_to=self._answers_to(name),
+        )
+        return evidence, ()
+
+    def _disks_open(self, name: str, storage: Knock | None) -> tuple[int | None, int]:
+        """How many disks of the VMs that should run there somebody has open, and of how many."""
+        if storage is Knock.SILENCE or storage is None:
+            # What still seems open then says nothing: a watcher outlives its host for a while.
+            return None, 0
+        volumes = self._volumes_on(name)
+        if not volumes:
+            return None, 0
+        assert self.world.witness is not None
+        witness = self.world.witness
+        clients = self._quietly(lambda: witness.clients(volumes))
+        if clients is None:
+            return None, len(volumes)
+        return sum(bool(found) for found in clients.values()), len(clients)
+
+    def _volumes_on(self, name: str) -> list[Volume]:
+        records = self._mirror.of(VmRecord)
+        return [
+            disk.volume
+            for vm in self._mirror.of(Vm).values()
+            if vm.node == name and vm.name in records
+            if vm.wanted == "running" and records[vm.name].state is not VmState.ERROR
+            for disk in vm.data_disks
+            if disk.volume is not None
+        ]
+
+    @staticmethod
+    def _quietly(ask: Callable[[], T]) -> T | None:
+        try:
+            return ask()
+        except Unreachable:
+            return None
+
+    def _answers_to(self, name: str) -> tuple[str, ...]:
+        now = self.world.clock.now()
+        return tuple(
+            sorted(
+                view.holder
+                for view in self._mirror.of(View).values()
+                if name in view.answering
+                and view.holder != self.holder
+                and now - view.at <= self.settings.ha_view_for_s
+            )
+        )
+
+    # -- what came of plans
+
+    def settle(self, errand: Errand, error: VorchError | None) -> None:
+        """Write down what a plan's end means for the next round."""
+        self._mirror.refresh()
+        now = self.world.clock.now()
+        if errand.vm:
+            settings = self._mirror.of(HaVm).get(errand.vm)
+            record = self._mirror.of(VmRecord).get(errand.vm)
+            if settings is None or record is None:
+                return
+            values: dict[str, Any] = {}
+            after = ha.after(errand, error, record, settings, self.limits, now)
+            if after != record:
+                values[f"havm/{errand.vm}"] = after
+            if error is not None and errand.by_order and errand.vm in self._mirror.of(MoveOrder):
+                values[f"move/{errand.vm}"] = None
+            self.commit(values)
+        elif error is not None:
+            node = self._mirror.of(NodeRecord).get(errand.node)
+            if node is not None:
+                retry_at = now + self.limits.fence_retry_after_s
+                self.commit({f"hanode/{errand.node}": dataclasses.replace(node, retry_at=retry_at)})
+
+
+def _identity(world: World) -> str:
+    """This process, in a word that can be part of a key."""
+    return ".".join(str(value) for _, value in sorted(world.processes.me().items()))
+
+
+# ---------------------------------------------------------------------------------------------
+
+
+class _Hands:
+    """Carries plans out: side by side where threads are allowed, else one after the other."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._pool: ThreadPoolExecutor | None = None
+        self._under_way: dict[Future[VorchError | None], Errand] = {}
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._under_way)
+
+    @property
+    def vms(self) -> dict[str, str]:
+        return {errand.vm: errand.node for errand in self._under_way.values() if errand.vm}
+
+    @property
+    def nodes(self) -> frozenset[str]:
+        return frozenset(errand.node for errand in self._under_way.values() if not errand.vm)
+
+    def carry_out(self, errand: Errand) -> bool:
+        """Whether it is done; else it is under way."""
+        if not self._watch.world.threads:
+            self._end(errand, self._run(errand))
+            return True
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="vorch-ha")
+        self._under_way[self._pool.submit(self._run, errand)] = errand
+        return False
+
+    def _run(self, errand: Errand) -> VorchError | None:
+        try:
+            self._watch.executor.run(errand.plan)
+        except VorchError as exc:
+            return exc
+        return None
+
+    def collect(self) -> None:
+        """Note what has ended since."""
+        for future in [future for future in self._under_way if future.done()]:
+            self._end(self._under_way.pop(future), future.result())
+
+    def _end(self, errand: Errand, error: VorchError | None) -> None:
+        if error is not None and _was_overtaken(error):
+            # Nothing was tried: what it rested on had changed, or somebody else is at it.
+            return
+        self._watch.settle(errand, error)
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True)
+
+
+def _was_overtaken(error: VorchError) -> bool:
+    return isinstance(error, Conflict) and "key" in error.fields
+
+
+# ---------------------------------------------------------------------------------------------
+
+
+class _Mirror:
+    """The documents as they were last read. Only what has changed is read again."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._revision: int | None = None
+        self._values: dict[type[Any], dict[str, Any]] = {kind: {} for kind in KINDS.values()}
+        self._bare: dict[str, set[str]] = {kind: set() for kind in BARE_KINDS}
+        self.versions: dict[str, int] = {}
+
+    def of(self, kind: type[T]) -> dict[str, T]:
+        return self._values[kind]
+
+    def keys(self, kind: str) -> set[str]:
+        return self._bare[kind]
+
+    def version(self, key: str) -> int:
+        return self.versions.get(key, 0)
+
+    def put(self, key: str, version: int, value: Any) -> None:
+        kind, _, name = key.partition("/")
+        values = self._values[KINDS[kind]] = dict(self._values[KINDS[kind]])
+        if value is None:
+            values.pop(name, None)
+            self.versions.pop(key, None)
+        else:
+            values[name] = value
+            self.versions[key] = version
+
+    def refresh(self) -> None:
+        if self._revision is None:
+            revision, _ = self._state.changes(0, 0.0)
+            self._read(None)
+        else:
+            revision, keys = self._state.changes(self._revision, 0.0)
+            self._read(None if "*" in keys else keys)
+        self._revision = revision
+
+    def _read(self, keys: Iterable[str] | None) -> None:
+        if keys is None:
+            fresh = _Mirror(self._state)
+            for key, document in self._state.read([*KINDS, *BARE_KINDS]).items():
+                fresh._take(key, document.version, document.body)
+            self._values, self._bare, self.versions = fresh._values, fresh._bare, fresh.versions
+            return
+        for key in keys:
+            kind = key.partition("/")[0]
+            if kind not in KINDS and kind not in self._bare:
+                continue
+            found = self._state.get(key)
+            if found is None:
+                self._take(key, 0, None)
+            elif self.versions.get(key) != found.version:
+                self._take(key, found.version, found.body)
+
+    def _take(self, key: str, version: int, body: dict[str, Any] | None) -> None:
+        kind, _, name = key.partition("/")
+        if kind in KINDS:
+            self.put(key, version, None if body is None else decode(KINDS[kind], body))
+        elif body is None:
+            self._bare[kind].discard(name)
+        else:
+            self._bare[kind].add(name)
