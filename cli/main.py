@@ -30,6 +30,7 @@ from .commands import (
     life,
     looks,
     networks,
+    simulate,
     snapshots,
     state,
     tasks,
@@ -76,6 +77,7 @@ networks.add_to(app)
 hosts.add_to(app)
 tasks.add_to(app)
 state.add_to(app)
+simulate.add_to(app)
 lab.add_to(app)
 
 

@@ -1,0 +1,12 @@
+"""Play high availability through: the same decisions and the same loop, on a world in memory.
+
+from vorch import simulate
+
+played = simulate.play(simulate.read_scenario("power-cut.json"))
+print(played.result)
+"""
+
+from vorch.simulate.player import Played, Violation, play
+from vorch.simulate.scenario import Scenario, read_scenario
+
+__all__ = ["Played", "Scenario", "Violation", "play", "read_scenario"]

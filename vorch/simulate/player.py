@@ -1,0 +1,510 @@
+"""Play a scenario: the watch loop of every host on a world in memory, with the clock moved by hand.
+
+Time in which nothing can happen is skipped: when the leader has nothing to do until a moment that
+it names, and no command comes before that. A judge looks on all the while (`Judge`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from vorch.availability import (
+    HaPolicy,
+    HaVm,
+    HostOrder,
+    MoveOrder,
+    NodeRecord,
+    NodeState,
+    Requested,
+    VmRecord,
+    VmState,
+)
+from vorch.codec import decode, encode
+from vorch.config import Settings
+from vorch.drivers import documents
+from vorch.drivers.memory import MemoryWorld
+from vorch.drivers.memory_pool import Stored
+from vorch.drivers.memory_time import ProcessDied
+from vorch.errors import VorchError
+from vorch.model import MIB, HostFacts, Node, Pool, Vm
+from vorch.orchestrator import Orchestrator
+from vorch.plan import Journal
+from vorch.simulate.doubles import Doubles
+from vorch.simulate.judge import Judge, Violation
+from vorch.simulate.scenario import POOL, Batch, Scenario, Service, sizes, vm_of
+from vorch.watch import Pace, Watch
+
+__all__ = ["Played", "Violation", "play"]
+
+# How long a host of the simulation may take to answer.
+ANSWER_S = 2.0
+# Steps between two commands that lead to nothing new: then something goes round in circles.
+STEPS_LIMIT = 20_000
+
+# What a record says, in the words of the format.
+STATES = {
+    VmState.STOPPED: "stopped",
+    VmState.STARTING: "starting",
+    VmState.RUNNING: "running",
+    VmState.STOPPING: "stopping",
+    VmState.UNKNOWN: "unknown",
+    VmState.AWAITING_FENCE: "waiting_for_fencing",
+    VmState.RECOVERING: "waiting_for_node",
+    VmState.AWAITING_ROOM: "waiting_for_node",
+    VmState.ERROR: "error",
+    VmState.FROZEN: "frozen",
+    VmState.IGNORED: "unmanaged",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Played:
+    """What came of it. `result` has the shape that scenarios are judged by."""
+
+    scenario: Scenario
+    result: dict[str, Any]
+    # (second, sentence)
+    log: tuple[tuple[float, str], ...] = ()
+    steps: int = 0
+
+
+def play(scenario: Scenario, settings: Settings | None = None) -> Played:
+    """All of it, to its end. Raises `Violation` when something happens that never may."""
+    return _Player(scenario, settings or Settings(uri="memory:", ha_answer_s=ANSWER_S)).run()
+
+
+@dataclass
+class _Watcher:
+    """The vorch process of one host."""
+
+    watch: Watch
+    next_at: float
+    pace: Pace = field(default_factory=lambda: Pace(leading=False, quiet=False))
+
+
+class _Player:
+    def __init__(self, scenario: Scenario, settings: Settings) -> None:
+        self.scenario = scenario
+        self.settings = settings
+        self.world = MemoryWorld(scenario.name, hosts=(), call_timeout_s=ANSWER_S, trace_limit=1)
+        self.clock = self.world.clock
+        self.zero = self.clock.now()
+        self.watchers: dict[str, _Watcher] = {}
+        self.log: list[tuple[float, str]] = []
+        self.said: dict[str, str] = {}
+        self.fenced: list[str] = []
+        self.steps = 0
+        self.doubles = Doubles(
+            {one.vm: one.faults for one in scenario.services.values()}, self._host_is_lost
+        )
+        self.judge = Judge(self.world)
+        self._set_up()
+
+    # -- the beginning
+
+    def _set_up(self) -> None:
+        scenario, world = self.scenario, self.world
+        for name, host in scenario.hosts.items():
+            machine = world.add_host(name, cpus=host.cpus, memory_mib=host.memory_mib)
+            machine.bmc = "well"
+            facts = HostFacts(
+                hypervisor="memory",
+                cpus=host.cpus,
+                memory_mib=host.memory_mib,
+                accelerator="kvm",
+            )
+            self._put(
+                f"node/{name}",
+                Node(
+                    name=name,
+                    uri=f"memory:{name}",
+                    facts=facts,
+                    cordoned=not host.watches,
+                    storage_address=machine.storage_address,
+                ),
+            )
+        world.ceph.mons = tuple(scenario.hosts)
+        self._put(f"pool/{POOL}", Pool(name=POOL, url="memory:"))
+        self._put("policy/ha", scenario.policy)
+        for rule in scenario.rules:
+            self._put(f"rule/{rule.name}", rule)
+        for service in scenario.services.values():
+            self._make(service)
+        self._seed()
+        for name, host in scenario.hosts.items():
+            if not host.powered:
+                world.host(name).power_off()
+            else:
+                self._boot(name)
+            if not host.connected:
+                self._cables(name, connected=False)
+
+    def _make(self, service: Service) -> None:
+        vm = vm_of(
+            service.vm,
+            service.node,
+            sorted(self.scenario.names.values()).index(service.vm) + 1,
+            service.memory_mib,
+            service.vcpus,
+        )
+        for volume in vm.volumes:
+            self.world.pool(POOL).volumes[volume.name] = Stored(volume.name, MIB)
+        self._put(f"vm/{vm.name}", vm)
+        self._put(f"ha/{vm.name}", service.settings)
+
+    def _seed(self) -> None:
+        """What an earlier leader has left."""
+        for name, word in self.scenario.seeded_hosts.items():
+            if word == "fence":
+                record = NodeRecord(
+                    node=name,
+                    state=NodeState.FENCING,
+                    since=self.zero,
+                    sign_since=self.zero,
+                    why="an earlier leader was at it",
+                    begun=True,
+                )
+                self._put(f"hanode/{name}", record)
+            elif word == "maintenance":
+                self._put(f"order/{name}", HostOrder(node=name, maintenance=True))
+        for sid, one in self.scenario.seeded_services.items():
+            vm = self.scenario.names.get(sid)
+            if vm is None:
+                continue
+            if one.get("node") in self.scenario.hosts:
+                at = dataclasses.replace(self._vm(vm), node=one["node"])
+                self._put(f"vm/{vm}", at)
+            if one.get("state") == "error":
+                why = "an earlier leader gave it up"
+                record_of_vm = VmRecord(vm=vm, state=VmState.ERROR, since=self.zero, why=why)
+                self._put(f"havm/{vm}", record_of_vm)
+            target = one.get("target")
+            if one.get("state") in ("migrate", "relocate") and target:
+                live = one["state"] == "migrate"
+                self._put(f"move/{vm}", MoveOrder(vm=vm, target=target, live=live))
+
+    # -- documents, past all faults: a person has written them some time
+
+    def _put(self, key: str, value: Any) -> None:
+        text = None if value is None else documents.to_text(key, encode(value))
+        self.world.store.write({key: text})
+
+    def _body(self, key: str) -> dict[str, Any] | None:
+        return self.world.store.document(key).body if key in self.world.store.texts else None
+
+    def _vm(self, name: str) -> Vm:
+        body = self._body(f"vm/{name}")
+        assert body is not None
+        return decode(Vm, body)
+
+    def _ha(self, name: str) -> HaVm | None:
+        body = self._body(f"ha/{name}")
+        return None if body is None else decode(HaVm, body)
+
+    def _order(self, name: str) -> HostOrder:
+        body = self._body(f"order/{name}")
+        return HostOrder(node=name) if body is None else decode(HostOrder, body)
+
+    def _set_order(self, order: HostOrder) -> None:
+        empty = not order.maintenance and not order.leaving
+        self._put(f"order/{order.node}", None if empty else order)
+
+    def _host_record(self, name: str) -> NodeRecord:
+        body = self._body(f"hanode/{name}")
+        return NodeRecord(node=name) if body is None else decode(NodeRecord, body)
+
+    def _host_is_lost(self, name: str) -> bool:
+        return self._host_record(name).state in (NodeState.FENCED, NodeState.DOWN)
+
+    # -- time
+
+    def run(self) -> Played:
+        ends = self.zero + self.scenario.ends_at
+        for batch in self.scenario.steps:
+            self._until(self.zero + batch.at)
+            self._command(batch)
+        self._until(ends)
+        return Played(
+            scenario=self.scenario, result=self._result(), log=tuple(self.log), steps=self.steps
+        )
+
+    def _until(self, end: float) -> None:
+        """Let everybody live until then."""
+        while self.clock.now() < end:
+            name = min(self.watchers, key=self._turn, default=None)
+            if name is None or self.watchers[name].next_at >= end:
+                self.clock.sleep(end - self.clock.now())
+                return
+            self.clock.sleep(max(0.0, self.watchers[name].next_at - self.clock.now()))
+            self._step(name)
+            self._skip(end)
+            if self.steps > STEPS_LIMIT:
+                raise Violation(f"{self.scenario.name}: it never comes to rest")
+
+    def _turn(self, name: str) -> tuple[float, bool, str]:
+        """Who is next: at the same moment the leader is, so that a skip takes it no lease."""
+        watcher = self.watchers[name]
+        return watcher.next_at, watcher.watch.lease is None, name
+
+    def _step(self, name: str) -> None:
+        watcher = self.watchers[name]
+        self.steps += 1
+        try:
+            watcher.pace = watcher.watch.step()
+        except ProcessDied:
+            self.watchers.pop(name, None)
+        watcher.next_at = max(self.clock.now(), watcher.next_at + self.settings.ha_every_s)
+        self._note_fenced()
+        self.judge.look()
+        self._hosts_go_down()
+
+    def _skip(self, end: float) -> None:
+        """To the next moment at which anything can happen."""
+        paces = [one.pace for one in self.watchers.values()]
+        leaders = [pace for pace in paces if pace.leading]
+        if leaders:
+            if not all(pace.quiet for pace in leaders):
+                return
+            due = min((pace.due_at for pace in leaders if pace.due_at is not None), default=end)
+        elif paces and all(pace.trouble for pace in paces) and not self.world.ceph.quorum:
+            due = end
+        else:
+            return
+        for watcher in self.watchers.values():
+            watcher.next_at = max(watcher.next_at, min(due, end))
+
+    def _say(self, sentences: Mapping[str, str]) -> None:
+        for about, sentence in sorted(sentences.items()):
+            if self.said.get(about) != sentence:
+                self.said[about] = sentence
+                self._log(f"{about}: {sentence}")
+
+    def _log(self, line: str) -> None:
+        self.log.append((round(self.clock.now() - self.zero, 1), line))
+
+    def _note_fenced(self) -> None:
+        for name in self.scenario.hosts:
+            if self._host_record(name).state is NodeState.FENCED and self.judge.fence_is_new(name):
+                self.fenced.append(name)
+
+    # -- hosts
+
+    def _boot(self, name: str) -> None:
+        if not self.scenario.hosts[name].watches:
+            return
+        world = self.world.connect(f"vorch@{name}", home=name)
+        watch = Watch(world, self.settings, hook=self._hook, say=self._say)
+        self.watchers[name] = _Watcher(watch, self.clock.now())
+
+    def _hook(self, point: str, journal: Journal) -> None:
+        self.judge.hook(point, journal)
+        self.doubles.hook(point, journal)
+
+    def _power(self, name: str, on: bool) -> None:
+        machine = self.world.host(name)
+        self.judge.switched(name, on)
+        if on:
+            self._cables(name, connected=True)
+            self._set_order(dataclasses.replace(self._order(name), leaving=""))
+            if machine.off:
+                machine.power_on()
+                self._boot(name)
+        else:
+            self.watchers.pop(name, None)
+            machine.power_off()
+
+    def _cables(self, name: str, *, connected: bool) -> None:
+        machine = self.world.host(name)
+        for network in ("management", "storage"):
+            (machine.mend if connected else machine.cut)(network)
+
+    def _hosts_go_down(self) -> None:
+        """Hosts that were asked to leave do so when vorch says that they may."""
+        for name in self.scenario.hosts:
+            leaving, machine = self._order(name).leaving, self.world.host(name)
+            record = self._host_record(name)
+            on_its_way = record.state in (NodeState.LEAVING, NodeState.MAINTENANCE)
+            if not (leaving and on_its_way and record.ready and record.left_as) or machine.off:
+                continue
+            self._log(f"node/{name}: nothing keeps it, and it goes down")
+            watcher = self.watchers.pop(name, None)
+            if watcher is not None:
+                self._quietly(watcher.watch.close)
+            machine.power_off()
+            if leaving == "reboot":
+                self._power(name, on=True)
+
+    def _quietly(self, act: Callable[[], object]) -> None:
+        try:
+            act()
+        except VorchError as exc:
+            self._log(f"refused: {exc.message}")
+
+    # -- commands
+
+    def _command(self, batch: Batch) -> None:
+        for op in batch.ops:
+            words = " ".join(f"{value}" for value in op.values())
+            self._log(f"> {words}")
+            getattr(self, f"_op_{op['op']}")(op)
+        self._hosts_go_down()
+        for watcher in self.watchers.values():
+            watcher.next_at = self.clock.now()
+
+    def _op_power(self, op: Mapping[str, Any]) -> None:
+        self._power(op["node"], op["to"] == "on")
+
+    def _op_network(self, op: Mapping[str, Any]) -> None:
+        self._cables(op["node"], connected=op["to"] == "on")
+        self.judge.switched(op["node"], op["to"] == "on")
+
+    def _op_shutdown(self, op: Mapping[str, Any]) -> None:
+        if not self.world.host(op["node"]).off:
+            self._set_order(dataclasses.replace(self._order(op["node"]), leaving="shutdown"))
+
+    def _op_reboot(self, op: Mapping[str, Any]) -> None:
+        if not self.world.host(op["node"]).off:
+            self._set_order(dataclasses.replace(self._order(op["node"]), leaving="reboot"))
+
+    def _op_maintenance(self, op: Mapping[str, Any]) -> None:
+        on, machine = op["to"] == "on", self.world.host(op["node"])
+        if on and (machine.off or not machine.cables["management"]):
+            self._log(f"refused: {op['node']} is not online")
+            return
+        self._set_order(dataclasses.replace(self._order(op["node"]), maintenance=on))
+
+    def _op_request(self, op: Mapping[str, Any]) -> None:
+        self._change(op["service"], requested=Requested(op["state"]))
+
+    def _change(self, sid: str, **changes: Any) -> None:
+        settings = self._ha(self.scenario.names[sid])
+        if settings is not None:
+            self._put(f"ha/{settings.vm}", dataclasses.replace(settings, **changes))
+
+    def _op_move(self, op: Mapping[str, Any]) -> None:
+        name = self.scenario.names[op["service"]]
+        order = MoveOrder(vm=name, target=op["to"], live=bool(op.get("live", True)))
+        self._put(f"move/{name}", order)
+
+    def _op_stop(self, op: Mapping[str, Any]) -> None:
+        settings = self._ha(self.scenario.names[op["service"]])
+        if settings is not None and settings.requested is Requested.STARTED:
+            timeout_s = float(op.get("timeout") or 0)
+            self._change(op["service"], requested=Requested.STOPPED, stop_timeout_s=timeout_s)
+
+    def _op_add(self, op: Mapping[str, Any]) -> None:
+        name = self.scenario.names[op["service"]]
+        if self._body(f"vm/{name}") is None:
+            requested = Requested(op.get("requested") or "disabled")
+            self._make(
+                Service(
+                    id=op["service"],
+                    vm=name,
+                    node=op["node"],
+                    settings=HaVm(vm=name, requested=requested),
+                )
+            )
+            if op.get("already_running"):
+                self._put(f"ha/{name}", None)
+                self._quietly(lambda: self._person().start(name))
+        settings = HaVm(vm=name, requested=Requested(op.get("requested") or "disabled"))
+        self._put(f"ha/{name}", settings)
+
+    def _op_remove(self, op: Mapping[str, Any]) -> None:
+        name = self.scenario.names[op["service"]]
+        for kind in ("ha", "move"):
+            self._put(f"{kind}/{name}", None)
+
+    def _op_lock(self, op: Mapping[str, Any]) -> None:
+        name = self.scenario.names[op["service"]]
+        self.doubles.lock(name, str(op.get("lock") or "backup"), self._vm(name).node)
+
+    def _op_unlock(self, op: Mapping[str, Any]) -> None:
+        self.doubles.unlock(self.scenario.names[op["service"]])
+
+    def _op_move_outside(self, op: Mapping[str, Any]) -> None:
+        name, target = self.scenario.names[op["service"]], op["to"]
+        running = any(
+            guest.vm.name == name
+            for machine in self.world.machines.values()
+            for guest in machine.guests.values()
+        )
+        person = self._person()
+        self._quietly(
+            lambda: person.migrate(name, target) if running else person.relocate(name, target)
+        )
+
+    def _person(self) -> Orchestrator:
+        return Orchestrator(self.world.connect("somebody"), self.settings)
+
+    def _op_set_load(self, op: Mapping[str, Any]) -> None:
+        name = self.scenario.names[op["service"]]
+        vm = self._vm(name)
+        memory_mib, vcpus = sizes(op, self.scenario.hosts.get(vm.node))
+        changed: dict[str, Any] = {"vcpus": vcpus} if {"cpus", "cpu_used"} & set(op) else {}
+        if {"memory", "memory_used"} & set(op):
+            changed |= {"memory_mib": memory_mib, "memory_max_mib": memory_mib}
+        self._put(f"vm/{name}", dataclasses.replace(vm, **changed))
+
+    def _op_stop_manager(self, op: Mapping[str, Any]) -> None:
+        watcher = self.watchers.pop(op["node"], None)
+        if watcher is not None:
+            self._quietly(watcher.watch.close)
+
+    def _op_disarm(self, op: Mapping[str, Any]) -> None:
+        until = self.zero + self.scenario.ends_at + 1e6
+        mode = "ignore" if op.get("mode") == "ignore" else "freeze"
+        self._set_policy(disarmed_until=until, disarmed_as=mode)
+
+    def _op_arm(self, op: Mapping[str, Any]) -> None:
+        self._set_policy(disarmed_until=0.0)
+
+    def _set_policy(self, **changes: Any) -> None:
+        body = self._body("policy/ha")
+        assert body is not None
+        self._put("policy/ha", dataclasses.replace(decode(HaPolicy, body), **changes))
+
+    def _no_matter(self, op: Mapping[str, Any]) -> None:
+        """Nothing in vorch answers to that."""
+
+    # Time passes by itself; hosts have no agent, no versions and no rounds of their own.
+    _op_wait = _op_restart_agent = _op_set_version = _op_skip_rounds = _op_config_store = _no_matter
+
+    # -- the end
+
+    def _result(self) -> dict[str, Any]:
+        services = {}
+        leads = any(watcher.pace.leading for watcher in self.watchers.values())
+        for sid, name in self.scenario.names.items():
+            if self._body(f"vm/{name}") is None:
+                continue
+            runs = self._runs_on(name)
+            services[sid] = {
+                "state": self._state(name, runs, leads),
+                "node": self._vm(name).node,
+                "running_on": runs,
+            }
+        return {"services": services, "fenced": list(self.fenced)}
+
+    def _runs_on(self, name: str) -> str | None:
+        for machine in self.world.machines.values():
+            if not machine.off and any(g.vm.name == name for g in machine.settled().values()):
+                return machine.name
+        return None
+
+    def _state(self, name: str, runs: str | None, leads: bool) -> str:
+        settings = self._ha(name)
+        if settings is None:
+            return "removed"
+        if settings.requested is Requested.IGNORED:
+            return "unmanaged"
+        body = self._body(f"havm/{name}")
+        state = VmState.UNKNOWN if body is None else decode(VmRecord, body).state
+        if not leads and runs is None and self.world.host(self._vm(name).node).off:
+            return "down"
+        if not leads and runs is not None:
+            return "running"
+        return STATES[state]
