@@ -72,12 +72,12 @@ def test_disks_that_come_and_go_while_it_runs(world: MemoryWorld, cluster: Orche
     root = recorded(cluster)["root"]
     cluster.disk_attach("web", disk="data", size_gib=1)
     assert recorded(cluster)["root"] == root
-    data = recorded(cluster)["data"]
-    # What is put back is opened anew, by another client.
+    assert "data" in recorded(cluster)
+    # What is put back is opened anew, and by whom is not known then.
     world.faults.fail("pool:*", "trash", times=1)
     with pytest.raises(vorch.VorchError):
         cluster.disk_detach("web", "data")
-    assert data not in recorded(cluster).values()
+    assert "data" not in recorded(cluster)
     cluster.recover()
     assert leaks(cluster) == []
     cluster.disk_detach("web", "data")
