@@ -284,8 +284,10 @@ class VmRecord:
     failed: tuple[str, ...] = ()
     # Not before then, after something has failed.
     retry_at: float = 0.0
-    # The host that it left for the time of a maintenance.
-    home: str = ""
+    # It was to go back to this home after a maintenance and could not, so it stays where it is.
+    home_given_up: str = ""
+    # It was to go elsewhere after failed starts and could not, so it is tried here once more.
+    tried_here_again: bool = False
     # A stop has failed; a disabled VM may have been written off while it still runs.
     stop_failed: bool = False
 

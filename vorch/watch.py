@@ -428,8 +428,8 @@ class Watch:
             after = ha.after(errand, error, record, settings, self.limits, now)
             if after != record:
                 values[f"havm/{errand.vm}"] = after
-            if error is not None and errand.by_order and errand.vm in self._mirror.of(MoveOrder):
-                values[f"move/{errand.vm}"] = None
+            if error is not None and errand.order in self._mirror.of(MoveOrder):
+                values[f"move/{errand.order}"] = None
             self.commit(values)
         elif error is not None:
             node = self._mirror.of(NodeRecord).get(errand.node)

@@ -21,10 +21,8 @@ class Errand:
     vm: str = ""
     # The host that it is about: the one that is fenced, or the one that the VM will be on.
     node: str = ""
-    # By a person's wish, which is not repeated when it fails.
-    by_order: bool = False
-    # To be noted as the VM's home when it has left it.
-    home: str = ""
+    # The VM that a person wanted elsewhere, when that is why. Such a wish is not repeated.
+    order: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

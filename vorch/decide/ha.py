@@ -15,6 +15,7 @@ from vorch.availability import (
     Limits,
     NodeRecord,
     NodeState,
+    Requested,
     VmRecord,
     VmState,
 )
@@ -163,7 +164,10 @@ def after(
             return _cut_failed(error, record, settings, later)
         case "return":
             # It is not tried again: where it is, is as good.
-            return dataclasses.replace(record, home="", why=error.message)
+            return dataclasses.replace(record, home_given_up=errand.node, why=error.message)
+        case "register" if record.failed:
+            # Where it is, is all there is for now.
+            return dataclasses.replace(record, tried_here_again=True, why=error.message)
         case _:
             return dataclasses.replace(record, retry_at=later, why=error.message)
 
@@ -174,11 +178,7 @@ def _succeeded(errand: Errand, record: VmRecord) -> VmRecord:
         return dataclasses.replace(changed, tries=0)
     if errand.purpose == "register":
         # The tries are per host.
-        return dataclasses.replace(changed, tries=0, home=errand.home or record.home)
-    if errand.purpose == "return":
-        return dataclasses.replace(changed, home="")
-    if errand.purpose == "move":
-        return dataclasses.replace(changed, home=errand.home or record.home)
+        return dataclasses.replace(changed, tries=0)
     return changed
 
 
@@ -191,21 +191,30 @@ def _start_failed(
     failed = (*record.failed, errand.node)
     if len(failed) <= settings.max_relocate:
         return dataclasses.replace(
-            record, tries=0, failed=failed, retry_at=later, why=error.message
+            record,
+            tries=0,
+            failed=failed,
+            tried_here_again=False,
+            retry_at=later,
+            why=error.message,
         )
     return dataclasses.replace(
         record,
         state=VmState.ERROR,
         tries=0,
         failed=failed,
+        tried_here_again=False,
         why=f"it could not be started on {', '.join(dict.fromkeys(failed))}: {error.message}",
     )
 
 
 def _cut_failed(error: VorchError, record: VmRecord, settings: HaVm, later: float) -> VmRecord:
     changed = dataclasses.replace(record, stop_failed=True, retry_at=later, why=error.message)
-    if settings.requested.value == "disabled" or record.state is VmState.STARTING:
+    if record.state is VmState.STARTING:
         return changed
+    if settings.requested is Requested.DISABLED:
+        # Written off, though it still runs: that is what it means to disable it.
+        return dataclasses.replace(changed, state=VmState.STOPPED)
     return dataclasses.replace(
         changed, state=VmState.ERROR, why=f"it could not be stopped: {error.message}"
     )

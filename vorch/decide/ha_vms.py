@@ -19,7 +19,6 @@ from vorch.availability import (
     VmRecord,
     VmState,
 )
-from vorch.codec import encode
 from vorch.decide.choose import Board, Pick, Scene, choose
 from vorch.decide.errands import Errand, Purpose, Timers
 from vorch.decide.lifecycle import start, stop
@@ -60,6 +59,8 @@ class Vms:
         self.dropped_moves: list[str] = []
         self.sentences: dict[str, str] = {}
         self.order = sorted(ha.vms, key=lambda name: (ha.vms[name].start_order, name))
+        # Where VMs are on their way to.
+        self.heading = {vm: node for vm, node in ha.busy.items() if node}
         self.board = self._board()
         self.scene = Scene(
             cluster=cluster,
@@ -70,11 +71,12 @@ class Vms:
                 if record.state is NodeState.ONLINE and not cluster.nodes[name].cordoned
             ),
             overhead_mib=limits.vm_overhead_mib,
-            moving={vm: node for vm, node in ha.busy.items() if node},
+            moving=self.heading,
         )
 
     def decide(self) -> None:
-        for name in self.order:
+        # What a person wants comes first: others follow it, or are in its way.
+        for name in sorted(self.order, key=lambda name: name not in self.ha.moves):
             if name not in self.records:
                 self._decide(name)
         for name, order in self.ha.moves.items():
@@ -151,10 +153,9 @@ class Vms:
             return
         host = self.nodes.get(vm.node)
         if name in self.ha.busy:
-            self.records[name] = self._record(name)
-            self.sentences[name] = f"{self._record(name).state.value}: a plan is at work on it"
+            self._while_busy(name, settings)
         elif settings.requested is Requested.IGNORED:
-            self._is(name, VmState.IGNORED, "it is to be ignored", tries=0, failed=(), home="")
+            self._is(name, VmState.IGNORED, "it is to be ignored", tries=0, failed=())
         elif self._stays_in_error(settings):
             self._is(name, VmState.ERROR, self._error_words(name))
             self._refuse_move(name)
@@ -165,6 +166,15 @@ class Vms:
         else:
             self._refuse_move(name)
             self._on_lost_host(vm, settings, host)
+
+    def _while_busy(self, name: str, settings: HaVm) -> None:
+        """A plan is at work, or was left unfinished. To disable the VM clears its error anyway."""
+        record = self._record(name)
+        if record.state is VmState.ERROR and settings.requested is Requested.DISABLED:
+            self._stopped(name, "it is disabled, and a plan about it is not finished yet")
+            return
+        self.records[name] = record
+        self.sentences[name] = f"{record.state.value}: a plan is at work on it"
 
     def _stays_in_error(self, settings: HaVm) -> bool:
         """Only to be disabled ends it: that is how a person says that it was looked at."""
@@ -195,6 +205,8 @@ class Vms:
                 self._recover(vm, settings, f"{vm.node} is cut off for certain")
             case NodeState.DOWN:
                 self._on_host_that_went_down(vm, settings, host)
+            case _ if not settings.counts and self._record(name).state is VmState.STOPPED:
+                self._stopped(name, f"it is {settings.requested.value}, and was off before")
             case NodeState.RETURNING:
                 self._is(name, VmState.UNKNOWN, f"{vm.node} is back and is cleaned up first")
             case _:
@@ -300,7 +312,8 @@ class Vms:
             failback=settings.failback,
         )
         leaving = vm.node not in self.scene.open and host.state is not NodeState.ONLINE
-        if pick.node == vm.node or pick.node is None:
+        here_again = domain is None and record.tried_here_again
+        if here_again or pick.node == vm.node or pick.node is None:
             if domain is not None:
                 self._runs(vm, home, pick, leaving)
             elif pick.node is None and not record.failed:
@@ -315,8 +328,8 @@ class Vms:
 
     def _home(self, vm: Vm, record: VmRecord) -> str:
         """Where it goes back to now: its maintenance is over."""
-        ready = record.home in self.scene.open and record.home != vm.node
-        return record.home if ready else ""
+        ready = vm.home in self.scene.open and vm.home != vm.node
+        return vm.home if ready and vm.home != record.home_given_up else ""
 
     def _balances(self, record: VmRecord) -> bool:
         fresh = record.state in (VmState.STOPPED, VmState.AWAITING_ROOM) and not record.failed
@@ -329,11 +342,17 @@ class Vms:
             word += f", though that is to be emptied: {pick.why}"
         elif pick.node is None:
             word += f", though it should not be: {pick.why}"
-        # Home is where it is, once that is to stay so.
-        kept = "" if record.home == vm.node and vm.node in self.scene.open else record.home
-        if home and pick.node == vm.node:
-            kept = ""
-        self._is(vm.name, VmState.RUNNING, word, tries=0, failed=(), home=kept, stop_failed=False)
+        given_up = record.home_given_up if record.home_given_up == vm.home else ""
+        self._is(
+            vm.name,
+            VmState.RUNNING,
+            word,
+            tries=0,
+            failed=(),
+            home_given_up=given_up,
+            stop_failed=False,
+            tried_here_again=False,
+        )
         self.board.put(vm, vm.node, self.limits.vm_overhead_mib)
 
     def _start(self, vm: Vm, settings: HaVm, pick: Pick) -> None:
@@ -345,8 +364,7 @@ class Vms:
         word = f"on {vm.node}, since {pick.why}"
         if record.tries or record.failed:
             word += f"; tried {record.tries} time(s) here, failed on {len(record.failed)} before"
-        kept = "" if record.home == vm.node and vm.node in self.scene.open else record.home
-        self._is(vm.name, VmState.STARTING, word, home=kept)
+        self._is(vm.name, VmState.STARTING, word)
         self.board.put(vm, vm.node, self.limits.vm_overhead_mib)
         if not self.timers.due(record.retry_at):
             return
@@ -385,9 +403,8 @@ class Vms:
         self._is(vm.name, VmState.STARTING, f"on {pick.node}, since {pick.why}")
         self.board.put(vm, pick.node, self.limits.vm_overhead_mib)
         if self.timers.due(record.retry_at):
-            leaves = (record.home or vm.node) if leaving else ""
             why = f"to {pick.node}, since {pick.why}"
-            self._register(vm, pick.node, "relocate", why, home=leaves)
+            self._register(vm, pick.node, "relocate", why, leaving=leaving)
 
     def _go_elsewhere(
         self,
@@ -412,7 +429,7 @@ class Vms:
             domain,
             pick,
             "return" if home == pick.node else "move",
-            home=(record.home or vm.node) if leaving else "",
+            leaving=leaving,
         )
 
     # -- moving
@@ -426,39 +443,50 @@ class Vms:
         purpose: Purpose,
         *,
         cold: bool = False,
-        by_order: bool = False,
-        home: str = "",
+        order: str = "",
+        leaving: bool = False,
     ) -> None:
+        """`leaving`: for the time of a maintenance, so that its home is remembered."""
         assert pick.node is not None
         target, why = pick.node, f"to {pick.node}, since {pick.why}"
+        moved = self._moved(vm, target, leaving)
         try:
             if cold or settings.moves == "cold":
-                plan = self._cold(vm, settings, domain, target)
+                plan = self._cold(vm, settings, domain, moved)
             else:
-                plan = self._live(vm, target)
+                plan = self._live(vm, moved)
         except VorchError as exc:
             self._is(vm.name, VmState.RUNNING, f"on {vm.node}; {exc.message}")
-            if by_order:
-                self._refuse_move(vm.name)
+            if order:
+                self.dropped_moves.append(order)
             return
-        if by_order:
-            plan = self._with_order_done(vm.name, plan)
         self.board.put(vm, target, self.limits.vm_overhead_mib)
         self.board.left[vm.name] = vm.node
         plan = dataclasses.replace(plan, why=why)
-        self._do(purpose, vm, plan, target, by_order=by_order, home=home)
+        self._do(purpose, vm, plan, target, order=order)
 
-    def _live(self, vm: Vm, target: str) -> Plan:
-        return migrate(
+    @staticmethod
+    def _moved(vm: Vm, target: str, leaving: bool) -> Vm:
+        """Its record on the other host. A home is kept until it is back there."""
+        home = vm.home or (vm.node if leaving else "")
+        return dataclasses.replace(vm, node=target, home="" if home == target else home)
+
+    def _live(self, vm: Vm, moved: Vm) -> Plan:
+        plan = migrate(
             self.cluster,
             vm.name,
-            target,
+            moved.node,
             overhead_mib=self.limits.vm_overhead_mib,
             pause_limit_ms=self.limits.migration_pause_limit_ms,
             bandwidth_mib_s=self.limits.migration_bandwidth_mib_s,
         )
+        key, recorded = f"vm/{vm.name}", save_vm(vm, moved)
+        steps = tuple(
+            recorded if isinstance(step, Save) and step.key == key else step for step in plan.steps
+        )
+        return dataclasses.replace(plan, steps=steps)
 
-    def _cold(self, vm: Vm, settings: HaVm, domain: Domain, target: str) -> Plan:
+    def _cold(self, vm: Vm, settings: HaVm, domain: Domain, moved: Vm) -> Plan:
         """Stopped here; the next round starts it there."""
         force = settings.stop_timeout_s == 0 or domain.power is Power.PAUSED
         down = stop(self.cluster, vm.name, timeout_s=settings.stop_timeout_s, force=force)
@@ -466,12 +494,20 @@ class Vms:
         steps = tuple(
             step for step in down.steps if not (isinstance(step, Save) and step.key == key)
         )
-        moved = dataclasses.replace(vm, node=target, home="")
         return dataclasses.replace(down, verb="relocate", steps=(*steps, save_vm(vm, moved)))
 
-    def _register(self, vm: Vm, target: str, verb: str, why: str, *, home: str = "") -> None:
+    def _register(
+        self,
+        vm: Vm,
+        target: str,
+        verb: str,
+        why: str,
+        *,
+        leaving: bool = False,
+        order: str = "",
+    ) -> None:
         key = f"vm/{vm.name}"
-        moved = dataclasses.replace(vm, node=target, home="")
+        moved = self._moved(vm, target, leaving)
         plan = Plan(
             verb=verb,
             subject=vm.name,
@@ -480,19 +516,24 @@ class Vms:
             claims=(key,),
             reads=reads(self.cluster, key),
         )
-        self._do("register", vm, plan, target, home=home)
+        self._do("register", vm, plan, target, order=order)
 
     # -- moving because a person wants it
 
     def _ordered(self, vm: Vm, settings: HaVm, order: MoveOrder) -> bool:
-        """Whether the wish is being fulfilled in this round. Else it is dropped, and said so."""
+        """Whether the wish moves this VM now. It lasts until all that belong together are there."""
         refused = self._why_not(vm, settings, order)
         if refused is not None:
             self.dropped_moves.append(vm.name)
             self.sentences[vm.name] = f"it is not moved to {order.target}: {refused}"
             return False
-        for name in [vm.name, *sorted(self._mates(vm.name, order.target))]:
+        mates = sorted(self._mates(vm.name, order.target))
+        self.heading.update(dict.fromkeys([vm.name, *mates], order.target))
+        for name in mates:
             self._obey(self.cluster.vms[name], order)
+        if vm.node == order.target:
+            return False
+        self._obey(vm, order)
         return True
 
     def _mates(self, name: str, target: str) -> list[str]:
@@ -511,8 +552,8 @@ class Vms:
 
     def _why_not(self, vm: Vm, settings: HaVm, order: MoveOrder) -> str | None:
         target, placement = order.target, self.scene.placement
-        if vm.node == target:
-            return "it is there already"
+        if vm.node == target and not self._mates(vm.name, target):
+            return "it is there"
         if target not in self.scene.open:
             return "that host takes no VMs now"
         group = {vm.name} | set(self._mates(vm.name, target))
@@ -538,25 +579,16 @@ class Vms:
         if domain is not None and settings.requested is Requested.STARTED:
             self._is(vm.name, VmState.RUNNING, f"on {vm.node}; it goes to {order.target}, {word}")
             self.board.put(vm, vm.node, self.limits.vm_overhead_mib)
-            self._move(vm, settings, domain, pick, "move", cold=not order.live, by_order=led)
-            return
-        if domain is not None:
-            # It is being stopped; where it was asked to be is where it will belong.
-            self.dropped_moves.append(vm.name)
+            self._move(vm, settings, domain, pick, "move", cold=not order.live, order=order.vm)
+        elif domain is not None:
+            # It is being stopped, and belongs where it was asked to be after that.
             self._be_off(vm, settings, domain)
-            return
-        state = VmState.STOPPED if settings.requested is not Requested.STARTED else VmState.STARTING
-        self._is(vm.name, state, f"it belongs to {order.target}, {word}")
-        self._register(vm, order.target, "relocate", f"to {order.target}, {word}")
-        if led:
-            last = self.errands[-1]
-            self.errands[-1] = dataclasses.replace(
-                last, plan=self._with_order_done(vm.name, last.plan), by_order=True
-            )
-
-    def _with_order_done(self, name: str, plan: Plan) -> Plan:
-        done = Save(key=f"move/{name}", before=encode(self.ha.moves[name]), after=None)
-        return dataclasses.replace(plan, steps=(*plan.steps, done))
+        else:
+            off = settings.requested is not Requested.STARTED
+            state = VmState.STOPPED if off else VmState.STARTING
+            self._is(vm.name, state, f"it belongs to {order.target}, {word}")
+            why = f"to {order.target}, {word}"
+            self._register(vm, order.target, "relocate", why, order=order.vm)
 
     # -- its host is about to go down
 

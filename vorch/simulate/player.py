@@ -32,6 +32,7 @@ from vorch.errors import VorchError
 from vorch.model import MIB, HostFacts, Node, Pool, Vm
 from vorch.orchestrator import Orchestrator
 from vorch.plan import Journal
+from vorch.ports import World
 from vorch.simulate.doubles import Doubles
 from vorch.simulate.judge import Judge, Violation
 from vorch.simulate.scenario import POOL, Batch, Scenario, Service, sizes, vm_of
@@ -41,6 +42,8 @@ __all__ = ["Played", "Violation", "play"]
 
 # How long a host of the simulation may take to answer.
 ANSWER_S = 2.0
+# How long a vorch process that died is away.
+RESTART_S = 5.0
 # Steps between two commands that lead to nothing new: then something goes round in circles.
 STEPS_LIMIT = 20_000
 
@@ -71,9 +74,16 @@ class Played:
     steps: int = 0
 
 
-def play(scenario: Scenario, settings: Settings | None = None) -> Played:
+# Told at each point of each plan, with the ports of the process that is at it.
+Onlooker = Callable[[str, Journal, World], None]
+
+
+def play(
+    scenario: Scenario, settings: Settings | None = None, *, onlooker: Onlooker | None = None
+) -> Played:
     """All of it, to its end. Raises `Violation` when something happens that never may."""
-    return _Player(scenario, settings or Settings(uri="memory:", ha_answer_s=ANSWER_S)).run()
+    settings = settings or Settings(uri="memory:", ha_answer_s=ANSWER_S)
+    return _Player(scenario, settings, onlooker).run()
 
 
 @dataclass
@@ -86,8 +96,11 @@ class _Watcher:
 
 
 class _Player:
-    def __init__(self, scenario: Scenario, settings: Settings) -> None:
+    def __init__(
+        self, scenario: Scenario, settings: Settings, onlooker: Onlooker | None = None
+    ) -> None:
         self.scenario = scenario
+        self.onlooker = onlooker
         self.settings = settings
         self.world = MemoryWorld(scenario.name, hosts=(), call_timeout_s=ANSWER_S, trace_limit=1)
         self.clock = self.world.clock
@@ -255,7 +268,11 @@ class _Player:
         try:
             watcher.pace = watcher.watch.step()
         except ProcessDied:
+            # Whoever looks after the host's daemons starts it again.
             self.watchers.pop(name, None)
+            if not self.world.host(name).off:
+                self._boot(name)
+                self.watchers[name].next_at += RESTART_S
         watcher.next_at = max(self.clock.now(), watcher.next_at + self.settings.ha_every_s)
         self._note_fenced()
         self.judge.look()
@@ -296,12 +313,15 @@ class _Player:
         if not self.scenario.hosts[name].watches:
             return
         world = self.world.connect(f"vorch@{name}", home=name)
-        watch = Watch(world, self.settings, hook=self._hook, say=self._say)
-        self.watchers[name] = _Watcher(watch, self.clock.now())
 
-    def _hook(self, point: str, journal: Journal) -> None:
-        self.judge.hook(point, journal)
-        self.doubles.hook(point, journal)
+        def hook(point: str, journal: Journal) -> None:
+            self.judge.hook(point, journal)
+            self.doubles.hook(point, journal)
+            if self.onlooker is not None:
+                self.onlooker(point, journal, world)
+
+        watch = Watch(world, self.settings, hook=hook, say=self._say)
+        self.watchers[name] = _Watcher(watch, self.clock.now())
 
     def _power(self, name: str, on: bool) -> None:
         machine = self.world.host(name)
