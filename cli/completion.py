@@ -30,6 +30,10 @@ def nodes(ctx: typer.Context) -> list[str]:
     return _names(ctx, lambda cluster: cluster.look().nodes)
 
 
+def classes(ctx: typer.Context) -> list[str]:
+    return _names(ctx, lambda cluster: cluster.look().classes)
+
+
 def pools(ctx: typer.Context) -> list[str]:
     return _names(ctx, lambda cluster: cluster.look().pools)
 

@@ -21,6 +21,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from . import failures, session
 from .commands import (
+    classes,
     devices,
     hosts,
     house,
@@ -72,6 +73,7 @@ install.add_to(app)
 looks.add_to(app)
 snapshots.add_to(app)
 devices.add_to(app)
+classes.add_to(app)
 images.add_to(app)
 networks.add_to(app)
 hosts.add_to(app)

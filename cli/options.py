@@ -117,6 +117,26 @@ PoolOption = Annotated[
         "--pool", metavar="POOL", autocompletion=completion.pools, help="Where its disks go."
     ),
 ]
+ClassOption = Annotated[
+    str | None,
+    typer.Option(
+        "--class",
+        metavar="CLASS",
+        autocompletion=completion.classes,
+        help="A storage class; the pool of it where most is free is taken.",
+    ),
+]
+LimitOption = Annotated[
+    str,
+    typer.Option(
+        "--limit",
+        metavar="NAME=N,...",
+        help="How much I/O its disk may do, as in iops=500,mib-s=50; see `vorch disk limit`.",
+    ),
+]
+DiskName = Annotated[
+    str, typer.Argument(metavar="DISK", help="Its name; `vorch show VM` lists them.")
+]
 Disk = Annotated[
     int | None,
     typer.Option(

@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vorch import StaticAddress
+    from vorch import IoLimits, StaticAddress
 
 # In MiB. No MB or GB: nobody knows whether those who write them mean 1000 or 1024.
 UNITS_MIB = {
@@ -50,6 +50,37 @@ def _mib(text: str, plain: str, factor: int, what: str) -> Fraction:
             text, what, f"write a number and M, G or T, as in 2G (a plain number is {plain})"
         )
     return Fraction(found[1]) * (UNITS_MIB[unit] if unit else factor)
+
+
+LIMITS = (
+    "iops",
+    "read-iops",
+    "write-iops",
+    "mib-s",
+    "read-mib-s",
+    "write-mib-s",
+    "burst-iops",
+    "burst-mib-s",
+    "burst-s",
+)
+
+
+def io_limits(text: str) -> IoLimits | None:
+    """ "iops=500,mib-s=50" """
+    from vorch import Invalid, IoLimits
+
+    if not text:
+        return None
+    limits: dict[str, int] = {}
+    for part in text.split(","):
+        name, _, value = part.strip().partition("=")
+        if name not in LIMITS or not re.fullmatch(r"[0-9]{1,9}", value):
+            raise Invalid(
+                f"cannot use {part.strip()!r} as a limit: write a name and a whole number, as in"
+                f" iops=500; the names are {', '.join(LIMITS)}"
+            )
+        limits[name.replace("-", "_")] = int(value)
+    return IoLimits(**limits)
 
 
 def seconds(text: str) -> float:

@@ -42,14 +42,19 @@ from vorch.plan import (
     DetachNic,
     DropSnapshot,
     EnsureNetwork,
+    ExportVolume,
     ExtendInitrd,
     ExtractFile,
     FenceNode,
+    FlattenVolume,
     ForgetDomain,
     GrowVolume,
     ImportVolume,
+    LimitDisk,
     MigrateDomain,
+    MoveDisk,
     PauseDomain,
+    PlaceFile,
     PurgeVolume,
     RemoveNetwork,
     ResetDomain,
@@ -60,6 +65,7 @@ from vorch.plan import (
     SetMemory,
     SetVcpus,
     SnapshotDisks,
+    SparsifyVolume,
     StartDomain,
     TrashVolume,
     UnfenceNode,
@@ -162,13 +168,29 @@ def clone_volume(step: CloneVolume, world: World, progress: Progress) -> None:
 
 
 def copy_volume(step: CopyVolume, world: World, progress: Progress) -> None:
-    if step.source.pool != step.volume.pool:
-        raise Unsupported(
-            f"cannot copy {step.source} to {step.volume}: they are in different pools; use the pool"
-            " of the source"
-        )
-    images = world.images(step.volume.pool)
-    images.copy(step.source.name, step.snapshot, step.volume.name, progress)
+    source, target = world.images(step.source.pool), world.images(step.volume.pool)
+    if step.source.pool == step.volume.pool:
+        target.copy(step.source.name, step.snapshot, step.volume.name, progress)
+        return
+    halves = _Halves(progress)
+    with source.content(step.source.name, step.snapshot, halves.first) as content:
+        target.take_in(step.volume.name, content, step.content, halves.second)
+
+
+class _Halves:
+    """The progress of two acts as one's. A first one that says nothing takes no part of it."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._from = 0.0
+
+    def first(self, percent: float | None = None, line: str | None = None) -> None:
+        self._from = 50.0
+        self._progress(None if percent is None else percent / 2, line)
+
+    def second(self, percent: float | None = None, line: str | None = None) -> None:
+        whole = 100.0 - self._from
+        self._progress(None if percent is None else self._from + whole * percent / 100, line)
 
 
 def import_volume(step: ImportVolume, world: World, progress: Progress) -> Outcome:
@@ -214,6 +236,50 @@ def grow_volume(step: GrowVolume, world: World, progress: Progress) -> None:
             host.grow_disk(step.vm, step.vm.disk(step.disk), step.size_bytes)
             return
     world.images(step.volume.pool).grow(step.volume.name, step.size_bytes)
+
+
+def flatten_volume(step: FlattenVolume, world: World, progress: Progress) -> None:
+    host, images = world.hypervisor(step.vm.node), world.images(step.volume.pool)
+    if _live(step.vm, host) and not images.live_snapshots:
+        host.flatten_disk(step.vm, step.disk, progress)
+    else:
+        images.flatten(step.volume.name, progress)
+
+
+def undo_flatten_volume(step: FlattenVolume, world: World, progress: Progress) -> None:
+    """What it took from its base already is no loss: the disk shows the same."""
+    if not world.images(step.volume.pool).live_snapshots:
+        world.hypervisor(step.vm.node).end_disk_job(step.vm, step.disk)
+
+
+def sparsify_volume(step: SparsifyVolume, world: World, progress: Progress) -> Outcome:
+    vm, images = step.vm, world.images(step.volume.pool)
+    if not images.live_snapshots and _live(vm, world.hypervisor(vm.node)):
+        raise Unsupported(
+            f"cannot sparsify {step.volume} while VM {vm.name!r} runs: its QEMU has the file; let"
+            " the guest trim its file systems (fstrim), or stop it first",
+            vm=vm.name,
+        )
+    before = images.info(step.volume.name).used_bytes
+    images.sparsify(step.volume.name)
+    return {"freed_bytes": max(0, before - images.info(step.volume.name).used_bytes)}
+
+
+def export_volume(step: ExportVolume, world: World, progress: Progress) -> None:
+    images = world.images(step.volume.pool)
+    images.export(step.volume.name, step.snapshot, step.path, step.format, progress)
+
+
+def undo_export_volume(step: ExportVolume, world: World, progress: Progress) -> None:
+    world.files.remove(step.path)
+
+
+def place_file(step: PlaceFile, world: World, progress: Progress) -> None:
+    world.files.place(step.source, step.path)
+
+
+def undo_place_file(step: PlaceFile, world: World, progress: Progress) -> None:
+    world.files.take_back(step.source, step.path)
 
 
 def base_volume(step: BaseVolume, world: World, progress: Progress) -> None:
@@ -541,6 +607,63 @@ def _arrived(step: MigrateDomain, world: World, progress: Progress) -> str:
     return there.power.value
 
 
+# ---------------------------------------------------------------------------------------------
+# Moving a disk of a running VM
+
+
+def move_disk(step: MoveDisk, world: World, progress: Progress) -> None:
+    """The VM stands still from before the switch until the record says where its disk is.
+
+    So whatever dies in between, what either volume holds is all that was ever written.
+    """
+    vm, host = step.vm, world.hypervisor(step.vm.node)
+    if not _live(vm, host):
+        raise Conflict(
+            f"cannot move disk {step.disk.name!r} of VM {vm.name!r}: it has stopped meanwhile; move"
+            " it again",
+            vm=vm.name,
+        )
+    source = world.images(step.volume.pool).locate(step.volume.name)
+    if not host.has_disk_at(vm, step.disk, source):
+        moved = dataclasses.replace(step.disk, volume=step.volume)
+        _ensure_secrets(dataclasses.replace(vm, disks=(moved,)), host, world)
+        host.copy_disk(vm, step.disk, source, progress)
+        host.pause(vm.id)
+        host.switch_disk(vm, step.disk, source)
+
+
+def undo_move_disk(step: MoveDisk, world: World, progress: Progress) -> None:
+    vm, host = step.vm, world.hypervisor(step.vm.node)
+    if not _live(vm, host):
+        # Paused or not, what the old volume holds is all there is.
+        return
+    host.end_disk_job(vm, step.disk)
+    if _has_moved(step, host, world):
+        raise CameToPass
+    if not step.paused:
+        host.resume(vm.id)
+
+
+def _has_moved(step: MoveDisk, host: Hypervisor, world: World) -> bool:
+    try:
+        source = world.images(step.volume.pool).locate(step.volume.name)
+    except NotFound:
+        return False
+    return host.has_disk_at(step.vm, step.disk, source)
+
+
+def limit_disk(step: LimitDisk, world: World, progress: Progress) -> None:
+    host = world.hypervisor(step.vm.node)
+    if _live(step.vm, host):
+        host.limit_disk(step.vm, step.disk)
+
+
+def undo_limit_disk(step: LimitDisk, world: World, progress: Progress) -> None:
+    host = world.hypervisor(step.vm.node)
+    if _live(step.vm, host):
+        host.limit_disk(step.vm, step.before)
+
+
 def pause_domain(step: PauseDomain | ResumeDomain, world: World, progress: Progress) -> None:
     world.hypervisor(step.vm.node).pause(step.vm.id)
 
@@ -715,6 +838,12 @@ DO: dict[type, Act] = {
     ExtractFile: extract_file,
     ExtendInitrd: extend_initrd,
     GrowVolume: grow_volume,
+    FlattenVolume: flatten_volume,
+    SparsifyVolume: sparsify_volume,
+    ExportVolume: export_volume,
+    PlaceFile: place_file,
+    MoveDisk: move_disk,
+    LimitDisk: limit_disk,
     BaseVolume: base_volume,
     TrashVolume: trash_volume,
     RestoreVolume: restore_volume,
@@ -753,6 +882,12 @@ UNDO: dict[type, Act] = {
     WriteIso: undo_new_volume,
     ExtractFile: undo_new_volume,
     ExtendInitrd: undo_new_volume,
+    FlattenVolume: undo_flatten_volume,
+    SparsifyVolume: nothing,
+    ExportVolume: undo_export_volume,
+    PlaceFile: undo_place_file,
+    MoveDisk: undo_move_disk,
+    LimitDisk: undo_limit_disk,
     BaseVolume: undo_base_volume,
     TrashVolume: restore_volume,
     RestoreVolume: trash_volume,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from lxml import etree
@@ -21,11 +21,13 @@ from vorch.errors import Invalid, Unsupported
 from vorch.model import (
     INITRD_SOURCE,
     KERNEL_SOURCE,
+    MIB,
     Disk,
     DiskBus,
     FileSource,
     Firmware,
     HostFacts,
+    IoLimits,
     Network,
     Nic,
     NicModel,
@@ -271,6 +273,8 @@ def _disk(vm: Vm, disk: Disk, source: Source | None, cached: bool) -> Element:
     if source is not None:
         element.append(_source(source))
     add(element, "target", dev=disk.target, bus=disk_bus(disk, vm.machine).value)
+    if not disk.limits.none:
+        _limits(element, disk.limits)
     if cdrom or disk.read_only:
         add(element, "readonly")
     add(element, "serial", disk_serial(disk))
@@ -278,6 +282,32 @@ def _disk(vm: Vm, disk: Disk, source: Source | None, cached: bool) -> Element:
         add(element, "boot", order=disk.boot)
     add(element, "alias", name=disk_alias(disk.name))
     return element
+
+
+def limit_values(limits: IoLimits) -> dict[str, int]:
+    """The limits as libvirt calls them, all of them; 0 is none."""
+    values: dict[str, int] = {}
+    for kind, unit, together, read, write, burst in (
+        ("bytes", MIB, limits.mib_s, limits.read_mib_s, limits.write_mib_s, limits.burst_mib_s),
+        ("iops", 1, limits.iops, limits.read_iops, limits.write_iops, limits.burst_iops),
+    ):
+        each = {"total": together, "read": read, "write": write}
+        for way, limit in each.items():
+            values[f"{way}_{kind}_sec"] = limit * unit
+        for way, limit in each.items():
+            # libvirt knows a length for a burst that is there only.
+            values[f"{way}_{kind}_sec_max"] = burst * unit if limit else 0
+        for way, limit in each.items():
+            length = limits.burst_s or 1
+            values[f"{way}_{kind}_sec_max_length"] = length if limit and burst else 0
+    return values
+
+
+def _limits(element: Element, limits: IoLimits) -> None:
+    tune = add(element, "iotune")
+    for name, value in limit_values(limits).items():
+        if value:
+            add(tune, name, str(value))
 
 
 def _nic(vm: Vm, nic: Nic, network: Network, facts: HostFacts) -> Element:
@@ -585,6 +615,7 @@ class SeenDisk:
     boot: int | None = None
     read_only: bool = False
     serial: str = ""
+    limits: IoLimits = field(default_factory=IoLimits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -636,6 +667,24 @@ class SeenDomain:
 def find_disk(domain: Element, name: str) -> Element | None:
     """The disk that vorch knows by this name, in a running domain's XML."""
     return domain.find(f"devices/disk/alias[@name='{disk_alias(name)}']/..")
+
+
+def place_of(disk: Element) -> str | None:
+    """Where a disk of a running domain is, as `path` of its `Source`; None: an empty drive."""
+    return _read_disk(disk).path
+
+
+def copied_to(disk: Element) -> tuple[str | None, bool] | None:
+    """Where a disk is being copied to and whether both are the same already; None: it is not."""
+    mirror = disk.find("mirror")
+    if mirror is None or mirror.get("job", "copy") != "copy":
+        return None
+    return _read_disk(mirror).path, mirror.get("ready") == "yes"
+
+
+def stands_on_another(disk: Element) -> bool:
+    """A running domain's disk takes a part of what it shows from a backing file."""
+    return disk.find("backingStore/source") is not None
 
 
 def find_nic(domain: Element, name: str) -> Element | None:
@@ -717,7 +766,39 @@ def _read_disk(element: Element) -> SeenDisk:
         boot=_order(element),
         read_only=element.find("readonly") is not None,
         serial=element.findtext("serial") or "",
+        limits=_read_limits(element.find("iotune")),
     )
+
+
+def _read_limits(tune: Element | None) -> IoLimits:
+    """As vorch writes them; what somebody else has set in other ways reads as none."""
+    if tune is None:
+        return IoLimits()
+
+    def of(name: str, unit: int = 1) -> int:
+        return int(tune.findtext(name) or 0) // unit
+
+    def most(kind: str, what: str) -> int:
+        unit = MIB if kind == "bytes" else 1
+        return max(of(f"{way}_{kind}_sec_{what}", unit) for way in ("total", "read", "write"))
+
+    ways = ("total", "read", "write")
+    try:
+        return IoLimits(
+            iops=of("total_iops_sec"),
+            read_iops=of("read_iops_sec"),
+            write_iops=of("write_iops_sec"),
+            mib_s=of("total_bytes_sec", MIB),
+            read_mib_s=of("read_bytes_sec", MIB),
+            write_mib_s=of("write_bytes_sec", MIB),
+            burst_iops=most("iops", "max"),
+            burst_mib_s=most("bytes", "max"),
+            burst_s=max(
+                of(f"{way}_{kind}_sec_max_length") for way in ways for kind in ("iops", "bytes")
+            ),
+        )
+    except Invalid:
+        return IoLimits()
 
 
 def _read_nic(element: Element) -> SeenNic:

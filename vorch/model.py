@@ -198,6 +198,80 @@ TARGET_PREFIX = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IoLimits:
+    """How much I/O a disk may do; 0: as much as it can.
+
+    Reads and writes are limited together, or each for itself. A burst is how much more may go
+    through for `burst_s` seconds after a quiet time; it raises each limit of its kind that is set.
+    """
+
+    iops: int = 0
+    read_iops: int = 0
+    write_iops: int = 0
+    mib_s: int = 0
+    read_mib_s: int = 0
+    write_mib_s: int = 0
+    burst_iops: int = 0
+    burst_mib_s: int = 0
+    burst_s: int = 0
+
+    def __post_init__(self) -> None:
+        for what, together, *each in (
+            ("iops", self.iops, self.read_iops, self.write_iops),
+            ("mib_s", self.mib_s, self.read_mib_s, self.write_mib_s),
+        ):
+            unit = "MiB/s" if what == "mib_s" else "operations per second"
+            for limit in (together, *each):
+                # What QEMU takes at most is 10^15 in its own units.
+                check_range(limit, 0, 100_000_000, f"limit {what}", unit)
+            if together and any(each):
+                raise Invalid(
+                    f"cannot limit {what} together and reads or writes for themselves; give one of"
+                    " the two"
+                )
+            burst = self.burst_mib_s if what == "mib_s" else self.burst_iops
+            check_range(burst, 0, 100_000_000, f"limit burst_{what}", unit)
+            if burst and burst < max(together, *each, 1):
+                raise Invalid(
+                    f"cannot use {burst} as burst_{what}: it is below the limit of"
+                    f" {max(together, *each)} {unit}; a burst is more than that"
+                )
+            if burst and not (together or any(each)):
+                raise Invalid(
+                    f"cannot use burst_{what}: nothing limits {what} otherwise; give a limit, too"
+                )
+        check_range(self.burst_s, 0, 3600, "length of a burst", "s")
+        if self.burst_s and not (self.burst_iops or self.burst_mib_s):
+            raise Invalid("cannot use burst_s: there is no burst; give burst_iops or burst_mib_s")
+
+    @property
+    def none(self) -> bool:
+        return self == IoLimits()
+
+    def __str__(self) -> str:
+        parts = [
+            f"{value} {name}"
+            for value, name in (
+                (self.iops, "iops"),
+                (self.read_iops, "read iops"),
+                (self.write_iops, "write iops"),
+                (self.mib_s, "MiB/s"),
+                (self.read_mib_s, "read MiB/s"),
+                (self.write_mib_s, "write MiB/s"),
+            )
+            if value
+        ]
+        bursts = [
+            f"{value} {name}"
+            for value, name in ((self.burst_iops, "iops"), (self.burst_mib_s, "MiB/s"))
+            if value
+        ]
+        if bursts:
+            parts.append(f"bursts of {' and '.join(bursts)} for {self.burst_s or 1} s")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Disk:
     """A disk or CD drive of a VM. `volume` is None for an empty CD drive only."""
 
@@ -212,6 +286,7 @@ class Disk:
     # from the ISO store is not owned; a cloud-init seed is.
     owned: bool = True
     read_only: bool = False
+    limits: IoLimits = field(default_factory=IoLimits)
 
     def __post_init__(self) -> None:
         check_name(self.name, "disk name")
@@ -616,6 +691,45 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StorageClass:
+    """A kind of storage by name: new volumes of it go to the pool of it that has the most room."""
+
+    name: str
+    pools: tuple[str, ...]
+    # What is used when nobody names a pool or a class.
+    default: bool = False
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "class name")
+        check_text(self.description, "description")
+        for pool in self.pools:
+            check_name(pool, "pool name")
+        if not self.pools:
+            raise Invalid(f"cannot make class {self.name!r}: it has no pool; name one or several")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What a pool can hold, and what of that is free."""
+
+    capacity_bytes: int
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskUse:
+    """A disk of a VM, and what its volume takes up. None: its pool could not say."""
+
+    disk: Disk
+    used_bytes: int | None
+    format: str = ""
+    # What it stands on, of a linked clone.
+    base: str | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolUsage:
     capacity_bytes: int
     free_bytes: int
@@ -867,6 +981,7 @@ class Cluster:
     pools: dict[str, Pool] = field(default_factory=dict)
     images: dict[str, Image] = field(default_factory=dict)
     networks: dict[str, Network] = field(default_factory=dict)
+    classes: dict[str, StorageClass] = field(default_factory=dict)
     trash: dict[str, Trashed] = field(default_factory=dict)
     # By the VM's id.
     clients: dict[str, Clients] = field(default_factory=dict)
@@ -920,6 +1035,15 @@ class Cluster:
         raise NotFound(
             f"cannot find pool {name!r}: it has {', '.join(map(repr, self.pools)) or 'none'}",
             pool=name,
+        )
+
+    def storage_class(self, name: str) -> StorageClass:
+        if name in self.classes:
+            return self.classes[name]
+        check_name(name, "class name")
+        raise NotFound(
+            f"cannot find class {name!r}: there is none of that name; `vorch class list` shows all",
+            storage_class=name,
         )
 
     def power(self, vm: Vm) -> Power:

@@ -57,6 +57,8 @@ class CopyVolume:
     source: Volume
     snapshot: str | None
     volume: Volume
+    # What a pool of another kind is to make of it: a disk in its own format, or the same bytes.
+    content: Literal["disk", "file"] = "disk"
     kind: Literal["copy-volume"] = "copy-volume"
 
     def __str__(self) -> str:
@@ -134,6 +136,102 @@ class GrowVolume:
 
     def __str__(self) -> str:
         return f"grow {self.volume} to {_size(self.size_bytes)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlattenVolume:
+    """A linked clone gets all that it shows, and stands on nothing; through its host if it runs."""
+
+    undoable: ClassVar[bool] = True
+    vm: Vm
+    disk: Disk
+    volume: Volume
+    kind: Literal["flatten-volume"] = "flatten-volume"
+
+    def __str__(self) -> str:
+        return f"copy into {self.volume} what it still takes from its base"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SparsifyVolume:
+    """Give back to the pool what holds nothing but zeros. Outcome `freed_bytes`."""
+
+    undoable: ClassVar[bool] = True
+    vm: Vm
+    volume: Volume
+    kind: Literal["sparsify-volume"] = "sparsify-volume"
+
+    def __str__(self) -> str:
+        return f"give back what holds only zeros in {self.volume}"
+
+
+ExportFormat = Literal["qcow2", "raw", "vmdk"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportVolume:
+    """Write what a volume holds to a file of this machine, under a name for the time being."""
+
+    undoable: ClassVar[bool] = True
+    volume: Volume
+    snapshot: str | None
+    path: str
+    format: ExportFormat
+    kind: Literal["export-volume"] = "export-volume"
+
+    def __str__(self) -> str:
+        at = f" at snapshot {self.snapshot!r}" if self.snapshot else ""
+        return f"export {self.volume}{at} as {self.format}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaceFile:
+    """A file that is whole gets its name. One that has the name already is never replaced."""
+
+    undoable: ClassVar[bool] = True
+    source: str
+    path: str
+    kind: Literal["place-file"] = "place-file"
+
+    def __str__(self) -> str:
+        return f"call it {self.path}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoveDisk:
+    """Copy a disk of the running VM to another volume while it is written, and go on there.
+
+    At its end the VM stands still: what both volumes hold is the same until the record says which
+    one is the disk. To undo it is to end the copying; a disk that has moved stays moved.
+    """
+
+    undoable: ClassVar[bool] = True
+    goes_on_alone: ClassVar[bool] = True
+    # As it was before, with the disk that moves.
+    vm: Vm
+    disk: Disk
+    volume: Volume
+    # It is paused, and so it stays.
+    paused: bool = False
+    kind: Literal["move-disk"] = "move-disk"
+
+    def __str__(self) -> str:
+        return f"copy disk {self.disk.name!r} of {self.vm.name} to {self.volume} while it runs"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitDisk:
+    """How much I/O a disk of the running VM may do. `before` is the disk as it was."""
+
+    undoable: ClassVar[bool] = True
+    vm: Vm
+    disk: Disk
+    before: Disk
+    kind: Literal["limit-disk"] = "limit-disk"
+
+    def __str__(self) -> str:
+        what = str(self.disk.limits) or "all that it can"
+        return f"disk {self.disk.name!r} of the running {self.vm.name} may do {what}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -547,6 +645,12 @@ Step = Annotated[
     | ExtractFile
     | ExtendInitrd
     | GrowVolume
+    | FlattenVolume
+    | SparsifyVolume
+    | ExportVolume
+    | PlaceFile
+    | MoveDisk
+    | LimitDisk
     | BaseVolume
     | TrashVolume
     | RestoreVolume

@@ -8,6 +8,7 @@ quietly, because a plan may be carried on after a crash at any point.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal, Protocol
 
@@ -25,10 +26,12 @@ from vorch.model import (
     Node,
     Pool,
     PoolUsage,
+    Room,
     Source,
     Vm,
     Volume,
 )
+from vorch.plan import ExportFormat
 
 # ---------------------------------------------------------------------------------------------
 # State
@@ -167,6 +170,18 @@ class Imported:
     sha256: str
 
 
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a volume holds at one point, for the driver of another pool to take in."""
+
+    size_bytes: int
+    # (offset, length) of what may be other than zeros, in order.
+    extents: Sequence[tuple[int, int]]
+    read: Callable[[int, int], bytes]
+    # The same as an open file, where it is one.
+    file: int | None = None
+
+
 class Images(Protocol):
     """The volumes of one pool. Names come from vorch and have been checked."""
 
@@ -183,6 +198,50 @@ class Images(Protocol):
 
     def copy(self, source: str, snapshot: str | None, volume: str, progress: Progress) -> None:
         """A full, independent copy. A partial earlier one is replaced. Sparse stays sparse."""
+        ...
+
+    def content(
+        self, volume: str, snapshot: str | None, progress: Progress
+    ) -> AbstractContextManager[Content]:
+        """What it holds, its base included, while nobody writes it, or at a snapshot.
+
+        `progress` is of the work that is needed first, if any is.
+        """
+        ...
+
+    def take_in(
+        self, volume: str, content: Content, kind: Literal["disk", "file"], progress: Progress
+    ) -> None:
+        """A new volume with that content: a disk, or a file with just these bytes.
+
+        A partial earlier one is replaced. Sparse stays sparse.
+        """
+        ...
+
+    def export(
+        self,
+        volume: str,
+        snapshot: str | None,
+        path: str,
+        format_: ExportFormat,
+        progress: Progress,
+    ) -> None:
+        """Write what it holds to a file of this machine that is not there yet, or is replaced.
+
+        Nobody writes the volume, or it is of a snapshot. When it fails, or `progress` raises, a
+        part of the file may be left.
+        """
+        ...
+
+    def flatten(self, volume: str, progress: Progress) -> None:
+        """A linked clone gets all that it shows and stands on nothing any more.
+
+        Nobody has it open, unless `live_snapshots`. Safe to repeat, and of what stands on nothing.
+        """
+        ...
+
+    def sparsify(self, volume: str) -> None:
+        """Give back what holds only zeros. Nobody has it open, unless `live_snapshots`."""
         ...
 
     def import_file(
@@ -288,6 +347,10 @@ class Images(Protocol):
         ...
 
     def usage(self) -> PoolUsage: ...
+
+    def room(self) -> Room:
+        """The part of `usage` that can be had without looking at each volume."""
+        ...
 
     def close(self) -> None:
         """Safe to repeat."""
@@ -462,6 +525,41 @@ class Hypervisor(Protocol):
         """Of a running VM. Safe to repeat."""
         ...
 
+    def copy_disk(self, vm: Vm, disk: Disk, source: Source, progress: Progress) -> None:
+        """Copy the disk of a running VM to that place, which is of the same size and empty.
+
+        Returns when both are the same; from then on each write goes to both. One under way
+        already, whoever began it, is waited for. It goes on by itself when the caller dies or
+        `progress` raises, until `end_disk_job`. `Conflict` when it has broken off.
+        """
+        ...
+
+    def switch_disk(self, vm: Vm, disk: Disk, source: Source) -> None:
+        """Let the VM go on with the copy alone. The copy has come to its end, the VM is paused."""
+        ...
+
+    def has_disk_at(self, vm: Vm, disk: Disk, source: Source) -> bool:
+        """Whether this is where the running VM has the disk."""
+        ...
+
+    def flatten_disk(self, vm: Vm, disk: Disk, progress: Progress) -> None:
+        """The same as `Images.flatten`, for a disk that a running VM has open.
+
+        Only asked for pools that have no `live_snapshots`. One under way is waited for.
+        """
+        ...
+
+    def end_disk_job(self, vm: Vm, disk: Disk) -> None:
+        """End what `copy_disk` or `flatten_disk` began; the disk stays where it is.
+
+        Safe to repeat, and when there is none or the VM is off.
+        """
+        ...
+
+    def limit_disk(self, vm: Vm, disk: Disk) -> None:
+        """From now on the disk of a running VM may do so much. Safe to repeat."""
+        ...
+
     def set_vcpus(self, vm_id: str, vcpus: int) -> None:
         """Live. Unsupported when this host or guest cannot."""
         ...
@@ -589,6 +687,26 @@ class Fencer(Protocol):
 
 
 # ---------------------------------------------------------------------------------------------
+# Files of this machine
+
+
+class Files(Protocol):
+    """Names of files that a person asked for, on the machine where vorch runs."""
+
+    def place(self, source: str, path: str) -> None:
+        """A whole file gets its name. `Conflict` if another one has it. Safe to repeat."""
+        ...
+
+    def take_back(self, source: str, path: str) -> None:
+        """Undo `place`. Safe to repeat, and when nothing was placed."""
+        ...
+
+    def remove(self, path: str) -> None:
+        """Safe to repeat."""
+        ...
+
+
+# ---------------------------------------------------------------------------------------------
 # Time, chance and processes
 
 
@@ -632,6 +750,7 @@ class World:
     new_host: Callable[[Node], Hypervisor]
     new_pool: Callable[[Pool], Images]
     media: Media
+    files: Files
     clock: Clock
     chance: Chance
     processes: Processes

@@ -139,6 +139,7 @@ def _sqlite_world(settings: Settings) -> tuple[World, Callable[[Orchestrator], N
 def _real_world(state: State, settings: Settings) -> World:
     """Hosts and pools as the documents in the store name them, and this machine's clock."""
     from vorch.drivers.media import IsoMedia
+    from vorch.drivers.own_files import OwnFiles
     from vorch.drivers.process import LocalProcesses, SystemClock, system_chance
 
     hosts = _Kept(lambda name: _hypervisor(_node(state, name), settings))
@@ -158,6 +159,7 @@ def _real_world(state: State, settings: Settings) -> World:
         new_host=lambda node: _hypervisor(node, settings),
         new_pool=lambda pool: _images(pool, settings),
         media=IsoMedia(),
+        files=OwnFiles(),
         clock=SystemClock(),
         chance=system_chance(),
         processes=LocalProcesses(),

@@ -7,23 +7,33 @@ from typing import Annotated
 import typer
 
 from .. import completion, sizes
-from ..options import AsJson, DryRun, ImageName, NicModelOption, VmName, Wait, Yes
+from ..options import (
+    AsJson,
+    ClassOption,
+    DiskName,
+    DryRun,
+    ImageName,
+    LimitOption,
+    NicModelOption,
+    VmName,
+    Wait,
+    Yes,
+)
 from ..session import ask_and_do, cluster, run, show_done
+from . import disks as disk_verbs
 from .group import noun
 
-DiskName = Annotated[
-    str, typer.Argument(metavar="DISK", help="Its name; `vorch show VM` lists them.")
-]
 Drive = Annotated[
     str | None, typer.Option("--drive", metavar="DISK", help="Which one, if it has several.")
 ]
 
 
 def add_to(app: typer.Typer) -> None:
-    disks = noun(app, "disk", "Disks of a VM: attach, detach, grow.")
+    disks = noun(app, "disk", "Disks of a VM: attach, detach, grow, move and more.")
     disks.command("attach")(disk_attach)
     disks.command("detach")(disk_detach)
     disks.command("grow")(disk_grow)
+    disk_verbs.add_to(disks)
     nics = noun(app, "nic", "NICs of a VM: attach, detach.")
     nics.command("attach")(nic_attach)
     nics.command("detach")(nic_detach)
@@ -59,6 +69,8 @@ def disk_attach(
             "--pool", metavar="POOL", autocompletion=completion.pools, help="Where a new one goes."
         ),
     ] = None,
+    storage_class: ClassOption = None,
+    limit: LimitOption = "",
     dry_run: DryRun = False,
     wait: Wait = None,
     as_json: AsJson = False,
@@ -71,7 +83,9 @@ def disk_attach(
             size_gib=size,
             volume=volume,
             pool=pool,
+            storage_class=storage_class,
             bus=bus,
+            limits=sizes.io_limits(limit),
             dry_run=dry_run,
             wait_s=wait,
         ),

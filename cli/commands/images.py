@@ -7,8 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .. import files, render, sizes
-from ..options import AsJson, Description, DryRun, FirmwareOption, ImageName, PoolOption, Wait, Yes
+from ..options import (
+    AsJson,
+    ClassOption,
+    Description,
+    DryRun,
+    FirmwareOption,
+    ImageName,
+    PoolOption,
+    Wait,
+    Yes,
+)
 from ..session import ask_and_do, cluster, run, show_all, show_done
+from .disks import Format, NewFile
 from .group import noun
 
 if TYPE_CHECKING:
@@ -24,6 +35,7 @@ def add_to(app: typer.Typer) -> None:
     group.command("list")(list_images)
     group.command("show")(show)
     group.command("delete")(delete)
+    group.command("export")(export)
 
 
 def import_image(
@@ -53,6 +65,7 @@ def import_image(
         ),
     ] = None,
     pool: PoolOption = None,
+    storage_class: ClassOption = None,
     description: Description = None,
     dry_run: DryRun = False,
     wait: Wait = None,
@@ -69,6 +82,7 @@ def import_image(
             vcpus=vcpus,
             memory_mib=DEFAULT_MEMORY_MIB if memory is None else memory,
             pool=pool,
+            storage_class=storage_class,
             description=description or "",
             dry_run=dry_run,
             wait_s=wait,
@@ -129,6 +143,27 @@ def _facts(image: Image) -> list[tuple[str, object]]:
         ("description", image.description),
         ("created", render.moment(image.created_at)),
     ]
+
+
+def export(
+    name: ImageName,
+    file: NewFile,
+    disk: Annotated[
+        str | None,
+        typer.Option("--disk", metavar="DISK", help="Which one, of a template with several."),
+    ] = None,
+    format_: Format = "qcow2",
+    dry_run: DryRun = False,
+    wait: Wait = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write an image to a file. A CD is exported as raw."""
+    run(
+        lambda found: found.image_export(
+            name, files.whole(file), disk=disk, format=format_, dry_run=dry_run, wait_s=wait
+        ),
+        as_json,
+    )
 
 
 def delete(

@@ -9,6 +9,7 @@ import typer
 from .. import completion, files, sizes
 from ..options import (
     AsJson,
+    ClassOption,
     Cpu,
     Description,
     Disk,
@@ -83,6 +84,7 @@ def install(
     tpm: Tpm = None,
     node: NodeOption = None,
     pool: PoolOption = None,
+    storage_class: ClassOption = None,
     description: Description = None,
     start: Annotated[
         bool, typer.Option("--start/--no-start", help="Start it when the installer is done.")
@@ -118,6 +120,7 @@ def install(
             memory_mib=memory,
             disk_gib=disk,
             pool=pool,
+            storage_class=storage_class,
             networks=() if no_network else tuple(network or ("default",)),
             firmware=firmware,
             machine=machine or "q35",

@@ -130,6 +130,7 @@ def _facts(status: VmStatus) -> list[tuple[str, object]]:
         f"{disk.name}: {disk.target}, "
         + ("CD drive, " if disk.device == "cdrom" else f"{sizes.shown_bytes(disk.size_bytes)}, ")
         + (str(disk.volume) if disk.volume else "empty")
+        + (f"; at most {disk.limits}" if not disk.limits.none else "")
         for disk in vm.disks
     ]
     nics = [

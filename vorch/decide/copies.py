@@ -58,6 +58,7 @@ def clone(
     cloud_init: CloudInit | None,
     start: bool,
     overhead_mib: int,
+    pool: str | None = None,
 ) -> Plan:
     """A second VM like the first, with an identity of its own.
 
@@ -86,6 +87,12 @@ def clone(
                 " or make a full clone",
                 vm=name,
             )
+    to = None if pool is None else cluster.pool(pool)
+    if linked and any(disk.volume and disk.volume.pool != pool for disk in vm.data_disks if to):
+        raise Invalid(
+            f"cannot make a linked clone of VM {name!r} in pool {pool!r}: its disks are in another"
+            " one, and a linked clone stands on them; make a full clone, or leave the pool away"
+        )
     macs = fresh.macs(len(vm.nics), cluster)
     nics = tuple(
         Nic(name=n.name, mac=m, network=n.network, model=n.model, boot=n.boot)
@@ -104,7 +111,7 @@ def clone(
                 disks.append(disk)
             continue
         assert disk.volume is not None
-        volume = Volume(pool=disk.volume.pool, name=fresh.volume(new_vm, disk.name))
+        volume = Volume(pool=pool or disk.volume.pool, name=fresh.volume(new_vm, disk.name))
         disks.append(dataclasses.replace(disk, volume=volume))
         if linked:
             base = Volume(pool=disk.volume.pool, name=fresh.volume(name, f"{disk.name}.base"))
@@ -138,10 +145,11 @@ def clone(
         created_at=fresh.now,
     )
     choice: Choice
+    node = to.node if to is not None and to.node else vm.node
     if start:
-        choice = place(cluster, new, overhead_mib=overhead_mib, only=vm.node)
+        choice = place(cluster, new, overhead_mib=overhead_mib, only=node)
     else:
-        choice = home(cluster, new, vm.node)
+        choice = home(cluster, new, node)
     new = dataclasses.replace(new, node=choice.node)
     if start:
         steps += [
@@ -150,17 +158,26 @@ def clone(
             save_clients(cluster, new),
         ]
     kind = "linked" if linked else "full"
+    where = "" if pool is None else f" in pool {pool!r}"
     return Plan(
         verb="clone",
         subject=new_vm,
-        why=f"a {kind} clone of {name!r}, which is {power.value}",
+        why=f"a {kind} clone{where} of {name!r}, which is {power.value}",
         steps=(*steps, save_vm(None, new), *last),
         claims=(f"vm/{name}", f"vm/{new_vm}"),
         reads=reads(cluster, f"vm/{name}", f"vm/{new_vm}"),
     )
 
 
-def template(cluster: Cluster, name: str, image: str, fresh: Fresh, *, description: str) -> Plan:
+def template(
+    cluster: Cluster,
+    name: str,
+    image: str,
+    fresh: Fresh,
+    *,
+    description: str,
+    pool: str | None = None,
+) -> Plan:
     """An image made of a VM's disks; the VM stays as it is.
 
     Of a VM that is off, without snapshots, this takes no time: its disks become the image's, and
@@ -172,7 +189,11 @@ def template(cluster: Cluster, name: str, image: str, fresh: Fresh, *, descripti
     if not vm.data_disks:
         raise Invalid(f"cannot make a template of VM {name!r}: it has no disk")
     live = is_on(power)
-    at_once = not live and not vm.snapshots
+    elsewhere = pool is not None and any(
+        disk.volume is not None and disk.volume.pool != cluster.pool(pool).name
+        for disk in vm.data_disks
+    )
+    at_once = not live and not vm.snapshots and not elsewhere
     snapshot = f"template-{fresh.token[:8]}"
     steps: list[Step] = []
     last: list[Step] = []
@@ -182,7 +203,8 @@ def template(cluster: Cluster, name: str, image: str, fresh: Fresh, *, descripti
         last.append(DropSnapshot(vm=vm, snapshot=snapshot))
     for disk in vm.data_disks:
         assert disk.volume is not None
-        volume = Volume(pool=disk.volume.pool, name=fresh.volume(f"image.{image}", disk.name))
+        where = pool or disk.volume.pool
+        volume = Volume(pool=where, name=fresh.volume(f"image.{image}", disk.name))
         parts.append(
             ImageDisk(
                 name=disk.name,
@@ -212,7 +234,7 @@ def template(cluster: Cluster, name: str, image: str, fresh: Fresh, *, descripti
     )
     how = "its disks become the image's" if at_once else f"a copy, as the VM is {power.value}"
     if not at_once and not live:
-        how = "a copy, as the VM has snapshots"
+        how = f"a copy in pool {pool!r}" if elsewhere else "a copy, as the VM has snapshots"
     return Plan(
         verb="template",
         subject=image,

@@ -23,6 +23,7 @@ from vorch.model import (
     Cluster,
     Disk,
     DiskBus,
+    IoLimits,
     Nic,
     NicModel,
     Trashed,
@@ -61,6 +62,7 @@ def disk_attach(
     volume_size_bytes: int = 0,
     pool: str | None = None,
     bus: DiskBus = DiskBus.VIRTIO,
+    limits: IoLimits | None = None,
 ) -> Plan:
     """A new, empty disk of a size, or a volume that is there and belongs to nobody."""
     vm = cluster.vm(name)
@@ -115,6 +117,7 @@ def disk_attach(
         volume=volume,
         size_bytes=size,
         bus=bus,
+        limits=limits or IoLimits(),
     )
     after = dataclasses.replace(vm, disks=(*vm.disks, new))
     if running:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
 from vorch.decide.records import new_name, reads, save
+from vorch.decide.storage import check_not_in_class
 from vorch.errors import Conflict, Invalid, Unsupported, VorchError
 from vorch.model import Check, Cluster, HostFacts, Node, Pool, RbdSource, Source, Vm
 from vorch.plan import Plan, Step
@@ -188,6 +189,7 @@ def add_pool(cluster: Cluster, pool: Pool, found: Mapping[str, Sequence[Check]])
 
 def remove_pool(cluster: Cluster, name: str) -> Plan:
     pool = cluster.pool(name)
+    check_not_in_class(cluster, name)
     users = sorted(_users(cluster, name))
     if users:
         raise Conflict(

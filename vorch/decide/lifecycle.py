@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vorch.decide.clients import drop_clients, save_clients
 from vorch.decide.fresh import Fresh
@@ -37,6 +37,7 @@ from vorch.model import (
     DiskBus,
     Firmware,
     Image,
+    IoLimits,
     Nic,
     NicModel,
     Power,
@@ -99,6 +100,7 @@ class NewVm:
     graphics: bool = True
     agent: bool = True
     linked: bool = True
+    limits: IoLimits = field(default_factory=IoLimits)
     node: str | None = None
     cloud_init: CloudInit | None = None
     description: str = ""
@@ -123,6 +125,8 @@ def create(cluster: Cluster, new: NewVm, fresh: Fresh, *, overhead_mib: int) -> 
         ]
     steps.append(save_vm(None, vm))
     origin = f"from image {new.image!r}" if image else "with an empty disk"
+    if any(isinstance(step, CopyVolume) and step.source.pool != step.volume.pool for step in steps):
+        origin += f", copied to pool {new.pool!r}"
     return Plan(
         verb="create",
         subject=new.name,
@@ -232,7 +236,17 @@ def _first_disks(
         size = wanted or 10 * GIB
         steps.append(CreateVolume(volume=volume, size_bytes=size))
         target = next_target([], TARGET_PREFIX[bus])
-        return [Disk(name="root", target=target, volume=volume, size_bytes=size, bus=bus, boot=1)]
+        return [
+            Disk(
+                name="root",
+                target=target,
+                volume=volume,
+                size_bytes=size,
+                bus=bus,
+                boot=1,
+                limits=new.limits,
+            )
+        ]
     disks: list[Disk] = []
     for number, part in enumerate(image.disks):
         size = part.size_bytes
@@ -256,9 +270,11 @@ def _first_disks(
                 size_bytes=size,
                 bus=bus,
                 boot=part.boot,
+                limits=new.limits,
             )
         )
-        if new.linked:
+        # What stands on an image is in its pool; elsewhere it has to be whole.
+        if new.linked and pool == part.volume.pool:
             steps.append(CloneVolume(base=part.volume, volume=volume, size_bytes=size))
         else:
             steps.append(CopyVolume(source=part.volume, snapshot=None, volume=volume))

@@ -38,7 +38,7 @@ def check_sha256(sha256: str, what: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """From an image of a known format to a qcow2 of our own."""
+    """From an image of a known format to one of our own."""
 
     format: str
     source: str
@@ -47,12 +47,13 @@ class Conversion:
     options: tuple[str, ...] = ()
     pass_files: tuple[int, ...] = ()
     fault: type[VorchError] = StepFailed
+    target_format: Literal["qcow2", "raw"] = "qcow2"
 
     def check_room(self, folder: PoolFolder) -> None:
         """Holes take no room, and compressed parts take more than they do now: qemu-img knows."""
         measured = qemu_img(
-            ["measure", "--output=json", *self.options, "-f", self.format, "-O", "qcow2",
-             self.source],
+            ["measure", "--output=json", *self.options, "-f", self.format,
+             "-O", self.target_format, self.source],
             self.what,
             cpu_s=_CHECK_CPU_S,
             pass_files=self.pass_files,
@@ -62,8 +63,8 @@ class Conversion:
 
     def run(self, target: Path, progress: Progress) -> None:
         qemu_img(
-            ["convert", "-p", *self.options, "-f", self.format, "-O", "qcow2", self.source,
-             str(target)],
+            ["convert", "-p", *self.options, "-f", self.format, "-O", self.target_format,
+             self.source, str(target)],
             self.what,
             cpu_s=cpu_limit_s(self.size_bytes),
             progress=progress,

@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeVar
 
 from vorch import domain_xml
 from vorch.domain_xml import Element, Mark
-from vorch.drivers import libvirt_migration, libvirt_networks, libvirt_xml
+from vorch.drivers import libvirt_disks, libvirt_migration, libvirt_networks, libvirt_xml
 from vorch.drivers.libvirt_connection import (
     OPEN_TIMEOUT_S,
     Connection,
@@ -598,8 +598,7 @@ class LibvirtHost:
                     vm=vm.name,
                     disk=disk.name,
                 )
-            present = drive.find("source")
-            if (None if present is None else present.get("file")) == (source and source.path):
+            if domain_xml.place_of(drive) == (source and source.path):
                 return
             text = domain_xml.media_xml(drive, source)
             try:
@@ -625,6 +624,49 @@ class LibvirtHost:
             domain.blockResize(disk.target, size_bytes, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
 
         self._on_domain(f"grow disk {disk.name!r} of VM {vm.name!r}", vm.id, work)
+
+    def copy_disk(self, vm: Vm, disk: Disk, source: Source, progress: Progress) -> None:
+        what = f"copy disk {disk.name!r} of VM {vm.name!r}"
+        self._on_domain(
+            what,
+            vm.id,
+            lambda domain: libvirt_disks.copy(domain, vm, disk, source, what, progress),
+        )
+
+    def switch_disk(self, vm: Vm, disk: Disk, source: Source) -> None:
+        what = f"go on with the copy of disk {disk.name!r} of VM {vm.name!r}"
+        self._on_domain(
+            what, vm.id, lambda domain: libvirt_disks.switch(domain, vm, disk, source, what)
+        )
+
+    def has_disk_at(self, vm: Vm, disk: Disk, source: Source) -> bool:
+        what = f"see where disk {disk.name!r} of VM {vm.name!r} is"
+        return self._on_domain(
+            what, vm.id, lambda domain: libvirt_disks.is_at(domain, vm, disk, source, what)
+        )
+
+    def flatten_disk(self, vm: Vm, disk: Disk, progress: Progress) -> None:
+        what = f"flatten disk {disk.name!r} of VM {vm.name!r}"
+        self._on_domain(
+            what, vm.id, lambda domain: libvirt_disks.flatten(domain, vm, disk, what, progress)
+        )
+
+    def end_disk_job(self, vm: Vm, disk: Disk) -> None:
+        def work(handle: Handle) -> None:
+            domain = self._find(handle, vm.id)
+            if domain is not None and domain.isActive():
+                libvirt_disks.end(domain, disk)
+
+        self._call(f"end the work on disk {disk.name!r} of VM {vm.name!r}", work)
+
+    def limit_disk(self, vm: Vm, disk: Disk) -> None:
+        what = f"limit disk {disk.name!r} of VM {vm.name!r}"
+
+        def work(domain: Handle) -> None:
+            libvirt_disks.live_disk(domain, vm, disk, what)
+            libvirt_disks.limit(domain, disk)
+
+        self._on_domain(what, vm.id, work)
 
     def set_vcpus(self, vm_id: str, vcpus: int) -> None:
         what = f"give VM {vm_id} {vcpus} vCPUs"

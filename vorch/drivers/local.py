@@ -9,10 +9,12 @@ would take seconds. Which file is which volume, and crash safety, is `pool_folde
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from vorch.drivers import image_export
 from vorch.drivers.disk_formats import (
     LARGEST_BYTES,
     SECTOR,
@@ -21,8 +23,16 @@ from vorch.drivers.disk_formats import (
     holds_nothing,
     read_qcow2,
 )
-from vorch.drivers.fetch import origin, pour
-from vorch.drivers.image_import import Conversion, check_sha256, import_disk, import_plain
+from vorch.drivers.fetch import origin
+from vorch.drivers.fetch import pour as pour_origin
+from vorch.drivers.image_export import convert, file_content, pour, target_file
+from vorch.drivers.image_import import (
+    Conversion,
+    _span,
+    check_sha256,
+    import_disk,
+    import_plain,
+)
 from vorch.drivers.os_errors import translated
 from vorch.drivers.pool_folder import (
     RESERVE_BYTES,
@@ -33,10 +43,11 @@ from vorch.drivers.pool_folder import (
     sync_file,
     sync_folder,
 )
-from vorch.drivers.qemu_img import qemu_img
+from vorch.drivers.qemu_img import cpu_limit_s, qemu_img
 from vorch.errors import Conflict, Invalid, NotFound, StepFailed, Unsupported
-from vorch.model import FileSource, Holder, PoolUsage, Source
-from vorch.ports import HostSecret, Imported, Progress, VolumeInfo
+from vorch.model import FileSource, Holder, PoolUsage, Room, Source
+from vorch.plan import ExportFormat
+from vorch.ports import Content, HostSecret, Imported, Progress, VolumeInfo
 
 
 class LocalImages:
@@ -116,10 +127,7 @@ class LocalImages:
                 wanted = self._snapshot_size(original, snapshot)
                 options = ["-U", "-l", f"snapshot.name={snapshot}"]
             if wanted > size:
-                raise Unsupported(
-                    f"cannot {what}: the disk was larger at snapshot {snapshot!r} than it is now;"
-                    " roll back to it first, and copy then"
-                )
+                raise self._was_larger(what, str(snapshot))
             with self._folder.work_file() as work:
                 conversion = Conversion("qcow2", str(original.path), size, what, tuple(options))
                 conversion.check_room(self._folder)
@@ -132,8 +140,177 @@ class LocalImages:
 
     def _copy_raw(self, source: VolumeFile, volume: str, what: str, progress: Progress) -> None:
         with self._folder.work_file() as work, origin(str(source.path)) as stream:
-            pour(stream, work, what, progress, self._folder.room_for(what))
+            pour_origin(stream, work, what, progress, self._folder.room_for(what))
             self._folder.place(work, volume, "raw", what)
+
+    @contextmanager
+    def content(self, volume: str, snapshot: str | None, progress: Progress) -> Iterator[Content]:
+        """Of a disk by way of a raw file, since only qemu-img reads qcow2."""
+        what = f"read volume {volume!r}"
+        with ExitStack() as stack:
+            with translated(what):
+                original = self._folder.get(volume, "read")
+                if original.format == "raw":
+                    if snapshot is not None:
+                        raise self._no_snapshot(volume, snapshot)
+                    flat = original.path
+                else:
+                    flat = stack.enter_context(self._folder.work_file())
+                    self._flatten_to(original, snapshot, flat, what, progress)
+                file = stack.enter_context(opened(flat))
+                content = file_content(file)
+            yield content
+
+    def _flatten_to(
+        self,
+        original: VolumeFile,
+        snapshot: str | None,
+        flat: Path,
+        what: str,
+        progress: Progress,
+    ) -> None:
+        """All that a disk shows to a raw file."""
+        size = self._header(original).size_bytes
+        options: tuple[str, ...] = ()
+        wanted = size
+        if snapshot is not None:
+            wanted = self._snapshot_size(original, snapshot)
+            options = ("-U", "-l", f"snapshot.name={snapshot}")
+        if wanted > size:
+            raise self._was_larger(what, str(snapshot))
+        conversion = Conversion(
+            "qcow2", str(original.path), size, what, options, target_format="raw"
+        )
+        conversion.check_room(self._folder)
+        conversion.run(flat, progress)
+        os.truncate(flat, wanted)
+
+    @staticmethod
+    def _was_larger(what: str, snapshot: str) -> Unsupported:
+        return Unsupported(
+            f"cannot {what}: the disk was larger at snapshot {snapshot!r} than it is now;"
+            " roll back to it first, and copy then"
+        )
+
+    def take_in(
+        self, volume: str, content: Content, kind: Literal["disk", "file"], progress: Progress
+    ) -> None:
+        what = f"write volume {volume!r}"
+        with translated(what), ExitStack() as stack:
+            old = self._folder.find(volume)
+            if old is not None:
+                self._folder.check_replaceable(old, what)
+            self._folder.check_room(sum(length for _, length in content.extents), what)
+            work = stack.enter_context(self._folder.work_file())
+            if kind == "file":
+                with work.open("r+b") as file:
+                    pour(content, file.fileno(), progress)
+                sync_file(work)
+                self._folder.place(work, volume, "raw", what)
+                return
+            source = content.file
+            if source is None:
+                flat = stack.enter_context(self._folder.work_file())
+                file = stack.enter_context(flat.open("r+b"))
+                pour(content, file.fileno(), _span(progress, 0, 50))
+                source, progress = file.fileno(), _span(progress, 50, 100)
+            conversion = Conversion(
+                "raw", f"/dev/fd/{source}", content.size_bytes, what, pass_files=(source,)
+            )
+            conversion.check_room(self._folder)
+            conversion.run(work, progress)
+            sync_file(work)
+            self._folder.place(work, volume, "qcow2", what)
+
+    def export(
+        self,
+        volume: str,
+        snapshot: str | None,
+        path: str,
+        format_: ExportFormat,
+        progress: Progress,
+    ) -> None:
+        what = f"export volume {volume!r}"
+        with translated(what):
+            original = self._folder.get(volume, "export")
+            size = self._size(original)
+            at_once = original.format == "qcow2"
+            options: tuple[str, ...] = ()
+            if at_once and snapshot is not None:
+                at_once = self._snapshot_size(original, snapshot) == size
+                options = ("-U", "-l", f"snapshot.name={snapshot}")
+            if at_once:
+                with target_file(path, what) as target:
+                    convert("qcow2", str(original.path), format_, target, size, what, progress,
+                            options=options)  # fmt: skip
+                return
+        with self.content(volume, snapshot, _span(progress, 0, 50)) as content:
+            image_export.export(content, path, format_, what, _span(progress, 50, 100))
+
+    # -- what a volume takes
+
+    def flatten(self, volume: str, progress: Progress) -> None:
+        what = f"flatten volume {volume!r}"
+        with translated(what):
+            found = self._disk(volume, "flatten")
+            header = self._header(found)
+            if header.backing is not None:
+                self._check_no_snapshots(header, volume, what)
+                self._folder.check_room(self._base_bytes(header), what)
+                # The content first and the header last: whenever it ends, the disk is whole.
+                qemu_img(
+                    ["rebase", "-p", "-f", "qcow2", "-b", "", str(found.path)],
+                    what,
+                    cpu_s=cpu_limit_s(header.size_bytes),
+                    progress=progress,
+                )
+                sync_file(found.path)
+            # A base that was kept for it alone goes with that.
+            with self._folder.locked():
+                self._folder.tidy()
+
+    def _base_bytes(self, header: Qcow2) -> int:
+        """What a clone takes from below at the most."""
+        whole, backing = 0, header.backing
+        while backing is not None:
+            path = self._folder.path / self._folder.base_file(backing)
+            whole += path.stat().st_blocks * 512
+            backing = read_header(path).backing if path.suffix == ".qcow2" else None
+        return min(whole, header.size_bytes)
+
+    def _check_no_snapshots(self, header: Qcow2, volume: str, what: str) -> None:
+        if header.snapshots:
+            raise Conflict(
+                f"cannot {what}: snapshots inside its file would lose what they show; delete them"
+                " first",
+                volume=volume,
+                snapshots=[one.name for one in header.snapshots],
+            )
+
+    def sparsify(self, volume: str) -> None:
+        what = f"sparsify volume {volume!r}"
+        with translated(what):
+            found = self._disk(volume, "sparsify")
+            header = self._header(found)
+            self._check_no_snapshots(header, volume, what)
+            self._check_no_base(found, what)
+            self._folder.check_room(found.path.stat().st_blocks * 512, what)
+            source, backing = str(found.path), header.backing
+            with self._folder.work_file() as work:
+                arguments = ["convert", "-f", "qcow2", "-O", "qcow2"]
+                base: list[str] = []
+                if backing is None:
+                    arguments += [source, str(work)]
+                else:
+                    below = self._folder.path / self._folder.base_file(backing)
+                    base = ["-F", "raw" if below.suffix == ".raw" else "qcow2"]
+                    arguments += ["-B", str(below), *base, source, str(work)]
+                qemu_img(arguments, what, cpu_s=cpu_limit_s(header.size_bytes))
+                if backing is not None:
+                    # By its name alone, as each clone has it; its content is the same.
+                    qemu_img(["rebase", "-u", "-f", "qcow2", "-b", backing, *base, str(work)], what)
+                sync_file(work)
+                self._folder.replace(work, found)
 
     # -- bringing files in and out
 
@@ -383,13 +560,20 @@ class LocalImages:
 
     def usage(self) -> PoolUsage:
         infos = self.list()
-        with translated(f"look at pool {self.pool!r}"):
-            room = os.statvfs(self._folder.path)
+        room = self.room()
         return PoolUsage(
-            capacity_bytes=room.f_blocks * room.f_frsize,
-            free_bytes=room.f_bavail * room.f_frsize,
+            capacity_bytes=room.capacity_bytes,
+            free_bytes=room.free_bytes,
             used_bytes=sum(one.used_bytes for one in infos),
             provisioned_bytes=sum(one.size_bytes for one in infos),
+        )
+
+    def room(self) -> Room:
+        with translated(f"look at pool {self.pool!r}"):
+            state = os.statvfs(self._folder.path)
+        return Room(
+            capacity_bytes=state.f_blocks * state.f_frsize,
+            free_bytes=state.f_bavail * state.f_frsize,
         )
 
     # -- the parts of the above

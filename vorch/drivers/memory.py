@@ -34,6 +34,7 @@ from vorch.drivers.memory_time import (
     ProcessTable,
     memory_chance,
 )
+from vorch.drivers.own_files import OwnFiles
 from vorch.drivers.process import SystemClock
 from vorch.errors import BadConfig, Invalid, NotFound
 from vorch.model import Source, Vm
@@ -236,6 +237,7 @@ class MemoryWorld:
             new_host=lambda node: hypervisor(node.uri.rpartition(":")[2] or node.name),
             new_pool=lambda new: pool(new.name),
             media=media or MemoryMedia(),
+            files=OwnFiles(),
             clock=self.clock,
             chance=self.chance,
             processes=process,

@@ -38,9 +38,23 @@ class Behaviour:
     install_s: float = 60.0
     # How long it takes to move to another host while it runs.
     migrate_s: float = 2.0
+    # How long a disk takes to be copied, or flattened, while it runs.
+    copy_disk_s: float = 2.0
     # Writes of its own to each data disk.
     writes_per_s: float = 0.0
     cpu_load: float = 0.1
+
+
+@dataclass
+class Job:
+    """What the hypervisor does with a disk while the guest runs. It outlives who asked for it."""
+
+    began_at: float
+    ends_at: float
+    # Where the disk is copied to; None: it is flattened.
+    source: Source | None = None
+    pool: MemoryPool | None = None
+    stored: Stored | None = None
 
 
 @dataclass
@@ -60,6 +74,7 @@ class Held:
     # Of the guest's own writes, how many are due and done.
     due: float = 0.0
     done: int = 0
+    job: Job | None = None
 
 
 class MemoryGuest:
@@ -301,8 +316,38 @@ class MemoryGuest:
             )
 
     def close(self, held: Held) -> None:
+        self.end_job(held)
         if held.stored is not None:
             held.stored.open_by.pop(self._key(held.disk.name), None)
+
+    def begin_job(
+        self, held: Held, source: Source | None, found: tuple[MemoryPool, Stored] | None
+    ) -> Job:
+        now = self.clock.now()
+        held.job = Job(now, now + self._behaviour().copy_disk_s, source)
+        if found is not None:
+            held.job.pool, held.job.stored = found
+            self._check_base(held.job.stored, held.job.pool, writes=True)
+            held.job.stored.open_by[self._key(held.disk.name)] = self._opening()
+        return held.job
+
+    def end_job(self, held: Held) -> None:
+        job, held.job = held.job, None
+        if job is not None and job.stored is not None:
+            job.stored.open_by.pop(self._key(held.disk.name), None)
+
+    def switch(self, held: Held) -> None:
+        """Go on with the copy: it holds now what the disk holds."""
+        job = held.job
+        if job is None or job.stored is None or job.pool is None or held.stored is None:
+            raise Conflict(f"cannot switch disk {held.disk.name!r}: it is not being copied")
+        job.stored.blocks = held.stored.flattened()
+        self.close(held)
+        held.source, held.pool, held.stored = job.source, job.pool, job.stored
+        held.stored.open_by[self._key(held.disk.name)] = self._opening()
+
+    def _opening(self) -> Opening:
+        return Opening(f"VM {self.vm.name!r} on {self.host}", True, self.settle, self.client)
 
     def arrive(self, host: str, client: MemoryClient) -> None:
         """It goes on on another host from now on, which has its disks open already."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -444,6 +445,98 @@ class MemoryHost:
                 disk=disk.name,
             )
         held.stored.size_bytes = size_bytes
+
+    # -- disks that are worked on while the guest runs
+
+    def _held(self, vm: Vm, disk: Disk, what: str) -> tuple[MemoryGuest, Held]:
+        guest = self._running(vm.id, what)
+        held = guest.disks.get(disk.name)
+        if held is None or held.stored is None:
+            raise NotFound(
+                f"cannot {what} VM {vm.name!r}: disk {disk.name!r} is not plugged in",
+                vm=vm.name,
+                disk=disk.name,
+            )
+        return guest, held
+
+    @gated_waiting
+    def copy_disk(self, vm: Vm, disk: Disk, source: Source, progress: Progress) -> None:
+        with self._machine.faults.lock:
+            guest, held = self._held(vm, disk, "copy a disk of")
+            if held.job is None:
+                guest.begin_job(held, source, self._machine.find(source))
+            if held.job is None or held.job.source != source:
+                raise Conflict(f"cannot copy disk {disk.name!r} of VM {vm.name!r}: it is busy")
+        self._gate.midway()
+        self._await_job(vm, held, progress)
+
+    def _await_job(self, vm: Vm, held: Held, progress: Progress) -> None:
+        """Until the work on a disk has come to its end, or has broken off with the domain."""
+        machine = self._machine
+        while True:
+            with machine.faults.lock:
+                guest = machine.settled().get(vm.id)
+                job = held.job
+                if guest is None or job is None:
+                    raise Conflict(
+                        f"cannot go on with disk {held.disk.name!r} of VM {vm.name!r}: the work"
+                        " on it has broken off; see whether the VM still runs",
+                        vm=vm.name,
+                    )
+                left = job.ends_at - machine.clock.now()
+                if left <= 0:
+                    return
+                whole = job.ends_at - job.began_at
+            progress(100.0 * (1 - left / whole))
+            ended = functools.partial(self._is_over, vm, held)
+            wait(machine.clock, min(left, SAY_EVERY_S), ended)
+
+    def _is_over(self, vm: Vm, held: Held) -> bool:
+        with self._machine.faults.lock:
+            return vm.id not in self._machine.settled() or held.job is None
+
+    @gated
+    def switch_disk(self, vm: Vm, disk: Disk, source: Source) -> None:
+        guest, held = self._held(vm, disk, "switch a disk of")
+        if held.source == source:
+            return
+        if guest.power is not Power.PAUSED:
+            raise Conflict(f"cannot switch a disk of VM {vm.name!r}: it must stand still for it")
+        if held.job is None or held.job.source != source:
+            raise Conflict(f"cannot switch disk {disk.name!r} of VM {vm.name!r}: it has no copy")
+        guest.switch(held)
+
+    @gated
+    def has_disk_at(self, vm: Vm, disk: Disk, source: Source) -> bool:
+        return self._held(vm, disk, "look at a disk of")[1].source == source
+
+    @gated_waiting
+    def flatten_disk(self, vm: Vm, disk: Disk, progress: Progress) -> None:
+        with self._machine.faults.lock:
+            guest, held = self._held(vm, disk, "flatten a disk of")
+            stored = held.stored
+            if stored is None or stored.base is None:
+                return
+            if held.job is None:
+                guest.begin_job(held, None, None)
+        self._gate.midway()
+        self._await_job(vm, held, progress)
+        with self._machine.faults.lock:
+            guest.settle()
+            stored.blocks, stored.base = stored.flattened(), None
+            guest.end_job(held)
+
+    @gated
+    def end_disk_job(self, vm: Vm, disk: Disk) -> None:
+        guest = self._machine.settled().get(vm.id)
+        held = None if guest is None else guest.disks.get(disk.name)
+        if guest is not None and held is not None:
+            guest.end_job(held)
+
+    @gated
+    def limit_disk(self, vm: Vm, disk: Disk) -> None:
+        _, held = self._held(vm, disk, "limit a disk of")
+        held.disk = replace(held.disk, limits=disk.limits)
 
     @gated
     def set_vcpus(self, vm_id: str, vcpus: int) -> None:

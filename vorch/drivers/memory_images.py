@@ -9,15 +9,18 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import BinaryIO, Literal
 
+from vorch.drivers import image_export
 from vorch.drivers.memory_faults import Gate, gated, gated_waiting
 from vorch.drivers.memory_pool import BLOCK_BYTES, MemoryPool, Stored, path_of
 from vorch.drivers.memory_sources import Files, judge
 from vorch.drivers.memory_time import wait
 from vorch.errors import Conflict, Invalid, NotFound
-from vorch.model import FileSource, Holder, PoolUsage, Source
-from vorch.ports import HostSecret, Imported, Progress, VolumeInfo
+from vorch.model import FileSource, Holder, PoolUsage, Room, Source
+from vorch.plan import ExportFormat
+from vorch.ports import Content, HostSecret, Imported, Progress, VolumeInfo
 
 
 class MemoryImages:
@@ -93,6 +96,86 @@ class MemoryImages:
             pool.replace(volume, "copy to")
             new = pool.volumes[volume] = Stored(volume, size_bytes, whole=False)
         self._fill(new, content, progress)
+
+    @contextmanager
+    def content(self, volume: str, snapshot: str | None, progress: Progress) -> Iterator[Content]:
+        yield self.read_out(volume, snapshot)
+
+    @gated
+    def read_out(self, volume: str, snapshot: str | None) -> Content:
+        return self._still(volume, snapshot)
+
+    def _still(self, volume: str, snapshot: str | None) -> Content:
+        stored = self._pool.find(volume, "read")
+        if snapshot is not None and snapshot not in stored.snapshots:
+            raise self._no_snapshot(volume, snapshot)
+        if snapshot is None and any(one.writes for one in stored.open_by.values()):
+            self._pool.check_closed(stored, "read")
+        size_bytes, blocks = stored.at(snapshot)[0], stored.flattened(snapshot)
+        still = Stored(volume, size_bytes, blocks=blocks)
+        extents = tuple((number * BLOCK_BYTES, BLOCK_BYTES) for number in blocks)
+        return Content(size_bytes, extents, still.read)
+
+    @gated_waiting
+    def take_in(
+        self, volume: str, content: Content, kind: Literal["disk", "file"], progress: Progress
+    ) -> None:
+        pool = self._pool
+        new = Stored(volume, content.size_bytes)
+        for offset, length in content.extents:
+            for start in range(offset, min(offset + length, content.size_bytes), BLOCK_BYTES):
+                data = content.read(start, min(BLOCK_BYTES, content.size_bytes - start))
+                if data.strip(b"\0"):
+                    new.write(start, data)
+        whole, new.blocks, new.whole = new.blocks, {}, False
+        with self._gate.faults.lock:
+            pool.check_room(len(whole) * BLOCK_BYTES, f"write volume {volume!r}")
+            pool.replace(volume, "write")
+            pool.volumes[volume] = new
+        self._fill(new, whole, progress)
+
+    @gated_waiting
+    def export(
+        self,
+        volume: str,
+        snapshot: str | None,
+        path: str,
+        format_: ExportFormat,
+        progress: Progress,
+    ) -> None:
+        with self._gate.faults.lock:
+            content = self._still(volume, snapshot)
+        image_export.export(content, path, format_, f"export volume {volume!r}", progress)
+
+    @gated_waiting
+    def flatten(self, volume: str, progress: Progress) -> None:
+        with self._gate.faults.lock:
+            stored = self._find(volume, "flatten")
+            below = stored.base
+            if below is None:
+                return
+            self._pool.check_room(below.used_bytes, f"flatten volume {volume!r}")
+        self._gate.midway()
+        progress(50.0)
+        with self._gate.faults.lock:
+            # Snapshots, too, stand on nothing any more, as RBD's deep-flatten has it.
+            stored.snapshots = {
+                name: (size, stored.flattened(name)) for name, (size, _) in stored.snapshots.items()
+            }
+            stored.blocks = stored.flattened()
+            stored.base = None
+            if below in self._pool.hidden:
+                self._pool.delete(below)
+        progress(100.0)
+
+    @gated
+    def sparsify(self, volume: str) -> None:
+        stored = self._find(volume, "sparsify")
+        stored.blocks = {
+            number: block
+            for number, block in stored.blocks.items()
+            if block or (stored.base is not None and stored.base.block(number))
+        }
 
     def _fill(self, new: Stored, content: Mapping[int, bytes], progress: Progress) -> None:
         """In two halves, so that who is killed or cancelled in between leaves a partial volume."""
@@ -173,6 +256,11 @@ class MemoryImages:
             return
         self._pool.check_closed(stored, "grow")
         stored.size_bytes = size_bytes
+
+    @gated
+    def room(self) -> Room:
+        pool = self._pool
+        return Room(capacity_bytes=pool.capacity_bytes, free_bytes=pool.free_bytes)
 
     # -- bases
 

@@ -247,6 +247,18 @@ class PoolFolder:
                 old.path.unlink()
                 self._rename(work, self.free_path(name, format_))
 
+    def replace(self, work: Path, one: VolumeFile) -> None:
+        """Another file with the same content takes the place of a volume's."""
+        with self.locked():
+            if self.find(one.name) != one:
+                raise Conflict(
+                    f"cannot write volume {one.name!r} of pool {self.pool!r} anew: it was deleted"
+                    " meanwhile",
+                    volume=one.name,
+                )
+            work.rename(one.path)
+            sync_folder(self.path)
+
     def trash(self, one: VolumeFile) -> None:
         _mark(self._trash / one.path.name)
 
@@ -258,6 +270,10 @@ class PoolFolder:
         found = self.find(name)
         if found is not None:
             self._remove(found)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Under the lock: remove hidden bases that nothing stands on any more, and lost marks."""
         # A crash may have come between the last clone's end and its base's.
         while True:
             standing = self.standing_on()

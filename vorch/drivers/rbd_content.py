@@ -7,20 +7,24 @@ that each move whole objects are as fast; where there is nothing, nothing is rea
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from typing import Any, TypeVar
 
+from vorch.drivers.image_export import data_parts
 from vorch.drivers.rbd_pool import extents
-from vorch.ports import Progress
+from vorch.ports import Content, Progress
 
 PIECE_BYTES = 4 * 1024**2
 THREADS = 8
+LOOK_EVERY_S = 0.2
 # Ceph takes no smaller part of a disk for free.
 _GRAIN_BYTES = 4096
 
@@ -50,12 +54,22 @@ def in_parallel(
                 left.cancel()
 
 
-def copy_content(source: Any, target: Any, progress: Progress) -> None:
-    """All that `source` shows (its base included) to an empty image of the same size."""
-    size = source.size()
+def content_of(image: Any, translated: Callable[[], Any]) -> Content:
+    """All that an open image shows, its base included. `translated` is of the image's own pool."""
+
+    def read(offset: int, count: int) -> bytes:
+        with translated():
+            return bytes(image.read(offset, count))
+
+    return Content(int(image.size()), tuple(extents(image, None, parents=True)), read)
+
+
+def copy_content(source: Content, target: Any, progress: Progress) -> None:
+    """To an empty image of the same size or a larger one."""
+    size = source.size_bytes
     pieces = [
         (start, min(PIECE_BYTES, offset + length - start, size - start))
-        for offset, length in extents(source, None, parents=True)
+        for offset, length in source.extents
         for start in range(offset, min(offset + length, size), PIECE_BYTES)
     ]
     progress(0, f"{sum(length for _, length in pieces) / 1024**2:,.0f} MiB to copy")
@@ -70,6 +84,31 @@ def copy_content(source: Any, target: Any, progress: Progress) -> None:
     progress(100)
 
 
+def flatten(image: Any, progress: Progress) -> None:
+    """Let librbd copy into a clone what it still takes from its base.
+
+    Whoever has the exclusive lock does it, a guest's QEMU while that runs. librbd 16 can end what
+    this process does; what a QEMU does it cannot, so then the end is waited for.
+    """
+    seen = [0.0]
+    ended = threading.Event()
+
+    def see(done: int, whole: int) -> int:
+        seen[0] = 100 * done / max(1, whole)
+        return -errno.ECANCELED if ended.is_set() else 0
+
+    with ThreadPoolExecutor(1, thread_name_prefix="rbd") as executor:
+        flattened = executor.submit(image.flatten, on_progress=see)
+        try:
+            while not wait([flattened], LOOK_EVERY_S).done:
+                progress(seen[0])
+        except BaseException:
+            ended.set()
+            raise
+        flattened.result()
+    progress(100)
+
+
 def upload(file: int, target: Any, progress: Progress, *, digest: bool) -> str:
     """A file's bytes to an empty image; their SHA-256 if it is wanted, else "".
 
@@ -79,7 +118,7 @@ def upload(file: int, target: Any, progress: Progress, *, digest: bool) -> str:
     sha256 = hashlib.sha256()
 
     def pieces() -> Iterator[tuple[int, bytes]]:
-        for start, end in [(0, size)] if digest else _data(file, size):
+        for start, end in [(0, size)] if digest else data_parts(file, size):
             for offset in range(start, end, PIECE_BYTES):
                 data = _read(file, offset, min(PIECE_BYTES, end - offset))
                 if digest:
@@ -95,19 +134,6 @@ def upload(file: int, target: Any, progress: Progress, *, digest: bool) -> str:
     target.flush()
     progress(100)
     return sha256.hexdigest() if digest else ""
-
-
-def _data(file: int, size: int) -> Iterator[tuple[int, int]]:
-    """The parts of a sparse file that are not holes."""
-    at = 0
-    while at < size:
-        try:
-            start = os.lseek(file, at, os.SEEK_DATA)
-        except OSError:
-            # ENXIO: only a hole is left.
-            return
-        at = os.lseek(file, start, os.SEEK_HOLE)
-        yield start, min(at, size)
 
 
 def _read(file: int, offset: int, count: int) -> bytes:

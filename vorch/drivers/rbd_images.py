@@ -12,18 +12,18 @@ import io
 import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from vorch.drivers import rbd_import
+from vorch.drivers import image_export, rbd_import
 from vorch.drivers.disk_formats import LARGEST_BYTES, SECTOR
 from vorch.drivers.image_import import check_sha256
 from vorch.drivers.rados_connection import TIMEOUT_S
 from vorch.drivers.rbd_bases import NOTE, RbdBases
-from vorch.drivers.rbd_content import ImageReader, copy_content
+from vorch.drivers.rbd_content import ImageReader, content_of, copy_content, flatten
 from vorch.drivers.rbd_pool import (
     HIDDEN,
     RESERVE_BYTES,
@@ -39,12 +39,21 @@ from vorch.drivers.rbd_pool import (
 )
 from vorch.drivers.rbd_snapshots import RbdSnapshots, snapshots_of
 from vorch.errors import BadConfig, Invalid, NotFound
-from vorch.model import Holder, PoolUsage, RbdSource, Source
-from vorch.ports import HostSecret, Imported, Progress, VolumeInfo
+from vorch.model import Holder, PoolUsage, RbdSource, Room, Source
+from vorch.plan import ExportFormat
+from vorch.ports import (
+    Content,
+    HostSecret,
+    Imported,
+    Progress,
+    VolumeInfo,
+    no_progress,
+)
 
 # Secrets of libvirt get their identifier from cluster and user, so it is the same on every host.
 _SECRET_ROOT = uuid.UUID("1c0c0e0a-5f0e-5c1b-9d55-6d9b7f1f0a44")
 _LOOKS_AT_ONCE = 8
+SPARSE_BYTES = 4096
 _MONITORS_AGE_S = 60.0
 
 
@@ -117,11 +126,70 @@ class RbdImages:
             else:
                 self._pool.check_unused(image, source, what, may_read=True)
             self._pool.check_replaceable(volume, what)
-            used = sum(length for _, length in extents(image, None, parents=True))
-            self._pool.check_room(used, what)
-            with self._pool.work_image(volume, image.size(), what) as work:
-                copy_content(image, work.image, progress)
+            content = content_of(image, lambda: self._pool.translated(what, source))
+            self._pool.check_room(sum(length for _, length in content.extents), what)
+            with self._pool.work_image(volume, content.size_bytes, what) as work:
+                copy_content(content, work.image, progress)
                 self._pool.place(work, volume, what)
+
+    @contextmanager
+    def content(self, volume: str, snapshot: str | None, progress: Progress) -> Iterator[Content]:
+        what = f"read volume {volume!r}"
+        with ExitStack() as stack:
+            with self._pool.translated(what, volume):
+                image = stack.enter_context(self._pool.opened(volume, what))
+                if snapshot is not None:
+                    image.set_snap_by_id(self._snapshots.find(image, volume, snapshot).id)
+                else:
+                    self._pool.check_unused(image, volume, what, may_read=True)
+                content = content_of(image, lambda: self._pool.translated(what, volume))
+            yield content
+
+    def take_in(
+        self, volume: str, content: Content, kind: Literal["disk", "file"], progress: Progress
+    ) -> None:
+        what = f"write volume {volume!r}"
+        size = _rounded(content.size_bytes) if kind == "disk" else content.size_bytes
+        with self._pool.translated(what, volume):
+            self._pool.check_replaceable(volume, what)
+            self._pool.check_room(sum(length for _, length in content.extents), what)
+            with self._pool.work_image(volume, size, what) as work:
+                copy_content(content, work.image, progress)
+                self._pool.place(work, volume, what)
+
+    def export(
+        self,
+        volume: str,
+        snapshot: str | None,
+        path: str,
+        format_: ExportFormat,
+        progress: Progress,
+    ) -> None:
+        with self.content(volume, snapshot, no_progress) as content:
+            image_export.export(content, path, format_, f"export volume {volume!r}", progress)
+
+    # -- what a volume takes
+
+    def flatten(self, volume: str, progress: Progress) -> None:
+        what = f"flatten volume {volume!r}"
+        with self._pool.translated(what, volume):
+            with self._pool.opened(volume, what, read_only=False) as image:
+                above = parent_id(image)
+                if above is not None:
+                    taken = sum(length for _, length in extents(image, None, parents=True))
+                    self._pool.check_room(taken, what)
+                    flatten(image, progress)
+            # Of one that is flat already a process may have died before this.
+            self._bases.sweep_hidden(above, thorough=above is None)
+
+    def sparsify(self, volume: str) -> None:
+        what = f"sparsify volume {volume!r}"
+        with (
+            self._pool.translated(what, volume),
+            self._pool.opened(volume, what, read_only=False) as image,
+        ):
+            # In whole blocks of the OSDs: each object is seen to by itself, between two writes.
+            image.sparsify(SPARSE_BYTES)
 
     # -- bringing files in and out
 
@@ -371,6 +439,10 @@ class RbdImages:
             used_bytes=sum(one.used_bytes for one in infos),
             provisioned_bytes=sum(one.size_bytes for one in infos),
         )
+
+    def room(self) -> Room:
+        with self._pool.translated("look at its room"):
+            return self._pool.room()
 
     # -- beyond the port
 

@@ -33,7 +33,7 @@ from vorch.drivers.rados_connection import (
     translate,
 )
 from vorch.errors import BadConfig, Conflict, Invalid, NoRoom, NotFound, Unreachable, VorchError
-from vorch.model import Holder
+from vorch.model import Holder, Room
 
 BASE_SNAPSHOT = ".base"
 WORK = ".work~"
@@ -68,12 +68,6 @@ def rbd_address(url: str) -> CephAddress:
             " in its names"
         )
     return address
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    capacity_bytes: int
-    free_bytes: int
 
 
 def librbd() -> Any:
@@ -237,7 +231,7 @@ class RbdPool:
             int(quota.get("current_num_objects", 0)) >= int(quota["quota_max_objects"])
         ):
             free = 0
-        room = Room(stored + free, free)
+        room = Room(capacity_bytes=stored + free, free_bytes=free)
         with self._lock:
             self._room = (time.monotonic(), room)
         return room

@@ -8,9 +8,11 @@ The verbs stand in a file for each noun; `core` has what all of them do alike.
 
 from __future__ import annotations
 
+from vorch.orchestrator.classes import Classes
 from vorch.orchestrator.copies import Copies
 from vorch.orchestrator.core import Done
 from vorch.orchestrator.devices import Devices
+from vorch.orchestrator.disks import Disks
 from vorch.orchestrator.images import ImageStore
 from vorch.orchestrator.picture import Picture
 from vorch.orchestrator.pools import Pools
@@ -20,5 +22,5 @@ from vorch.orchestrator.whole import Whole
 __all__ = ["Done", "Orchestrator", "Picture"]
 
 
-class Orchestrator(Vms, Copies, Devices, ImageStore, Whole, Pools):
+class Orchestrator(Vms, Copies, Devices, Disks, ImageStore, Whole, Pools, Classes):
     """A cluster in one hand. Made by `vorch.connect`; safe to use from several threads."""

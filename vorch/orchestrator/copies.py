@@ -18,11 +18,16 @@ class Copies(Core):
         *,
         linked: bool = False,
         cloud_init: CloudInit | None = None,
+        pool: str | None = None,
+        storage_class: str | None = None,
         start: bool = False,
         dry_run: bool = False,
         wait_s: float | None = None,
     ) -> Done:
-        """A full clone, also of a running VM; or a linked one of a VM that is off."""
+        """A full clone, also of a running VM; or a linked one of a VM that is off.
+
+        Its disks are in the pools of the first one's, or all in the pool or class that is named.
+        """
         fresh = self._fresh()
         return self._on_vm(
             name,
@@ -35,6 +40,7 @@ class Copies(Core):
                 cloud_init=cloud_init,
                 start=start,
                 overhead_mib=self.settings.vm_overhead_mib,
+                pool=self._pool_for(cluster, pool, storage_class, or_default=False),
             ),
             dry_run=dry_run,
             wait_s=wait_s,
@@ -46,6 +52,8 @@ class Copies(Core):
         name: str,
         image: str,
         *,
+        pool: str | None = None,
+        storage_class: str | None = None,
         description: str = "",
         dry_run: bool = False,
         wait_s: float | None = None,
@@ -54,7 +62,14 @@ class Copies(Core):
         fresh = self._fresh()
         return self._on_vm(
             name,
-            lambda cluster: copies.template(cluster, name, image, fresh, description=description),
+            lambda cluster: copies.template(
+                cluster,
+                name,
+                image,
+                fresh,
+                description=description,
+                pool=self._pool_for(cluster, pool, storage_class, or_default=False),
+            ),
             dry_run=dry_run,
             wait_s=wait_s,
         )

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from vorch.codec import decode
 from vorch.config import Settings
+from vorch.decide import storage
 from vorch.decide.fresh import Fresh
 from vorch.decide.records import save
 from vorch.decide.seen import seen
-from vorch.errors import Conflict, Unreachable, VorchError
+from vorch.errors import Conflict, Invalid, Unreachable, VorchError
 from vorch.execute import Executor, Hook, Watcher
 from vorch.model import (
     Clients,
@@ -23,7 +25,9 @@ from vorch.model import (
     Network,
     Node,
     Pool,
+    Room,
     Silence,
+    StorageClass,
     Task,
     Trashed,
     Vm,
@@ -39,12 +43,14 @@ from vorch.ports import (
     no_progress,
 )
 
+T = TypeVar("T")
 KINDS: dict[str, type[Any]] = {
     "vm": Vm,
     "node": Node,
     "pool": Pool,
     "image": Image,
     "network": Network,
+    "class": StorageClass,
     "trash": Trashed,
     "silence": Silence,
     "clients": Clients,
@@ -128,6 +134,7 @@ class Core:
             pools=parts["pool"],
             images=parts["image"],
             networks=parts["network"],
+            classes=parts["class"],
             trash=parts["trash"],
             silences=parts["silence"],
             clients=parts["clients"],
@@ -155,6 +162,13 @@ class Core:
             return cluster
         silences = silence.note(self.world, cluster.silences, asked, cluster.silent)
         return dataclasses.replace(cluster, silences=silences)
+
+    def _each(self, act: Callable[[str], T], names: Sequence[str]) -> tuple[T, ...]:
+        """One after the other, or side by side where there are several and threads are allowed."""
+        if len(names) < 2 or not self.world.threads:
+            return tuple(act(name) for name in names)
+        with ThreadPoolExecutor(max_workers=min(16, len(names))) as pool:
+            return tuple(pool.map(act, names))
 
     def _at(self, name: str) -> Cluster:
         """A look that knows what this VM does, without asking about any other."""
@@ -275,6 +289,45 @@ class Core:
     def _fresh(self) -> Fresh:
         chance = self.world.chance
         return Fresh(uuid=chance.uuid(), token=chance.take(8).hex(), now=self.world.clock.now())
+
+    def _pool_for(
+        self,
+        cluster: Cluster,
+        pool: str | None,
+        storage_class: str | None,
+        *,
+        or_default: bool = True,
+        node: str | None = None,
+        beside: str | None = None,
+        needed_bytes: int = 0,
+    ) -> str | None:
+        """The pool that was named, or the best one of a class; None: nobody said.
+
+        Pools are asked for their room only if that counts, and those that do not answer are passed
+        over.
+        """
+        if pool is not None and storage_class is not None:
+            raise Invalid("cannot use a pool and a class at once; name one of the two")
+        if pool is not None:
+            return cluster.pool(pool).name
+        if storage_class is not None:
+            wanted = cluster.storage_class(storage_class)
+        else:
+            default = storage.default_class(cluster) if or_default else None
+            if default is None:
+                return None
+            wanted = default
+        names = [name for name in wanted.pools if name in cluster.pools]
+        rooms = dict(zip(names, self._each(self._room, names), strict=True))
+        return storage.choose(
+            cluster, wanted, rooms, node=node, beside=beside, needed_bytes=needed_bytes
+        )
+
+    def _room(self, pool: str) -> Room | str:
+        try:
+            return self.world.images(pool).room()
+        except VorchError as exc:
+            return exc.message
 
     def _on_vm(
         self,

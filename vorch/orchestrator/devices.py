@@ -5,7 +5,9 @@ from __future__ import annotations
 from vorch.decide import devices
 from vorch.errors import Invalid, NotFound
 from vorch.model import (
+    Cluster,
     DiskBus,
+    IoLimits,
     NicModel,
     Volume,
 )
@@ -22,7 +24,9 @@ class Devices(Core):
         size_gib: int | None = None,
         volume: str | None = None,
         pool: str | None = None,
+        storage_class: str | None = None,
         bus: DiskBus | str = DiskBus.VIRTIO,
+        limits: IoLimits | None = None,
         dry_run: bool = False,
         wait_s: float | None = None,
     ) -> Done:
@@ -45,6 +49,14 @@ class Devices(Core):
                     volume=volume,
                 )
             size_bytes = sizes[what]
+
+        def into(cluster: Cluster) -> str | None:
+            if given is not None and storage_class is None:
+                return pool
+            vm = cluster.vm(name)
+            # One that has disks has to go on reaching them.
+            return self._pool_for(cluster, pool, storage_class, node=vm.node if vm.disks else None)
+
         return self._on_vm(
             name,
             lambda cluster: devices.disk_attach(
@@ -55,8 +67,9 @@ class Devices(Core):
                 size_gib=size_gib,
                 volume=given,
                 volume_size_bytes=size_bytes,
-                pool=pool,
+                pool=into(cluster),
                 bus=one_of(DiskBus, bus, "disk bus"),
+                limits=limits,
             ),
             dry_run=dry_run,
             wait_s=wait_s,

@@ -57,7 +57,9 @@ class Pools(Nodes):
 
     def pool_list(self) -> tuple[tuple[Pool, PoolUsage], ...]:
         pools = self.look().pools
-        return tuple((pools[name], self.world.images(name).usage()) for name in sorted(pools))
+        names = sorted(pools)
+        usages = self._each(lambda name: self.world.images(name).usage(), names)
+        return tuple(zip((pools[name] for name in names), usages, strict=True))
 
     def volume_list(self, pool: str) -> tuple[VolumeInfo, ...]:
         """Every volume of a pool, hidden and deleted ones included."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from vorch.decide import install as decide_install
@@ -16,15 +17,18 @@ from vorch.errors import Conflict, Invalid, NotFound, Unsupported
 from vorch.model import (
     Address,
     CloudInit,
+    Cluster,
     DiskBus,
     Figures,
     Firmware,
+    IoLimits,
     NicModel,
     Vm,
     VmStatus,
 )
 from vorch.orchestrator.core import Core, Done
 from vorch.orchestrator.words import absolute, checked_seconds, one_of
+from vorch.plan import Plan
 from vorch.ports import (
     Console,
     Display,
@@ -87,6 +91,8 @@ class Vms(Core):
         memory_max_mib: int | None = None,
         disk_gib: int | None = None,
         pool: str | None = None,
+        storage_class: str | None = None,
+        limits: IoLimits | None = None,
         networks: Sequence[str] = ("default",),
         macs: Sequence[str] = (),
         nic_model: NicModel | str = NicModel.VIRTIO,
@@ -116,7 +122,7 @@ class Vms(Core):
             memory_mib=memory_mib,
             memory_max_mib=memory_max_mib,
             disk_gib=disk_gib,
-            pool=pool,
+            limits=limits or IoLimits(),
             networks=tuple(networks),
             macs=tuple(macs),
             nic_model=one_of(NicModel, nic_model, "NIC model"),
@@ -136,8 +142,18 @@ class Vms(Core):
         )
         fresh = self._fresh()
         overhead = self.settings.vm_overhead_mib
+
+        def decide(cluster: Cluster) -> Plan:
+            # Of an image it is made where that is, unless somebody says otherwise.
+            beside = cluster.images[image].disks[0].volume.pool if image in cluster.images else None
+            where = self._pool_for(
+                cluster, pool, storage_class, or_default=image is None, node=node, beside=beside
+            )
+            placed = dataclasses.replace(new, pool=where)
+            return lifecycle.create(cluster, placed, fresh, overhead_mib=overhead)
+
         return self._do(
-            lambda cluster: lifecycle.create(cluster, new, fresh, overhead_mib=overhead),
+            decide,
             dry_run=dry_run,
             wait_s=wait_s,
             hosts=(lambda c: [node] if node else c.nodes) if start else None,
@@ -157,6 +173,7 @@ class Vms(Core):
         memory_mib: int | None = None,
         disk_gib: int | None = None,
         pool: str | None = None,
+        storage_class: str | None = None,
         networks: Sequence[str] = ("default",),
         firmware: Firmware | str | None = None,
         machine: str = "q35",
@@ -186,7 +203,6 @@ class Vms(Core):
             vcpus=vcpus,
             memory_mib=memory_mib,
             disk_gib=disk_gib,
-            pool=pool,
             networks=tuple(networks),
             firmware=None if firmware is None else one_of(Firmware, firmware, "firmware"),
             machine=machine,
@@ -210,7 +226,9 @@ class Vms(Core):
         return self._do(
             lambda cluster: decide_install.install(
                 cluster,
-                new,
+                dataclasses.replace(
+                    new, pool=self._pool_for(cluster, pool, storage_class, node=node)
+                ),
                 installer,
                 told,
                 fresh,

@@ -71,7 +71,7 @@ class Whole(Networks, Nodes, Tasks):
 
     def _pool_check(self, name: str) -> Check:
         try:
-            usage = self.world.images(name).usage()
+            usage = self.world.images(name).room()
         except VorchError as exc:
             return Check(name=f"pool {name}", level="error", detail=exc.message)
         free = usage.free_bytes / max(1, usage.capacity_bytes)
