@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -16,12 +17,14 @@ from typing import Any
 
 import pytest
 
+from vorch.domain_xml import read_domain
 from vorch.drivers.memory import MemoryClock, MemoryWorld
 from vorch.model import (
     GIB,
     Disk,
     DiskBus,
     FileSource,
+    IoLimits,
     Network,
     Nic,
     Node,
@@ -88,6 +91,18 @@ class Host(ABC):
     @abstractmethod
     def snapshots_of(self, source: Source) -> set[str]:
         """The names of the snapshots in a volume that nobody has open."""
+
+    @abstractmethod
+    def linked(self, base: Source) -> Source:
+        """A new disk that stands on another one."""
+
+    @abstractmethod
+    def stands_on_another(self, source: Source) -> bool:
+        """Of a volume that nobody has open."""
+
+    @abstractmethod
+    def limits_of(self, vm: Vm, disk: str) -> IoLimits:
+        """What a running VM's disk may do, as the host sees it. A burst lasts 1 s at least."""
 
     @abstractmethod
     def stubborn(self, vm: Vm) -> None:
@@ -158,6 +173,20 @@ class MemoryUnderTest(Host):
     def snapshots_of(self, source: Source) -> set[str]:
         return set(self._info(source).snapshots)
 
+    def linked(self, base: Source) -> Source:
+        volume = f"linked-{uuid.uuid4().hex[:8]}"
+        below = self._info(base)
+        self._images.clone(below.name, volume, below.size_bytes)
+        return self._images.locate(volume)
+
+    def stands_on_another(self, source: Source) -> bool:
+        return self._info(source).base is not None
+
+    def limits_of(self, vm: Vm, disk: str) -> IoLimits:
+        limits = self._world.guest(vm.id).disks[disk].disk.limits
+        burst = limits.burst_iops or limits.burst_mib_s
+        return replace(limits, burst_s=limits.burst_s or 1) if burst else limits
+
     def stubborn(self, vm: Vm) -> None:
         self._world.behave(vm.name, lets_go=False)
 
@@ -184,6 +213,7 @@ class LibvirtUnderTest(Host):
         super().__init__()
         from vorch.drivers.kvm import KvmHost
 
+        self._uri = uri
         first = KvmHost(Node(name=self.node, uri=uri))
         facts = replace(first.facts(), accelerator="tcg", accelerator_why="as the tests want it")
         first.close()
@@ -211,6 +241,19 @@ class LibvirtUnderTest(Host):
 
     def snapshots_of(self, source: Source) -> set[str]:
         return {one["name"] for one in self._info(source).get("snapshots", ())}
+
+    def linked(self, base: Source) -> Source:
+        return self._qcow2("linked", base=Path(base.path))
+
+    def stands_on_another(self, source: Source) -> bool:
+        return "backing-filename" in self._info(source)
+
+    def limits_of(self, vm: Vm, disk: str) -> IoLimits:
+        import libvirt
+
+        with contextlib.closing(libvirt.open(self._uri)) as connection:
+            text = connection.lookupByUUIDString(vm.id).XMLDesc(0)
+        return next(one.limits for one in read_domain(text).disks if one.name == disk)
 
     def stubborn(self, vm: Vm) -> None:
         """A VM without a system lets go of nothing as it is."""

@@ -6,6 +6,7 @@ libvirt and qcow2 (kill -9 at every point).
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -34,9 +35,16 @@ def import_disk(location: str) -> Act:
 
 
 def stories(
-    disk_image: str, iso_image: str, kernel: str | None = None, initrd: str | None = None
+    disk_image: str,
+    iso_image: str,
+    kernel: str | None = None,
+    initrd: str | None = None,
+    bulk: str = "memory:bulk",
 ) -> tuple[Story, ...]:
-    """Where the images that they import are, and the installer that the install story starts."""
+    """Where the images that they import are, and the installer that the install story starts.
+
+    `bulk` is where a second pool can be made. Exports go beside the disk image.
+    """
     image = import_disk(disk_image)
 
     def make(name: str = "web", **options: object) -> Act:
@@ -62,6 +70,12 @@ def stories(
 
     def lan(cluster: Orchestrator) -> object:
         return cluster.network_create("lan", kind="isolated", subnet="10.81.7.0/24")
+
+    def second_pool(cluster: Orchestrator) -> object:
+        return cluster.pool_add("bulk", bulk)
+
+    def new_file() -> str:
+        return f"{disk_image}.{uuid.uuid4().hex}.out"
 
     def delete(cluster: Orchestrator) -> object:
         return cluster.delete("web", force=True)
@@ -226,6 +240,73 @@ def stories(
             done=web,
             undone=web,
             hosts=2,
+        ),
+        Story(
+            "disk-move",
+            (image, second_pool, make(cloud_init=seed), two_disks),
+            lambda c: c.disk_move("web", pool="bulk"),
+            done=web,
+            undone=web,
+        ),
+        Story(
+            "disk-move-running",
+            (image, second_pool, make(start=True)),
+            lambda c: c.disk_move("web", "root", pool="bulk"),
+            done=web,
+            undone=web,
+        ),
+        Story(
+            "disk-move-paused",
+            (image, second_pool, make(start=True, cloud_init=seed), lambda c: c.pause("web")),
+            lambda c: c.disk_move("web", pool="bulk"),
+            done=web,
+            undone=web,
+        ),
+        Story("disk-flatten", (image, make()), lambda c: c.disk_flatten("web", "root"), web, web),
+        Story(
+            "disk-flatten-running",
+            (image, make(start=True)),
+            lambda c: c.disk_flatten("web", "root"),
+            done=web,
+            undone=web,
+        ),
+        Story("disk-sparsify", (image, make()), lambda c: c.disk_sparsify("web", "root"), web, web),
+        Story(
+            "disk-export",
+            (image, make()),
+            lambda c: c.disk_export("web", "root", new_file()),
+            done=web,
+            undone=web,
+        ),
+        Story(
+            "disk-export-running",
+            (image, make(start=True), two_disks),
+            lambda c: c.disk_export("web", "root", new_file(), format="raw"),
+            done=web,
+            undone=web,
+        ),
+        Story(
+            "image-export", (image,), lambda c: c.image_export("debian", new_file(), format="vmdk")
+        ),
+        Story(
+            "disk-limit",
+            (image, make(start=True)),
+            lambda c: c.disk_limit("web", "root", iops=100, mib_s=10),
+            done=web,
+            undone=web,
+        ),
+        Story("create-elsewhere", (image, second_pool), make(pool="bulk", disk_gib=1), done=web),
+        Story(
+            "clone-elsewhere",
+            (image, second_pool, make(start=True)),
+            lambda c: c.clone("web", "copy", pool="bulk", start=True),
+            done=both,
+            undone=web,
+        ),
+        Story(
+            "class-add",
+            (second_pool, lambda c: c.class_add("slow", ["bulk"], default=True)),
+            lambda c: c.class_add("fast", ["local", "bulk"], default=True),
         ),
         Story("image-delete", (image, make()), lambda c: c.image_delete("debian"), web, web),
         Story(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,11 +32,13 @@ def _cd() -> bytes:
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     folder = tmp_path_factory.mktemp("images")
     (folder / "disk.raw").write_bytes(_raw_disk())
     (folder / "cd.iso").write_bytes(_cd())
-    return str(folder / "disk.raw"), str(folder / "cd.iso")
+    yield str(folder / "disk.raw"), str(folder / "cd.iso")
+    # Exports that were cut off.
+    assert [path.name for path in folder.glob("*.part")] == []
 
 
 ALL = stories("disk", "cd")

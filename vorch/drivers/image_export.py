@@ -20,6 +20,8 @@ from vorch.plan import ExportFormat
 from vorch.ports import Content, Progress
 
 PIECE_BYTES = 4 * 1024**2
+# File systems take no smaller part of a file for a hole.
+GRAIN_BYTES = 4096
 # What stays free of the file system that is written to.
 RESERVE_BYTES = 32 * 1024**2
 FILE_MODE = 0o600
@@ -113,9 +115,10 @@ def pieces(content: Content, progress: Progress) -> Iterator[tuple[int, bytes]]:
     for start, length in content.extents:
         for offset in range(start, min(start + length, content.size_bytes), PIECE_BYTES):
             count = min(PIECE_BYTES, start + length - offset, content.size_bytes - offset)
-            data = content.read(offset, count)
-            if data.strip(b"\0"):
-                yield offset, data
+            body = content.read(offset, count).rstrip(b"\0")
+            if body:
+                lead = (len(body) - len(body.lstrip(b"\0"))) // GRAIN_BYTES * GRAIN_BYTES
+                yield offset + lead, body[lead:]
             done += count
             progress(min(99.9, 100 * done / max(1, whole)))
 

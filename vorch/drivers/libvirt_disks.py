@@ -63,8 +63,11 @@ def copy(domain: Handle, vm: Vm, disk: Disk, source: Source, what: str, progress
 
 
 def switch(domain: Handle, vm: Vm, disk: Disk, source: Source, what: str) -> None:
-    if is_at(domain, vm, disk, source, what):
+    element = live_disk(domain, vm, disk, what)
+    if domain_xml.place_of(element) == source.path:
         return
+    if domain_xml.copied_to(element) != (source.path, True):
+        raise _broke_off(vm, disk, what)
     domain.blockJobAbort(disk.target, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
     if not is_at(domain, vm, disk, source, what):
         raise _broke_off(vm, disk, what)
@@ -72,11 +75,13 @@ def switch(domain: Handle, vm: Vm, disk: Disk, source: Source, what: str) -> Non
 
 def flatten(domain: Handle, vm: Vm, disk: Disk, what: str, progress: Progress) -> None:
     def done() -> bool:
-        if domain_xml.stands_on_another(live_disk(domain, vm, disk, what)):
-            if not domain.blockJobInfo(disk.target, 0):
-                raise _broke_off(vm, disk, what)
-            return False
-        return True
+        # In this order: it may come to its end between the two looks.
+        busy = bool(domain.blockJobInfo(disk.target, 0))
+        if not domain_xml.stands_on_another(live_disk(domain, vm, disk, what)):
+            return True
+        if not busy:
+            raise _broke_off(vm, disk, what)
+        return False
 
     if domain_xml.stands_on_another(live_disk(domain, vm, disk, what)):
         if not domain.blockJobInfo(disk.target, 0):
