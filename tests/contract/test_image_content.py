@@ -1,11 +1,11 @@
-"""The contract of the Images port, continued: content goes out, over to other pools, and gets thin."""
+"""The contract of the Images port, continued: content that goes out and over to other pools."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -91,7 +91,7 @@ def test_a_cancel_on_the_way_leaves_no_volume(store: ImageStore, other: ImageSto
     linked(store)
     with pytest.raises(Cancelled), store.images.content("a", None, no_progress) as content:
         other.images.take_in("b", content, "disk", Steps(cancel_after=1))
-    # A partial volume of a world in memory is what its callers have to clear away.
+    # Some drivers keep what was done until it is purged: as `undo` does.
     other.images.purge("b")
     assert named(other.images, "b") == []
 
@@ -207,12 +207,12 @@ def test_a_flatten_loses_no_snapshot(store: ImageStore) -> None:
     linked(store)
     store.images.snapshot(["a"], "then")
     store.write("a", 0, TWOS)
-    try:
+    if store.images.live_snapshots:
         store.images.flatten("a", no_progress)
-    except Conflict as exc:
-        assert exc.fields["snapshots"] == ["then"]
-    else:
         store.images.purge("base")
+    else:
+        with pytest.raises(Conflict, match="snapshots"):
+            store.images.flatten("a", no_progress)
     store.images.rollback(["a"], "then")
     assert store.read("a", 0, 65536) == ONES
 
