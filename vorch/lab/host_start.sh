@@ -31,6 +31,8 @@ mkdir /etc/libvirt
 for place in /etc/libvirt /var/lib/libvirt /var/cache/libvirt /var/log/libvirt /var/lib/swtpm-localca; do
     [ -d "$place" ] || continue
     mkdir -p "$folder/disk$place"
+    # The TPM emulator's user must be able to write there.
+    chown --reference="$place" "$folder/disk$place"
     mount --bind "$folder/disk$place" "$place"
 done
 mount -t tmpfs -o mode=1777 tmpfs /tmp
