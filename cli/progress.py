@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -28,8 +29,11 @@ class Progress:
         self.last: Task | None = None
         self._quiet = quiet
         self._bar: Bar | None = None
-        self._line: TaskID | None = None
-        self._said: tuple[str, str] | None = None
+        # A line for each task at work, by its id: several VMs may move at once.
+        self._lines: dict[str, TaskID] = {}
+        self._said: dict[str, str] = {}
+        # Each of them tells from a thread of its own.
+        self._turn = Lock()
 
     def __enter__(self) -> Progress:
         return self
@@ -45,7 +49,7 @@ class Progress:
     def __call__(self, task: Task) -> None:
         self.last = task
         # Whoever closed stderr does not want to know; that must not undo the task.
-        with suppress(OSError):
+        with suppress(OSError), self._turn:
             if is_terminal(sys.stderr):
                 self._draw(task)
             elif sys.stderr is not None and not self._quiet:
@@ -53,27 +57,33 @@ class Progress:
 
     def _draw(self, task: Task) -> None:
         if task.over:
-            self._clear()
+            line = self._lines.pop(task.id, None)
+            if not self._lines:
+                self._clear()
+            elif line is not None and self._bar is not None:
+                self._bar.remove_task(line)
             return
         bar = self._bar or _bar()
         # Before its first step begins, a task is known by its name only.
         words = clean(task.doing or f"{task.verb} {task.subject}")
         words = shortened(words, bar.console.width - BESIDE_WORDS)
-        if self._bar is None or self._line is None:
-            self._bar, self._line = bar, bar.add_task(words, total=100.0)
+        if self._bar is None:
+            self._bar = bar
             bar.start()
-        bar.update(self._line, description=words, completed=task.percent)
+        if task.id not in self._lines:
+            self._lines[task.id] = bar.add_task(words, total=100.0)
+        bar.update(self._lines[task.id], description=words, completed=task.percent)
 
     def _clear(self) -> None:
         if self._bar is not None:
             self._bar.stop()
-        self._bar = self._line = None
+        self._bar = None
+        self._lines.clear()
 
     def _say(self, task: Task) -> None:
-        step = (task.id, task.doing)
-        if task.over or not task.doing or step == self._said:
+        if task.over or not task.doing or self._said.get(task.id) == task.doing:
             return
-        self._said = step
+        self._said[task.id] = task.doing
         sys.stderr.write(f"[{task.percent:3.0f}%] {clean(task.doing)}\n")
         sys.stderr.flush()
 

@@ -26,13 +26,26 @@ from vorch.errors import (
     Unsupported,
     VorchError,
 )
-from vorch.model import INITRD_SOURCE, KERNEL_SOURCE, Disk, Domain, Node, Power, Source, Vm, Volume
+from vorch.model import (
+    INITRD_SOURCE,
+    KERNEL_SOURCE,
+    MIB,
+    Disk,
+    Domain,
+    MoveFigures,
+    Node,
+    Power,
+    Source,
+    Vm,
+    Volume,
+)
 from vorch.plan import (
     AskToStop,
     AttachDisk,
     AttachNic,
     AwaitEnd,
     BaseVolume,
+    CarryVolume,
     ChangeMedia,
     CloneVolume,
     CopyVolume,
@@ -85,6 +98,9 @@ UNPLUG_TIMEOUT_S = 20.0
 # How long the two hosts of a migration that has ended may take to be of one mind about it.
 SETTLE_TIMEOUT_S = 60.0
 SETTLE_POLL_S = 0.2
+# How long one host must be seen to have nothing of a VM whose other half waits for it: one that has
+# just arrived looks so, too.
+HALF_S = 5.0
 # Why a VM that was just moved may stand still, other than for a fault of its own.
 HELD_BY_MOVE = ("", "it is being migrated", "it is starting")
 
@@ -150,7 +166,14 @@ def _purge(volume: Volume, world: World) -> None:
 # Volumes
 
 NewVolume = (
-    CreateVolume | CloneVolume | CopyVolume | ImportVolume | WriteIso | ExtractFile | ExtendInitrd
+    CreateVolume
+    | CloneVolume
+    | CopyVolume
+    | CarryVolume
+    | ImportVolume
+    | WriteIso
+    | ExtractFile
+    | ExtendInitrd
 )
 
 
@@ -191,6 +214,11 @@ class _Halves:
     def second(self, percent: float | None = None, line: str | None = None) -> None:
         whole = 100.0 - self._from
         self._progress(None if percent is None else self._from + whole * percent / 100, line)
+
+
+def carry_volume(step: CarryVolume, world: World, progress: Progress) -> None:
+    data = world.images(step.source.pool).read_file(step.source.name, BOOT_FILE_LIMIT_BYTES)
+    world.images(step.volume.pool).write_file(step.volume.name, data)
 
 
 def import_volume(step: ImportVolume, world: World, progress: Progress) -> Outcome:
@@ -454,20 +482,14 @@ def migrate_domain(step: MigrateDomain, world: World, progress: Progress) -> Out
     dies, so one under way is waited for. When one of the hosts dies, the other one clears its
     half away: the target ends the domain that was to arrive, the source lets its own go on.
     """
-    vm, source = step.vm, world.hypervisor(step.vm.node)
+    vm = step.vm
     began = world.clock.now()
+    figures = MoveFigures()
     where = _whereabouts(step, world, progress)
     if where in ("source", "between"):
-        _ensure_secrets(vm, world.hypervisor(step.target), world)
+        _ensure_secrets(step.moved, world.hypervisor(step.target), world)
         try:
-            source.migrate(
-                vm,
-                step.target,
-                step.uri,
-                pause_limit_ms=step.pause_limit_ms,
-                bandwidth_mib_s=step.bandwidth_mib_s,
-                progress=progress,
-            )
+            figures = _send(step, world, progress)
         except Cancelled:
             raise
         except VorchError as exc:
@@ -487,12 +509,67 @@ def migrate_domain(step: MigrateDomain, world: World, progress: Progress) -> Out
     if where != "target":
         raise _stayed(step, None)
     power = _arrived(step, world, progress)
+    elapsed_s = world.clock.now() - began
     return {
+        "source": vm.node,
         "node": step.target,
         "power": power,
-        "elapsed_s": round(world.clock.now() - began, 2),
-        **clients_seen(vm, world, progress, left=step.left),
+        "elapsed_s": round(elapsed_s, 2),
+        **_told(step, world, figures),
+        **clients_seen(step.moved, world, progress, left=step.left),
     }
+
+
+def _send(step: MigrateDomain, world: World, progress: Progress) -> MoveFigures:
+    """Begin it, or wait for the one that is under way."""
+    before = {disk.name: disk.volume for disk in step.vm.disks}
+    changed = {
+        disk.name: source
+        for disk in step.disks
+        if disk.volume != before[disk.name] and (source := _source(disk, world)) is not None
+    }
+    written = {disk.name for disk in step.copied}
+    return world.hypervisor(step.vm.node).migrate(
+        step.vm,
+        step.target,
+        step.uri,
+        pause_limit_ms=step.pause_limit_ms,
+        bandwidth_mib_s=step.bandwidth_mib_s,
+        progress=progress,
+        postcopy_after_s=step.postcopy_after_s,
+        copies={name: source for name, source in changed.items() if name in written},
+        elsewhere={name: source for name, source in changed.items() if name not in written},
+    )
+
+
+def _told(step: MigrateDomain, world: World, here: MoveFigures) -> Outcome:
+    """What it came to. What the source did not live to tell, the target may know."""
+    there: MoveFigures | None = None
+    if here.pause_ms is None:
+        try:
+            there = world.hypervisor(step.target).moved_figures(step.vm.id)
+        except VorchError:
+            there = None
+    known = {
+        item.name: getattr(here, item.name) or getattr(there, item.name, None)
+        for item in dataclasses.fields(MoveFigures)
+    }
+    speed = known["bytes_per_s"]
+    told: Outcome = {
+        "memory_mib": _mib(known["memory_bytes"]),
+        "sent_mib": _mib(known["sent_bytes"]),
+        "copied_mib": _mib(known["copied_bytes"]),
+        "pause_ms": known["pause_ms"],
+        "slowed_percent": here.slowed_percent,
+        "postcopy": bool(known["postcopy"]),
+        "speed_mib_s": None if speed is None else round(speed / MIB, 1),
+        "limit_mib_s": step.bandwidth_mib_s or None,
+    }
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def _mib(size_bytes: int | None) -> int | None:
+    return None if size_bytes is None else round(size_bytes / MIB)
 
 
 def undo_migrate_domain(step: MigrateDomain, world: World, progress: Progress) -> None:
@@ -506,6 +583,15 @@ def undo_migrate_domain(step: MigrateDomain, world: World, progress: Progress) -
         raise CameToPass
     if where == "between":
         raise _stayed(step, None)
+    _tidy_target(step, world, progress)
+
+
+def _tidy_target(step: MigrateDomain, world: World, progress: Progress) -> None:
+    """What was made there for its UEFI and TPM. A target that is dead must not hold the VM up."""
+    try:
+        world.hypervisor(step.target).forget(step.moved)
+    except (Conflict, Unreachable) as exc:
+        progress(line=exc.message)
 
 
 def _stayed(step: MigrateDomain, exc: VorchError | None) -> VorchError:
@@ -529,24 +615,38 @@ def _whereabouts(
     """On which of the two hosts the VM is: source, target, between, nowhere.
 
     `settled`: wait for an end of "between". What is then still on its way in without anybody who
-    sends it is cleared away.
+    sends it is cleared away. One that broke off after it had gone over is joined again, or ended.
     """
-    until = world.clock.now() + SETTLE_TIMEOUT_S
+    began = world.clock.now()
+    until, half_since = began + SETTLE_TIMEOUT_S, None
     while True:
-        where = _look_at_both(step, world)
+        where, now = _look_at_both(step, world), world.clock.now()
+        half_since = (half_since or now) if where == "half" else None
         if where == "two":
             # The target's was let go first: the source took a lost answer for a failure, and what
             # it has in memory is older than what is on the disks.
             progress(line=f"it ran on both hosts; it is ended on {step.vm.node}")
             world.hypervisor(step.vm.node).cut(step.vm.id)
             continue
-        if where == "left over" and (not settled or world.clock.now() >= until):
+        if (half_since is not None and now - half_since >= HALF_S) or (
+            where == "torn" and now >= until
+        ):
+            # Each half has a part of the guest's memory that the other one lacks. Both hosts have
+            # answered, so nothing of it is left running anywhere after this.
+            progress(line="its memory is in two parts that cannot be joined; both are ended")
+            for name in (step.vm.node, step.target):
+                world.hypervisor(name).cut(step.vm.id)
+            continue
+        if where == "torn":
+            _join(step, world, progress)
+        if where == "left over" and (not settled or now >= until):
             # A look is two looks: the copy that is kept must still be there after the second.
             if _on(world.hypervisor(step.vm.node).domain(step.vm.id)) is not None:
                 progress(line=f"what was to arrive on {step.target} is ended there")
                 world.hypervisor(step.target).cut(step.vm.id)
             continue
-        if where not in ("between", "left over") or not settled or world.clock.now() >= until:
+        passing = ("between", "left over") if settled else ()
+        if where not in (*passing, "torn", "half") or (where in passing and now >= until):
             return where
         progress()
         world.clock.sleep(SETTLE_POLL_S)
@@ -557,21 +657,32 @@ def _look_at_both(step: MigrateDomain, world: World) -> str:
     vm_id = step.vm.id
     source, target = world.hypervisor(step.vm.node), world.hypervisor(step.target)
     silent: VorchError | None = None
-    here, leaving = None, False
+    here, leaving, torn = None, False, False
     try:
-        leaving = source.migration(vm_id) == "out"
+        way = source.migration(vm_id)
+        leaving, torn = way == "out", way == "torn"
         here = _on(source.domain(vm_id))
     except Unreachable as exc:
         silent = None if _proven_dead(step.vm.node, world) else exc
-    coming, there = False, None
+    coming, waits, there = False, False, None
     try:
-        coming = target.migration(vm_id) == "in"
+        way = target.migration(vm_id)
+        coming, waits = way == "in", way == "torn"
         there = _on(target.domain(vm_id))
     except Unreachable:
         if not _proven_dead(step.target, world):
-            if here is None:
+            if here is None or torn:
                 raise
             return "between" if leaving else "source"
+    if waits or torn:
+        if silent is not None:
+            raise silent
+        if here is None or there is None:
+            return "half"
+        # The target may have all of it, and the source not know.
+        if torn and not waits and not coming and there.power is Power.RUNNING:
+            return "two"
+        return "torn" if torn and waits else "between"
     if there is not None and not coming and not leaving and here is None:
         # Without an answer of the source, too: the target lets a VM go only when all of it has
         # arrived and the source has held it still.
@@ -585,6 +696,16 @@ def _look_at_both(step: MigrateDomain, world: World) -> str:
     if here is not None:
         return "source"
     return "nowhere" if there is None else "between"
+
+
+def _join(step: MigrateDomain, world: World, progress: Progress) -> None:
+    """Let a migration that broke off after the VM had gone over go on where it was."""
+    try:
+        _send(step, world, progress)
+    except Cancelled:
+        raise
+    except VorchError as exc:
+        progress(line=f"its halves were not joined: {exc.message}")
 
 
 def _on(domain: Domain | None) -> Domain | None:
@@ -833,6 +954,7 @@ DO: dict[type, Act] = {
     CreateVolume: create_volume,
     CloneVolume: clone_volume,
     CopyVolume: copy_volume,
+    CarryVolume: carry_volume,
     ImportVolume: import_volume,
     WriteIso: write_iso,
     ExtractFile: extract_file,
@@ -878,6 +1000,7 @@ UNDO: dict[type, Act] = {
     CreateVolume: undo_new_volume,
     CloneVolume: undo_new_volume,
     CopyVolume: undo_new_volume,
+    CarryVolume: undo_new_volume,
     ImportVolume: undo_new_volume,
     WriteIso: undo_new_volume,
     ExtractFile: undo_new_volume,

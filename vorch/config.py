@@ -46,6 +46,19 @@ class Settings:
     migration_pause_limit_ms: int = 300
     # How fast its memory may travel, in MiB a second; 0: as fast as the network goes.
     migration_bandwidth_mib_s: int = 0
+    # How long a guest that writes faster than its memory travels is waited for (and slowed down)
+    # before it goes over to the other host with the rest of its memory behind it: post-copy.
+    migration_converge_s: float = 60.0
+    # Whether it may. Until the rest has come, it is lost when either host or the link fails.
+    migration_postcopy: bool = False
+    # A move for which a guest would have to be slowed down by more is refused (unless forced).
+    migration_slowdown_limit_percent: int = 80
+    # How fast a guest writes is measured first (a second) if its memory takes longer than this.
+    migration_estimate_above_s: float = 10.0
+    # Live migrations at the same time that a host takes part in, when several VMs are moved.
+    migrations_per_host: int = 2
+    # And between the same two hosts.
+    migrations_per_link: int = 2
     # Ended tasks that are kept.
     tasks_kept: int = 500
     # Memory of a host that is never given to guests.

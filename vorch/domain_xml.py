@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias
 
 from lxml import etree
 
-from vorch.errors import Invalid, Unsupported
+from vorch.errors import Invalid, NotFound, Unsupported
 from vorch.model import (
     INITRD_SOURCE,
     KERNEL_SOURCE,
@@ -528,9 +528,35 @@ def probe_xml(vm: Vm, *, name: str, source: Source, facts: HostFacts) -> str:
     return to_text(domain)
 
 
-def moved_xml(text: str, node: str) -> str:
-    """A running VM's definition, as libvirt shows it, for the host that it moves to."""
+def moved_xml(
+    text: str,
+    node: str,
+    *,
+    vm: Vm | None = None,
+    sources: Mapping[str, Source] | None = None,
+    cached: frozenset[str] = frozenset(),
+) -> str:
+    """A running VM's definition, as libvirt shows it, for the host that it moves to.
+
+    `sources`: by name, disks of the VM that are somewhere else there. All that the guest sees of
+    them stays as it is.
+    """
     domain = parse(text)
+    for name, source in (sources or {}).items():
+        drive = find_disk(domain, name)
+        if drive is None or vm is None:
+            raise NotFound(
+                f"cannot move disk {name!r}: the running VM has none of that name; it comes with"
+                " the next start",
+                disk=name,
+            )
+        made = _disk(vm, vm.disk(name), source, name in cached)
+        for tag in ("driver", "auth", "source", "backingStore", "mirror"):
+            for old in drive.findall(tag):
+                drive.remove(old)
+        drive.set("type", _disk_type(source))
+        for number, tag in enumerate(("driver", "source")):
+            drive.insert(number, made.find(tag))
     mark = domain.find(f"metadata/{{{NAMESPACE}}}vm")
     if mark is not None:
         mark.set("node", node)

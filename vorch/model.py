@@ -548,6 +548,26 @@ class Figures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MoveFigures:
+    """What a live migration came to. None is what nobody can say any more."""
+
+    memory_bytes: int | None = None
+    # All that went over the wire for its memory, what was sent twice included.
+    sent_bytes: int | None = None
+    # Of its disks that were copied along.
+    copied_bytes: int | None = None
+    # How fast its memory went, on average.
+    bytes_per_s: int | None = None
+    # How long the guest really stood still.
+    pause_ms: int | None = None
+    elapsed_s: float | None = None
+    # How much the guest was slowed down in the end, so that its memory could be caught up with.
+    slowed_percent: int = 0
+    # It went over first, and drew its memory after it.
+    postcopy: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VmStatus:
     """A VM as a person asks for it: the definition and what is seen of it, side by side."""
 

@@ -10,7 +10,7 @@ plan that a dead process left is rather finished; so is one with a step that goe
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -64,6 +64,19 @@ class CopyVolume:
     def __str__(self) -> str:
         at = f" at snapshot {self.snapshot!r}" if self.snapshot else ""
         return f"copy {self.source}{at} to {self.volume}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CarryVolume:
+    """A copy of a small file (a cloud-init seed, a CD), in another pool too."""
+
+    undoable: ClassVar[bool] = True
+    source: Volume
+    volume: Volume
+    kind: Literal["carry-volume"] = "carry-volume"
+
+    def __str__(self) -> str:
+        return f"copy {self.source} to {self.volume}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -418,10 +431,33 @@ class MigrateDomain:
     paused: bool = False
     # The clients of the host that it leaves, which may linger for a while.
     left: tuple[str, ...] = ()
+    # After so long it goes on on the target, which draws the rest of its memory after it; None:
+    # it never does.
+    postcopy_after_s: float | None = None
+    # Its disks as they are on the target. Those that hold other volumes there are copied along.
+    disks: tuple[Disk, ...] = ()
     kind: Literal["migrate-domain"] = "migrate-domain"
 
+    @property
+    def copied(self) -> tuple[Disk, ...]:
+        """Disks that are written while they are copied; what is only read was copied before."""
+        before = {disk.name: disk.volume for disk in self.vm.disks}
+        return tuple(
+            disk
+            for disk in self.disks
+            if disk.volume != before.get(disk.name) and disk.device == "disk" and not disk.read_only
+        )
+
+    @property
+    def moved(self) -> Vm:
+        """The VM as it is on the target."""
+        return replace(self.vm, node=self.target, disks=self.disks or self.vm.disks)
+
     def __str__(self) -> str:
-        return f"move {self.vm.name} from {self.vm.node} to {self.target} while it runs"
+        with_disks = ", ".join(disk.name for disk in self.copied)
+        return f"move {self.vm.name} from {self.vm.node} to {self.target} while it runs" + (
+            f", with its disks {with_disks}" if with_disks else ""
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -640,6 +676,7 @@ Step = Annotated[
     CreateVolume
     | CloneVolume
     | CopyVolume
+    | CarryVolume
     | ImportVolume
     | WriteIso
     | ExtractFile
@@ -698,6 +735,8 @@ class Plan:
     steps: tuple[Step, ...] = ()
     claims: tuple[str, ...] = ()
     reads: dict[str, int] = field(default_factory=dict)
+    # What it is expected to come to, in figures, where that was reckoned beforehand.
+    expected: dict[str, Any] = field(default_factory=dict)
 
     @property
     def empty(self) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, BinaryIO, Literal, Protocol
 
 from vorch.availability import Knock
@@ -21,6 +22,7 @@ from vorch.model import (
     Figures,
     Holder,
     HostFacts,
+    MoveFigures,
     Network,
     Nic,
     Node,
@@ -402,6 +404,10 @@ class Display:
     port: int
 
 
+# Nothing is copied.
+NO_SOURCES: Mapping[str, Source] = MappingProxyType({})
+
+
 class Subscription(Protocol):
     """What somebody is told of, until they have heard enough."""
 
@@ -475,16 +481,36 @@ class Hypervisor(Protocol):
         pause_limit_ms: int,
         bandwidth_mib_s: int,
         progress: Progress,
-    ) -> None:
+        postcopy_after_s: float | None = None,
+        copies: Mapping[str, Source] = NO_SOURCES,
+        elsewhere: Mapping[str, Source] = NO_SOURCES,
+    ) -> MoveFigures:
         """Move the VM to that host, which this one reaches at `uri`, while it runs.
 
-        Returns when it is gone from here. One under way already, whoever began it, is waited for.
-        When it fails, or `progress` raises, the VM goes on here. NotFound if it is not here.
+        Returns when it is gone from here, with what is known of it here. One under way already,
+        whoever began it, is waited for; one that has broken off after it went over is taken up
+        again. When it fails, or `progress` raises, the VM goes on here, unless it has gone over.
+        NotFound if it is not here.
+
+        `postcopy_after_s`: so long after its beginning it goes over to the target, and draws its
+        memory after it. `copies` says, by the disk's name, into which volumes its disks are copied
+        along; `elsewhere`, where what it only reads is there.
         """
         ...
 
-    def migration(self, vm_id: str) -> Literal["in", "out"] | None:
-        """Whether the VM is on its way here or away from here at this moment."""
+    def migration(self, vm_id: str) -> Literal["in", "out", "torn"] | None:
+        """Whether the VM is on its way here or away from here at this moment.
+
+        `torn`: it broke off after the VM had gone over, and this is one half of it.
+        """
+        ...
+
+    def moved_figures(self, vm_id: str) -> MoveFigures | None:
+        """Of the migration by which the VM came here; None when nobody knows."""
+        ...
+
+    def write_rate_mib_s(self, vm_id: str, for_s: int) -> float:
+        """How much of its memory the guest changes, measured for so long. It runs on meanwhile."""
         ...
 
     def migration_abort(self, vm_id: str) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .. import completion, files, sizes
+from .. import completion, files, render, sizes
 from ..options import (
     Addresses,
     Agent,
@@ -49,7 +49,7 @@ from ..options import (
 from ..session import ask_and_do, cluster, run, show_done
 
 if TYPE_CHECKING:
-    from vorch import CloudInit
+    from vorch import CloudInit, Task
 
 
 def add_to(app: typer.Typer) -> None:
@@ -267,16 +267,78 @@ def resume(
 def migrate(
     name: VmName,
     node: NodeOrNone = None,
+    pool: Annotated[
+        str | None,
+        typer.Option(
+            "--pool",
+            metavar="POOL",
+            autocompletion=completion.pools,
+            help="Copy disks that the other host does not reach along, into this pool.",
+        ),
+    ] = None,
+    postcopy: Annotated[
+        bool | None,
+        typer.Option(
+            "--postcopy/--no-postcopy",
+            help="Whether it may go over before all of its memory has, when it does not converge"
+            " (default: migration_postcopy of vorch.toml).",
+        ),
+    ] = None,
+    pause_limit: Annotated[
+        int | None,
+        typer.Option(
+            "--pause-limit",
+            metavar="MS",
+            min=1,
+            help="How many milliseconds it may stand still at the end (default:"
+            " migration_pause_limit_ms of vorch.toml).",
+        ),
+    ] = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Also when it would have to be slowed down to a crawl."),
+    ] = False,
     dry_run: DryRun = False,
     wait: Wait = None,
     as_json: AsJson = False,
 ) -> None:
     """Move a VM to another host while it runs.
 
-    Its disks must be where every host reaches them. Without NODE it goes to the host with the most
-    free memory.
+    Without NODE it goes to the host with the most free memory. Its disks stay where every host
+    reaches them; others are copied along with --pool. A dry run measures how fast the guest changes
+    its memory, and says how long the move will take.
     """
-    run(lambda found: found.migrate(name, node, dry_run=dry_run, wait_s=wait), as_json)
+    with cluster(as_json) as found:
+        done = found.migrate(
+            name,
+            node,
+            pool=pool,
+            postcopy=postcopy,
+            pause_limit_ms=pause_limit,
+            force=force,
+            dry_run=dry_run,
+            wait_s=wait,
+        )
+    show_done(done, as_json)
+    if done.task is not None and not as_json:
+        render.out(render.clean(_came_to(done.task)))
+
+
+def _came_to(task: Task) -> str:
+    """The figures of a migration, in a line."""
+    told = task.result
+    parts = []
+    if "pause_ms" in told:
+        parts.append(f"the guest stood still for {told['pause_ms']} ms")
+    if "sent_mib" in told:
+        parts.append(f"{told['sent_mib']} MiB were sent for {told.get('memory_mib', '?')} MiB")
+    if told.get("copied_mib"):
+        parts.append(f"{told['copied_mib']} MiB of disks were copied along")
+    if told.get("slowed_percent"):
+        parts.append(f"it was slowed down by {told['slowed_percent']} %")
+    if told.get("postcopy"):
+        parts.append("it went over first and drew the rest of its memory after it")
+    return "; ".join(parts) or "the hosts told no figures of it"
 
 
 def relocate(

@@ -60,6 +60,8 @@ def test_defaults_of_settings_are_right(item: dataclasses.Field[object]) -> None
         assert written.startswith(IN_WORDS[item.name])
     elif isinstance(item.default, str):
         assert written == f"`{item.default}`"
+    elif isinstance(item.default, bool):
+        assert written == str(item.default).lower()
     else:
         assert isinstance(item.default, (int, float))
         assert float(written) == item.default

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 
+from vorch.decide.carry import Carried, carried
 from vorch.decide.clients import left_behind, save_clients
+from vorch.decide.fresh import Fresh
 from vorch.decide.place import home, place
 from vorch.decide.records import (
     ensure_networks,
@@ -19,7 +21,7 @@ from vorch.decide.records import (
 )
 from vorch.errors import Conflict, NoRoom, Unreachable, Unsupported
 from vorch.model import Cluster, Firmware, Node, Power, Vm
-from vorch.plan import MigrateDomain, Plan, SeeClients
+from vorch.plan import ForgetDomain, MigrateDomain, Plan, SeeClients
 
 
 def migrate(
@@ -31,10 +33,16 @@ def migrate(
     pause_limit_ms: int,
     bandwidth_mib_s: int,
     away: bool = False,
+    postcopy_after_s: float | None = None,
+    pool: str | None = None,
+    fresh: Fresh | None = None,
+    keep_s: float = 0.0,
 ) -> Plan:
     """Live, to the host that was named or to the one with the most free memory.
 
-    `away`: for the time of a maintenance; where it belongs is remembered.
+    `away`: for the time of a maintenance; where it belongs is remembered. `postcopy_after_s`: when
+    it may go over though not all of its memory is there (None: never). `pool`: where disks go that
+    the other host does not reach; the old ones can be had back for `keep_s`.
     """
     vm = cluster.vm(name)
     if target is not None and cluster.node(target).name == vm.node:
@@ -49,7 +57,8 @@ def migrate(
     seen = cluster.domains[vm.id].node
     if seen != vm.node:
         return _found_elsewhere(cluster, vm, seen, target)
-    _need_shared_disks(cluster, vm, "migrate", "only VMs whose disks every host reaches can move")
+    if pool is None:
+        _need_shared_disks(cluster, vm, "migrate", "only disks that every host reaches stay there")
     source = cluster.node(vm.node)
     named = [cluster.node(target)] if target is not None else list(cluster.nodes.values())
     others = [node for node in named if node.name != vm.node]
@@ -68,15 +77,26 @@ def migrate(
             vm=name,
             refused=unlike,
         )
+    load = Carried(vm=vm)
+    if pool is not None and fresh is not None:
+        load = carried(cluster, vm, list(fit), pool, fresh, keep_s, target=target)
+        if postcopy_after_s is not None:
+            raise Unsupported(
+                f"cannot migrate VM {name!r} with its disks by post-copy: their copies must be"
+                " whole before it goes over; leave post-copy out (--no-postcopy)",
+                vm=name,
+            )
     choice = place(
-        dataclasses.replace(cluster, nodes=fit), vm, overhead_mib=overhead_mib, only=target
+        dataclasses.replace(cluster, nodes=fit), load.vm, overhead_mib=overhead_mib, only=target
     )
-    moved = _moved(vm, choice.node, away)
+    moved = _moved(load.vm, choice.node, away)
+    keys = (f"vm/{name}", *load.claims)
     return Plan(
         verb="migrate",
         subject=name,
-        why=f"to {choice.node} because {choice.why}{_of_networks(cluster, vm)}",
+        why=f"to {choice.node} because {choice.why}{_of_networks(cluster, vm)}{load.why}",
         steps=(
+            *load.before,
             *ensure_networks(cluster, moved),
             MigrateDomain(
                 vm=vm,
@@ -85,20 +105,31 @@ def migrate(
                 pause_limit_ms=pause_limit_ms,
                 bandwidth_mib_s=bandwidth_mib_s,
                 paused=power is Power.PAUSED,
+                postcopy_after_s=postcopy_after_s,
+                disks=load.vm.disks if load.before else (),
                 left=left_behind(cluster, vm),
             ),
             save_vm(vm, moved),
             save_clients(cluster, moved),
+            *load.after,
+            *_left_behind(vm),
         ),
-        claims=(f"vm/{name}",),
+        claims=keys,
         reads=reads(
             cluster,
-            f"vm/{name}",
+            *keys,
             f"clients/{vm.id}",
             f"node/{choice.node}",
+            *((f"pool/{pool}",) if pool else ()),
             *dict.fromkeys(f"network/{nic.network}" for nic in vm.nics),
         ),
     )
+
+
+def _left_behind(vm: Vm) -> tuple[ForgetDomain, ...]:
+    """UEFI's variables and the TPM's memory went along; their old copies stay on the host."""
+    kept = vm.firmware is Firmware.UEFI or vm.tpm
+    return (ForgetDomain(vm=vm),) if kept else ()
 
 
 def _found_elsewhere(cluster: Cluster, vm: Vm, seen: str, target: str | None) -> Plan:
@@ -195,7 +226,13 @@ def _need_shared_disks(cluster: Cluster, vm: Vm, verb: str, why: str) -> None:
         raise Unsupported(
             f"cannot {verb} VM {vm.name!r}: disk {disk.name!r} is in pool {disk.volume.pool!r},"
             f" which is on one host, and {why}; "
-            + (f"eject it (vorch cd eject {vm.name})" if cd else "use a pool in Ceph"),
+            + (
+                f"eject it (vorch cd eject {vm.name})"
+                if cd
+                else "have it copied along (--pool)"
+                if verb == "migrate"
+                else "use a pool in Ceph"
+            ),
             vm=vm.name,
             disk=disk.name,
             pool=disk.volume.pool,

@@ -51,6 +51,7 @@ from vorch.model import (
     Figures,
     Firmware,
     HostFacts,
+    MoveFigures,
     Network,
     Nic,
     Node,
@@ -58,7 +59,7 @@ from vorch.model import (
     Source,
     Vm,
 )
-from vorch.ports import Console, Display, HostSecret, Progress, Subscription
+from vorch.ports import NO_SOURCES, Console, Display, HostSecret, Progress, Subscription
 
 T = TypeVar("T")
 
@@ -422,35 +423,68 @@ class LibvirtHost:
         pause_limit_ms: int,
         bandwidth_mib_s: int,
         progress: Progress,
-    ) -> None:
+        postcopy_after_s: float | None = None,
+        copies: Mapping[str, Source] = NO_SOURCES,
+        elsewhere: Mapping[str, Source] = NO_SOURCES,
+    ) -> MoveFigures:
         what = f"move VM {vm.name!r} to {node!r}"
         begun = False
 
-        def work(handle: Handle) -> None:
+        def way() -> libvirt_migration.Way:
+            return libvirt_migration.Way(
+                vm=vm,
+                node=node,
+                uri=uri,
+                pause_limit_ms=pause_limit_ms,
+                bandwidth_mib_s=bandwidth_mib_s,
+                postcopy_after_s=postcopy_after_s,
+                copies=copies,
+                elsewhere=elsewhere,
+                cached=frozenset(n for n, source in copies.items() if self._is_cached(source)),
+            )
+
+        def work(handle: Handle) -> MoveFigures:
             nonlocal begun
             if begun and self._find(handle, vm.id) is None:
                 # The connection was lost on its way, and it has gone meanwhile.
-                return
+                return MoveFigures()
             domain = self._running(handle, vm.id, what)
-            if begun or libvirt_migration.direction(domain) == "out":
-                libvirt_migration.follow(domain, progress)
+            seen = libvirt_migration.direction(domain)
+            if seen == "torn":
+                return libvirt_migration.take_up(domain, way(), progress)
+            if begun or seen == "out":
+                figures = libvirt_migration.follow(domain, progress)
                 if self._find(handle, vm.id) is not None:
                     raise libvirt_migration.broke_off(what)
-                return
+                return figures
             begun = True
-            libvirt_migration.send(
-                domain,
-                node,
-                uri,
-                pause_limit_ms=pause_limit_ms,
-                bandwidth_mib_s=bandwidth_mib_s,
-                progress=progress,
-            )
+            while True:
+                try:
+                    return libvirt_migration.send(domain, way(), progress)
+                except libvirt.libvirtError as exc:
+                    if not self._learn_cached(exc, copies.values()):
+                        raise
 
-        self._call(what, work)
+        return self._call(what, work)
 
-    def migration(self, vm_id: str) -> Literal["in", "out"] | None:
-        def work(handle: Handle) -> Literal["in", "out"] | None:
+    def moved_figures(self, vm_id: str) -> MoveFigures | None:
+        def work(handle: Handle) -> MoveFigures | None:
+            domain = self._find(handle, vm_id)
+            return None if domain is None else libvirt_migration.figures_of_arrival(domain)
+
+        return self._call(f"see how VM {vm_id} came", work)
+
+    def write_rate_mib_s(self, vm_id: str, for_s: int) -> float:
+        what = f"measure how fast VM {vm_id} writes to its memory"
+
+        def work(handle: Handle) -> float:
+            domain = self._running(handle, vm_id, what)
+            return libvirt_migration.write_rate_mib_s(handle, domain, for_s, what)
+
+        return self._call(what, work)
+
+    def migration(self, vm_id: str) -> Literal["in", "out", "torn"] | None:
+        def work(handle: Handle) -> Literal["in", "out", "torn"] | None:
             domain = self._find(handle, vm_id)
             return None if domain is None else libvirt_migration.direction(domain)
 

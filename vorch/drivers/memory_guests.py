@@ -40,6 +40,9 @@ class Behaviour:
     migrate_s: float = 2.0
     # How long a disk takes to be copied, or flattened, while it runs.
     copy_disk_s: float = 2.0
+    # Of its memory, and whether a migration that broke off late can be taken up again.
+    writes_mib_s: float = 0.0
+    joins: bool = True
     # Writes of its own to each data disk.
     writes_per_s: float = 0.0
     cpu_load: float = 0.1

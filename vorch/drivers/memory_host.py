@@ -33,6 +33,7 @@ from vorch.model import (
     Domain,
     Figures,
     HostFacts,
+    MoveFigures,
     Network,
     Nic,
     NicFigures,
@@ -40,7 +41,7 @@ from vorch.model import (
     Source,
     Vm,
 )
-from vorch.ports import Console, Display, HostSecret, Progress, Subscription
+from vorch.ports import NO_SOURCES, Console, Display, HostSecret, Progress, Subscription
 
 # How often a long wait says that it is still waiting, so that it can be cancelled.
 SAY_EVERY_S = 1.0
@@ -207,10 +208,13 @@ class MemoryHost:
 
     @gated
     def cut(self, vm_id: str) -> None:
-        guest = self._machine.settled().pop(vm_id, None)
+        machine = self._machine
+        guest = machine.settled().pop(vm_id, None)
         if guest is not None:
             guest.end()
-            self._machine.settled()
+            if vm_id in machine.moves:
+                machine.moves[vm_id].cut(machine)
+            machine.settled()
 
     # -- moving
 
@@ -224,17 +228,32 @@ class MemoryHost:
         pause_limit_ms: int,
         bandwidth_mib_s: int,
         progress: Progress,
-    ) -> None:
+        postcopy_after_s: float | None = None,
+        copies: Mapping[str, Source] = NO_SOURCES,
+        elsewhere: Mapping[str, Source] = NO_SOURCES,
+    ) -> MoveFigures:
         machine = self._machine
         with machine.faults.lock:
             guest = self._running(vm.id, "move")
-            move = machine.moves.get(vm.id) or self._begin_to_move(guest, machine.peer(node))
+            move = machine.moves.get(vm.id)
+            if move is None:
+                self._check_can_move(guest, machine.peer(node))
+                move = MemoryMove(
+                    guest,
+                    machine,
+                    machine.peer(node),
+                    postcopy_after_s=postcopy_after_s,
+                    copies=copies,
+                    elsewhere=elsewhere,
+                )
+            elif move.torn and not move.take_up():
+                raise _torn(vm, node)
         self._gate.midway()
 
         def over() -> bool:
             with machine.faults.lock:
                 move.settle()
-                return move.over
+                return move.over or move.torn
 
         try:
             while not over():
@@ -243,8 +262,11 @@ class MemoryHost:
                 wait(machine.clock, min(left, SAY_EVERY_S), over)
         except (Exception, KeyboardInterrupt, SystemExit):
             with machine.faults.lock:
-                move.break_off()
+                if not move.gone_over:
+                    move.break_off()
             raise
+        if move.torn:
+            raise _torn(vm, node)
         if move.stays:
             raise Conflict(
                 f"cannot move VM {vm.name!r} to {node!r}: its migration broke off; see whether that"
@@ -252,8 +274,9 @@ class MemoryHost:
                 vm=vm.name,
                 node=node,
             )
+        return move.figures()
 
-    def _begin_to_move(self, guest: MemoryGuest, target: MemoryMachine) -> MemoryMove:
+    def _check_can_move(self, guest: MemoryGuest, target: MemoryMachine) -> None:
         vm, what = guest.vm, f"move VM {guest.vm.name!r} to {target.name!r}"
         if target is self._machine:
             raise Invalid(f"cannot {what}: it is there already; choose another host")
@@ -280,22 +303,37 @@ class MemoryHost:
                 f"cannot {what}: a domain of that name runs there; stop or rename that one",
                 vm=vm.name,
             )
-        return MemoryMove(guest, self._machine, target)
 
     @gated
-    def migration(self, vm_id: str) -> Literal["in", "out"] | None:
+    def migration(self, vm_id: str) -> Literal["in", "out", "torn"] | None:
         self._machine.settled()
         move = self._machine.moves.get(vm_id)
-        if move is None:
-            return None
-        return "out" if move.source is self._machine else "in"
+        return None if move is None else move.seen_from(self._machine)
 
     @gated
+    def moved_figures(self, vm_id: str) -> MoveFigures | None:
+        return self._machine.arrivals.get(vm_id) if vm_id in self._machine.settled() else None
+
+    @gated_waiting
+    def write_rate_mib_s(self, vm_id: str, for_s: int) -> float:
+        machine = self._machine
+        with machine.faults.lock:
+            guest = self._running(vm_id, "measure")
+        machine.clock.sleep(for_s)
+        return machine.behaviour(guest.vm).writes_mib_s
+
+    @gated_waiting
     def migration_abort(self, vm_id: str) -> None:
-        self._machine.settled()
-        move = self._machine.moves.get(vm_id)
-        if move is not None and move.source is self._machine:
-            move.break_off()
+        machine = self._machine
+        with machine.faults.lock:
+            machine.settled()
+            move = machine.moves.get(vm_id)
+            if move is None or move.source is not machine:
+                return
+            if not move.gone_over:
+                move.break_off()
+                return
+        wait(machine.clock, max(0.0, move.ends_at - machine.clock.now()), lambda: move.ended)
 
     @gated_waiting
     def await_end(self, vm_id: str, timeout_s: float, progress: Progress) -> bool:
@@ -719,3 +757,12 @@ class MemoryHost:
     @gated
     def console(self, vm_id: str) -> Console:
         return MemoryConsole(self._running(vm_id, "open the console of"))
+
+
+def _torn(vm: Vm, node: str) -> Conflict:
+    return Conflict(
+        f"cannot move VM {vm.name!r} to {node!r}: its migration broke off after it had gone over;"
+        " see whether both hosts are well",
+        vm=vm.name,
+        node=node,
+    )

@@ -14,7 +14,16 @@ from vorch.drivers.memory_faults import Faults
 from vorch.drivers.memory_guests import Behaviour, MemoryGuest
 from vorch.drivers.memory_moves import MemoryMove
 from vorch.drivers.memory_pool import MemoryPool, Stored
-from vorch.model import Check, HostFacts, Network, Power, Source, Vm, subnet_layout
+from vorch.model import (
+    Check,
+    HostFacts,
+    MoveFigures,
+    Network,
+    Power,
+    Source,
+    Vm,
+    subnet_layout,
+)
 from vorch.ports import HostSecret
 
 FIRST_DISPLAY_PORT = 5900
@@ -69,6 +78,8 @@ class MemoryMachine:
         self.guests: dict[str, MemoryGuest] = {}
         # VMs on their way here or away from here.
         self.moves: dict[str, MemoryMove] = {}
+        # How those came that have come here while they ran.
+        self.arrivals: dict[str, MoveFigures] = {}
         self.networks: dict[str, Network] = {}
         self.secrets: dict[str, HostSecret] = {}
         # Address by network and MAC. A guest that comes back gets the one it had.
@@ -188,7 +199,10 @@ class MemoryMachine:
     def _end_all(self) -> None:
         for move in list(self.moves.values()):
             move.settle()
-            move.break_off()
+            if move.gone_over:
+                move.lose(self)
+            else:
+                move.break_off()
         for guest in self.guests.values():
             guest.settle()
             guest.end(cleanly=False)

@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
-from vorch.decide import move
+from dataclasses import dataclass
+
+from vorch.codec import decode
+from vorch.decide import estimate, move
 from vorch.decide.records import is_on, known_power
 from vorch.model import (
     Cluster,
+    Task,
     check_vm_name,
 )
 from vorch.orchestrator.core import Core, Done
-from vorch.plan import Plan
+from vorch.plan import MigrateDomain, Plan
+
+# How long a guest's writes are watched before it moves.
+MEASURED_FOR_S = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wishes:
+    """How somebody wants a migration to be; None: as it is set."""
+
+    pool: str | None = None
+    postcopy: bool | None = None
+    pause_limit_ms: int | None = None
+    force: bool = False
+    # To be measured first, however short it will be.
+    measured: bool = False
+
+
+AS_SET = _Wishes()
 
 
 class Moves(Core):
@@ -18,15 +40,29 @@ class Moves(Core):
         name: str,
         node: str | None = None,
         *,
+        pool: str | None = None,
+        postcopy: bool | None = None,
+        pause_limit_ms: int | None = None,
+        force: bool = False,
         dry_run: bool = False,
         wait_s: float | None = None,
     ) -> Done:
-        """Move a VM to another host while it runs. Its disks must be where every host reaches them.
+        """Move a VM to another host while it runs.
 
-        Without `node` it goes to the host with the most free memory.
+        Without `node` it goes to the host with the most free memory. Disks that the other host does
+        not reach are copied along into `pool`. `postcopy`: whether it may go over before all of its
+        memory has; None: as it is set. A move that would bring the guest to a stand is refused
+        unless `force`. A dry run says how long it will take, and how long the pause will be.
         """
+        wishes = _Wishes(
+            pool=pool,
+            postcopy=postcopy,
+            pause_limit_ms=pause_limit_ms,
+            force=force,
+            measured=dry_run,
+        )
         return self._do(
-            lambda cluster: self._migration(cluster, name, node),
+            lambda cluster: self._migration(cluster, name, node, wishes=wishes),
             dry_run=dry_run,
             wait_s=wait_s,
             hosts=lambda c: c.nodes if node is None else [c.vm(name).node, node],
@@ -34,18 +70,64 @@ class Moves(Core):
         )
 
     def _migration(
-        self, cluster: Cluster, name: str, node: str | None, *, away: bool = False
+        self,
+        cluster: Cluster,
+        name: str,
+        node: str | None,
+        *,
+        away: bool = False,
+        wishes: _Wishes = AS_SET,
     ) -> Plan:
         settings = self.settings
-        return move.migrate(
+        postcopy = wishes.postcopy
+        if postcopy is None:
+            # The copies of disks must be whole before it goes over.
+            postcopy = settings.migration_postcopy and wishes.pool is None
+        limit_ms = wishes.pause_limit_ms
+        plan = move.migrate(
             cluster,
             name,
             node,
             overhead_mib=settings.vm_overhead_mib,
-            pause_limit_ms=settings.migration_pause_limit_ms,
+            pause_limit_ms=settings.migration_pause_limit_ms if limit_ms is None else limit_ms,
             bandwidth_mib_s=settings.migration_bandwidth_mib_s,
             away=away,
+            postcopy_after_s=settings.migration_converge_s if postcopy else None,
+            pool=wishes.pool,
+            fresh=self._fresh() if wishes.pool is not None else None,
+            keep_s=settings.keep_deleted_h * 3600,
         )
+        return self._weighed(cluster, plan, wishes)
+
+    def _weighed(self, cluster: Cluster, plan: Plan, wishes: _Wishes) -> Plan:
+        """The plan with what it will come to, where it is long enough for that to be worth it."""
+        step = next((step for step in plan.steps if isinstance(step, MigrateDomain)), None)
+        if step is None:
+            return plan
+        settings = self.settings
+        speed = estimate.link_speed(
+            settings.migration_bandwidth_mib_s, self._tasks(), step.vm.node, step.target
+        )
+        domain = cluster.domain(step.vm)
+        memory_mib = domain.memory_mib if domain and domain.memory_mib else step.vm.memory_mib
+        above_s = settings.migration_estimate_above_s
+        if not wishes.measured and not estimate.worth_measuring(speed, memory_mib, above_s):
+            return plan
+        writes = None
+        if not step.paused:
+            host = self.world.hypervisor(step.vm.node)
+            writes = host.write_rate_mib_s(step.vm.id, MEASURED_FOR_S)
+        return estimate.weighed(
+            plan,
+            step,
+            estimate.estimate(step, speed, writes, memory_mib),
+            slowdown_limit_percent=settings.migration_slowdown_limit_percent,
+            force=wishes.force,
+        )
+
+    def _tasks(self) -> tuple[Task, ...]:
+        documents = self.world.state.read(["task"])
+        return tuple(decode(Task, document.body) for document in documents.values())
 
     def relocate(
         self, name: str, node: str, *, dry_run: bool = False, wait_s: float | None = None

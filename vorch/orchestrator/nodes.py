@@ -14,8 +14,8 @@ from vorch.model import (
     Pool,
     Source,
 )
+from vorch.orchestrator.convoys import Convoys
 from vorch.orchestrator.core import Done
-from vorch.orchestrator.moves import Moves
 from vorch.ports import (
     Hypervisor,
     Images,
@@ -26,7 +26,7 @@ from vorch.ports import (
 TRIAL_BYTES = 1024**2
 
 
-class Nodes(Moves):
+class Nodes(Convoys):
     def node_list(self) -> tuple[Node, ...]:
         nodes = self.look().nodes
         return tuple(nodes[name] for name in sorted(nodes))
@@ -127,24 +127,24 @@ class Nodes(Moves):
     def node_maintenance(
         self, name: str, on: bool, *, wait_s: float | None = None
     ) -> tuple[Done, ...]:
-        """Empty a host, VM by VM, so that it can be switched off; or bring back what left it.
+        """Empty a host so that it can be switched off; or bring back what left it.
 
-        Each VM is a task of its own. What cannot move stays, and is said when all others have.
-        Safe to repeat.
+        Each VM is a task of its own; several move at once. What cannot move stays, and is said when
+        all others have. Safe to repeat.
         """
         done = [self.node_cordon(name) if on else self.node_uncordon(name)]
-        stayed: dict[str, str] = {}
-        for vm in sorted(self.look().vms.values(), key=lambda one: one.name):
-            if (vm.node if on else vm.home) != name:
-                continue
-            try:
-                done.append(self._move(vm.name, None if on else name, away=on, wait_s=wait_s))
-            except VorchError as exc:
-                stayed[vm.name] = exc.message
+        names = [
+            vm.name
+            for vm in sorted(self.look().vms.values(), key=lambda one: one.name)
+            if (vm.node if on else vm.home) == name
+        ]
+        moved, stayed = self._move_all(names, None if on else name, away=on, wait_s=wait_s)
+        done += moved
         if stayed:
+            reasons = "; ".join(stayed[one] for one in names if one in stayed)
             raise Conflict(
                 f"cannot {'empty' if on else 'bring everything back to'} host {name!r}:"
-                f" {'; '.join(stayed.values())}; move or stop those by hand, and do this again",
+                f" {reasons}; move or stop those by hand, and do this again",
                 node=name,
                 stayed=stayed,
             )

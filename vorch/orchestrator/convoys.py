@@ -1,0 +1,109 @@
+"""Sets of VMs that move: several at once, within the limits of hosts and links."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+
+from vorch.codec import decode
+from vorch.decide import convoy, move
+from vorch.decide.convoy import Limits, Trip
+from vorch.decide.records import is_on
+from vorch.errors import VorchError
+from vorch.model import Cluster
+from vorch.orchestrator.core import Done
+from vorch.orchestrator.moves import Moves
+from vorch.plan import Journal, MigrateDomain
+
+# How often it is looked whether what others move leaves room.
+LOOK_AGAIN_S = 0.5
+# However wide the limits are.
+MOST_AT_ONCE = 32
+
+_Go = Callable[[Trip], None]
+_Trips = Collection[Trip]
+
+
+class Convoys(Moves):
+    def _move_all(
+        self, names: Sequence[str], node: str | None, *, away: bool, wait_s: float | None
+    ) -> tuple[list[Done], dict[str, str]]:
+        """Live or cold, each by a task of its own; and those that could not go, with the reason.
+
+        Ctrl-C ends those under way and begins no more.
+        """
+        trips, stayed = convoy.trips(
+            self.look(None), names, lambda cluster, name: self._goal(cluster, name, node)
+        )
+        done: dict[str, Done] = {}
+
+        def go(trip: Trip) -> None:
+            try:
+                done[trip.vm] = self._move(trip.vm, trip.target, away=away, wait_s=wait_s)
+            except VorchError as exc:
+                stayed[trip.vm] = exc.message
+
+        if self.world.threads:
+            self._side_by_side(trips, go)
+        else:
+            for trip in trips:
+                go(trip)
+        return [done[name] for name in names if name in done], stayed
+
+    def _goal(self, cluster: Cluster, name: str, node: str | None) -> str:
+        vm = cluster.vm(name)
+        if not is_on(cluster.power(vm)):
+            return node or move.refuge(cluster, name)
+        plan = move.migrate(
+            cluster,
+            name,
+            node,
+            overhead_mib=self.settings.vm_overhead_mib,
+            pause_limit_ms=self.settings.migration_pause_limit_ms,
+            bandwidth_mib_s=self.settings.migration_bandwidth_mib_s,
+        )
+        step = next((step for step in plan.steps if isinstance(step, MigrateDomain)), None)
+        # Somebody moved it past vorch, which is only recorded.
+        return step.target if step is not None else node or cluster.domains[vm.id].node
+
+    def _side_by_side(self, trips: Sequence[Trip], go: _Go) -> None:
+        limits = Limits(
+            per_host=self.settings.migrations_per_host, per_link=self.settings.migrations_per_link
+        )
+        waiting, ours = list(trips), dict[Future[None], Trip]()
+        with ThreadPoolExecutor(MOST_AT_ONCE, thread_name_prefix="vorch-convoy") as pool:
+            try:
+                while waiting or ours:
+                    fit = convoy.ready(waiting, self._under_way(ours.values()), limits)
+                    for trip in fit[: MOST_AT_ONCE - len(ours)]:
+                        waiting.remove(trip)
+                        ours[pool.submit(go, trip)] = trip
+                    if not ours:
+                        # Others move so much that nothing of this fits beside it.
+                        self.world.clock.sleep(LOOK_AGAIN_S)
+                    over, _ = wait(ours, LOOK_AGAIN_S, FIRST_COMPLETED)
+                    for future in over:
+                        del ours[future]
+                        future.result()
+            except BaseException:
+                while ours:
+                    self._end(ours.values())
+                    wait(ours, LOOK_AGAIN_S)
+                    ours = {future: trip for future, trip in ours.items() if not future.done()}
+                raise
+
+    def _under_way(self, ours: _Trips) -> tuple[Trip, ...]:
+        """What moves now, whichever process has it move. What it has just begun may not show."""
+        documents = self.world.state.read(["plan"]).values()
+        plans = [decode(Journal, document.body).plan for document in documents]
+        mine = {trip.vm for trip in ours}
+        return (*ours, *(trip for trip in convoy.at_work(plans) if trip.vm not in mine))
+
+    def _end(self, ours: _Trips) -> None:
+        """Ask for the end of what this process moves. It may just not have begun, or have ended."""
+        for trip in ours:
+            held = self.executor.holder(f"vm/{trip.vm}")
+            if held is not None and held[1].runner == self.world.processes.me():
+                with suppress(VorchError):
+                    self.executor.request_cancel(held[1].id)
