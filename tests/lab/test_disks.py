@@ -100,7 +100,8 @@ class Place:
         assert volume is not None
         source = self.cluster.world.images(volume.pool).locate(volume.name)
         disk = find_disk(self.live(), "root")
-        assert disk is not None and place_of(disk) == source.path
+        assert disk is not None
+        assert place_of(disk) == source.path
         assert disk.find("mirror") is None
         self.acks.await_more(3)
         assert leaks(self.cluster) == []
