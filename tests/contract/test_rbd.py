@@ -12,7 +12,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -342,6 +342,39 @@ def test_a_group_snapshot_killed_anywhere_is_done_again(pool: Pool) -> None:
     assert pool.everything() == ["a", "b"]
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["undone", "done-again"])
+@pytest.mark.parametrize("left", ["group", "one-in-it", "both-in-it", "snapshot", "one-left-it"])
+def test_a_group_snapshot_that_was_cut_short(pool: Pool, left: str, again: bool) -> None:
+    """What a death between librbd's calls leaves, made on purpose."""
+    import rbd
+
+    ids = []
+    for name in ("a", "b"):
+        pool.images.create(name, SIZE)
+        with pool.opened(name) as image:
+            ids.append(str(image.id()))
+    name = "." + ".".join(sorted(ids)) + "~s"
+    rbd.RBD().group_create(pool.ioctx, name)
+    group = rbd.Group(pool.ioctx, name)
+    if left != "group":
+        group.add_image(pool.ioctx, "a")
+    if left in ("both-in-it", "snapshot", "one-left-it"):
+        group.add_image(pool.ioctx, "b")
+    if left in ("snapshot", "one-left-it"):
+        group.create_snap("s")
+    if left == "one-left-it":
+        group.remove_image(pool.ioctx, "a")
+    if again:
+        pool.images.snapshot(["a", "b"], "s")
+        assert pool.images.info("a").snapshots == pool.images.info("b").snapshots == ("s",)
+    pool.images.drop_snapshot(["a", "b"], "s")
+    assert pool.everything() == ["a", "b"]
+    for name in ("a", "b"):
+        assert pool.images.info(name).snapshots == ()
+        with pool.opened(name) as image:
+            assert image.group()["name"] == ""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("after_s", [0.02, 0.06])
 def test_changes_of_bases_killed_anywhere_are_done_again(pool: Pool, after_s: float) -> None:
@@ -584,6 +617,31 @@ def test_without_any_osd_it_is_unreachable_and_then_goes_on(pool: Pool) -> None:
             assert time.monotonic() < deadline
     assert pool.read("c", 0, 65536) == ONES
     images.purge("c")
+    images.close()
+
+
+def test_a_base_goes_though_its_last_clone_went_without_a_monitor(pool: Pool) -> None:
+    """To remove a snapshot takes one; to remove the clone that stood on it does not."""
+    pool.images.create("base", SIZE)
+    pool.write("base", 0, ONES)
+    pool.images.clone("base", "c", SIZE)
+    pool.images.purge("base")
+    hidden = pool.everything()
+    assert len(hidden) == 2
+    images = ceph_images.images(pool.lab, pool.namespace, timeout_s=4)
+    assert len(images.list()) == 2
+    pool.lab.mon_kill()
+    try:
+        with suppress(Unreachable):
+            images.purge("c")
+    finally:
+        pool.lab.heal()
+    # As the next process does it, which finds the step begun.
+    deadline = time.monotonic() + 90
+    while left := pool.everything():
+        assert time.monotonic() < deadline, left
+        pool.images.purge("c")
+        time.sleep(1)
     images.close()
 
 

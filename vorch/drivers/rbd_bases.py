@@ -264,7 +264,7 @@ class RbdBases:
             if not name.startswith(HIDDEN):
                 return
             with suppress(NotFound), self._pool.opened(name, "look at", image_id=image_id) as image:
-                if list(image.list_snaps()):
+                if list(image.list_snaps()) and not self._forget_snapshots(image, name):
                     return
                 above = parent_id(image)
                 image_id, gone = above, image_id
@@ -273,6 +273,27 @@ class RbdBases:
                     rbd.RBD().trash_remove(self._pool.ioctx(), gone, True)
                 continue
             return
+
+    def _forget_snapshots(self, image: Any, name: str) -> bool:
+        """Of a hidden base whose clones are all gone. True when it has none any more.
+
+        RBD itself removes the last one together with the last clone, unless the monitor that this
+        takes was silent just then.
+        """
+        rbd = librbd()
+        trashed = [
+            one["id"]
+            for one in image.list_snaps()
+            if one["namespace"] == rbd.RBD_SNAP_NAMESPACE_TYPE_TRASH
+        ]
+        if list(image.list_children2()) or len(trashed) < len(list(image.list_snaps())):
+            return False
+        image_id = str(image.id())
+        with self._pool.opened(name, "tidy", image_id=image_id, read_only=False) as writable:
+            for snapshot_id in trashed:
+                with suppress(rbd.ImageNotFound):
+                    writable.remove_snap_by_id(snapshot_id)
+        return True
 
 
 def note_keys(image: Any) -> list[str]:

@@ -13,7 +13,7 @@ See docs/adr/0007-disks-in-rbd.md for why, and for what librbd 16 cannot do with
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -76,8 +76,8 @@ class RbdSnapshots:
                 for volume in volumes
             }
             for image in images.values():
-                self._drop(image, snapshot)
                 self._leave_group(image)
+                self._drop(image, snapshot)
             if len(images) == 1:
                 next(iter(images.values())).create_snap(snapshot)
                 return
@@ -86,7 +86,7 @@ class RbdSnapshots:
 
     def _take_together(self, ids: dict[str, str], snapshot: str, what: str) -> None:
         rbd, ioctx = librbd(), self._pool.ioctx()
-        name = "." + ".".join(sorted(ids.values())) + f"~{snapshot}"
+        name = _group_name(ids.values(), snapshot)
         # What is left of an earlier try.
         if name in list(rbd.RBD().group_list(ioctx)):
             rbd.RBD().group_remove(ioctx, name)
@@ -183,7 +183,16 @@ class RbdSnapshots:
                 for volume in volumes
             ]
             for image in images:
+                # First: a group is not removed from under an image that is open here.
+                self._leave_group(image)
                 self._drop(image, snapshot)
+            ids = [str(image.id()) for image in images]
+        if len(ids) > 1:
+            # A process that died while it took the snapshot may have left the group alone, with
+            # some of the images in it and no snapshot that would tell of it.
+            rbd = librbd()
+            with suppress(rbd.ObjectNotFound):
+                rbd.RBD().group_remove(self._pool.ioctx(), _group_name(ids, snapshot))
 
     def drop_all(self, image: Any) -> None:
         """Every snapshot, for an image that goes. What clones stand on becomes RBD's own."""
@@ -238,6 +247,10 @@ class RbdSnapshots:
                 )
         with suppress(rbd.ObjectNotFound):
             rbd.RBD().group_remove(ioctx, taken.group)
+
+
+def _group_name(ids: Iterable[str], snapshot: str) -> str:
+    return "." + ".".join(sorted(ids)) + f"~{snapshot}"
 
 
 def _members(group: str) -> list[str]:
