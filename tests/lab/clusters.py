@@ -5,11 +5,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+import rbd
 
 import vorch
+from tests.lab import bare
 from vorch import Orchestrator
 from vorch.lab import CEPH_USER, Lab, guest
 from vorch.lab.spec import POOL
+from vorch.lab.writer_log import arm
 
 # Each cluster on the same lab has a store of its own.
 _numbers = itertools.count()
@@ -36,6 +41,24 @@ def import_writer(cluster: Orchestrator) -> int:
     image = guest.build("writer")
     cluster.image_import("writer", str(image.path), pool="fast")
     return image.memory_mib
+
+
+def slow_down(lab: Lab, cluster: Orchestrator, seconds: int) -> None:
+    """Before the first VM is made from it: image `writer` writes a record in so many seconds."""
+    (disk,) = cluster.look().image("writer").disks
+    with bare.pool_of(lab) as pool, rbd.Image(pool, disk.volume.name) as image:
+        arm(_RbdDisk(image), rate=1, seconds=seconds)
+
+
+class _RbdDisk:
+    def __init__(self, image: Any) -> None:
+        self._image = image
+
+    def read(self, offset: int, length: int, /) -> bytes:
+        return bytes(self._image.read(offset, length))
+
+    def write(self, offset: int, data: bytes, /) -> object:
+        return self._image.write(data, offset)
 
 
 def start_writer(cluster: Orchestrator, name: str, memory_mib: int, node: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,51 +17,18 @@ import pytest
 
 import vorch
 from tests.lab import bare
+from tests.lab.acks import Acks
 from tests.lab.clusters import cluster_on
 from vorch import Orchestrator
 from vorch.domain_xml import read_domain
-from vorch.lab import Ack, Lab, guest, verify_disk
+from vorch.lab import Lab, guest, verify_disk
 from vorch.lab.spec import CEPH_USER, POOL
-from vorch.lab.writer_log import DEFAULT_PORT, parse_acks
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(900)]
 
 # Slow enough to meddle: the guest's memory takes several seconds then.
 SLOW_MIB_S = 12
 RUNNING, PAUSED = libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_PAUSED
-
-
-class Acks:
-    """What the guest sends to its gateway, this machine, after each write that was confirmed."""
-
-    def __init__(self, address: str) -> None:
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind((address, DEFAULT_PORT))
-        self._socket.settimeout(0.5)
-        self._over = threading.Event()
-        self._lines: list[str] = []
-        self._thread = threading.Thread(target=self._listen, daemon=True)
-        self._thread.start()
-
-    def _listen(self) -> None:
-        while not self._over.is_set():
-            try:
-                self._lines.append(self._socket.recv(2048).decode(errors="replace"))
-            except TimeoutError:
-                continue
-
-    def close(self) -> None:
-        self._over.set()
-        self._thread.join()
-        self._socket.close()
-
-    def all(self) -> list[Ack]:
-        return [ack for line in list(self._lines) for ack in parse_acks(line)]
-
-    def await_more(self, more: int) -> None:
-        before = len(self.all())
-        bare.eventually(lambda: len(self.all()) >= before + more, f"{more} more confirmed writes")
 
 
 class Place:

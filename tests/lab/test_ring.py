@@ -1,39 +1,38 @@
-"""Writers on three hosts: round in a ring, a host emptied and filled; none loses a record."""
+"""Twenty writers on three hosts: round in a ring, a host emptied and filled; nothing is lost."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.lab import bare
-from tests.lab.clusters import cluster_on, disk_of, import_writer, start_writer
+from tests.lab.acks import Acks
+from tests.lab.clusters import cluster_on, disk_of, import_writer, slow_down, start_writer
+from tests.lab.remains import remains
 from vorch import Orchestrator
-from vorch.errors import VorchError
-from vorch.lab import CEPH_USER, Lab, verify_disk
+from vorch.lab import CEPH_USER, Ack, Lab, verify_disk
 from vorch.lab.verify import Verdict
 
-pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(1800)]
 
-# As many as two cores can emulate and still have them write.
-WRITERS = tuple(f"w{number}" for number in range(5))
+WRITERS = tuple(f"w{number:02}" for number in range(20))
 RING = {"h1": "h2", "h2": "h3", "h3": "h1"}
+# What lets two cores emulate so many: just enough memory to boot by BIOS, and a record of each in
+# so many seconds. Writing one a second they take most of the time that there is, and QEMU 7.2, when
+# it emulates and is starved, now and then moves a guest with a stale page, whose kernel then falls
+# over (seen in 2 of 250 moves; what it has written is there all the same).
+MEMORY_MIB = 128
+SECONDS = 3
+# Moves at the same time, one or two from each host.
+MOVES = 3
+BOOT_TIMEOUT_S = 600.0
+WRITE_TIMEOUT_S = 180.0
 
 
-def verdict(lab: Lab, cluster: Orchestrator, name: str) -> Verdict:
-    return verify_disk(disk_of(cluster, name), conf=lab.spec.ceph_conf, user=CEPH_USER)
-
-
-def await_writes(lab: Lab, cluster: Orchestrator, name: str, more: int) -> None:
-    def records() -> int:
-        try:
-            return verdict(lab, cluster, name).records
-        except VorchError:
-            return 0
-
-    before = records()
-    bare.eventually(lambda: records() >= before + more, f"{name} writes", 300)
+def verdict(lab: Lab, cluster: Orchestrator, name: str, acks: Iterable[Ack] = ()) -> Verdict:
+    return verify_disk(disk_of(cluster, name), acks=acks, conf=lab.spec.ceph_conf, user=CEPH_USER)
 
 
 def places(cluster: Orchestrator) -> dict[str, str]:
@@ -47,42 +46,55 @@ def really(lab: Lab) -> dict[str, str]:
     return dict(pairs)
 
 
-def test_writers_go_round_and_a_host_is_emptied(fresh_lab: Lab) -> None:
+def test_twenty_writers_go_round_and_a_host_is_emptied(fresh_lab: Lab) -> None:
     lab = fresh_lab
-    with cluster_on(lab) as cluster:
-        memory_mib = import_writer(cluster)
+    acks = Acks(lab.spec.own_management)
+    try:
+        with cluster_on(lab) as cluster:
+            _all_of_it(lab, cluster, acks)
+    finally:
+        acks.close()
 
-        def create(name: str) -> None:
-            start_writer(cluster, name, memory_mib, f"h{WRITERS.index(name) % 3 + 1}")
 
-        with ThreadPoolExecutor(len(WRITERS)) as pool:
-            list(pool.map(create, WRITERS))
-            list(pool.map(lambda name: await_writes(lab, cluster, name, 5), WRITERS))
-            for _ in RING:
-                targets = [RING[places(cluster)[name]] for name in WRITERS]
-                list(pool.map(cluster.migrate, WRITERS, targets))
-                assert places(cluster) == dict(zip(WRITERS, targets, strict=True))
-                assert really(lab) == places(cluster)
-        home = places(cluster)
-        cluster.node_maintenance("h1", True)
-        assert "h1" not in places(cluster).values()
+def _all_of_it(lab: Lab, cluster: Orchestrator, acks: Acks) -> None:
+    import_writer(cluster)
+    slow_down(lab, cluster, SECONDS)
+
+    def create(number: int) -> None:
+        start_writer(cluster, WRITERS[number], MEMORY_MIB, f"h{number % 3 + 1}")
+
+    with ThreadPoolExecutor(len(WRITERS)) as pool:
+        list(pool.map(create, range(len(WRITERS))))
+    acks.await_writers(len(WRITERS), BOOT_TIMEOUT_S)
+    for _ in RING:
+        before = places(cluster)
+        targets = [RING[before[name]] for name in WRITERS]
+        with ThreadPoolExecutor(MOVES) as pool:
+            list(pool.map(cluster.migrate, WRITERS, targets))
+        assert places(cluster) == dict(zip(WRITERS, targets, strict=True))
         assert really(lab) == places(cluster)
-        # It is empty, so it can be switched off, and nobody notices.
-        lab.power_off("h1")
-        for name in WRITERS:
-            await_writes(lab, cluster, name, 2)
-        lab.power_on("h1")
-        deadline = time.monotonic() + 60
-        while cluster.look(["h1"]).silent:
-            assert time.monotonic() < deadline
-            time.sleep(0.5)
-        cluster.node_maintenance("h1", False)
-        assert places(cluster) == home
-        assert really(lab) == home
-        for name in WRITERS:
-            await_writes(lab, cluster, name, 2)
-            cluster.stop(name, force=True)
-        for name in WRITERS:
-            seen = verdict(lab, cluster, name)
-            assert seen.ok, (name, seen.findings)
-            assert len(seen.epochs) == 1, name
+    home = places(cluster)
+    cluster.node_maintenance("h1", True)
+    assert "h1" not in places(cluster).values()
+    assert really(lab) == places(cluster)
+    # It is empty, so it can be switched off, and nobody notices.
+    lab.power_off("h1")
+    acks.await_each(1, WRITE_TIMEOUT_S)
+    lab.power_on("h1")
+    deadline = time.monotonic() + 60
+    while cluster.look(["h1"]).silent:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    cluster.node_maintenance("h1", False)
+    assert places(cluster) == home
+    assert really(lab) == home
+    acks.await_each(1, WRITE_TIMEOUT_S)
+    for name in WRITERS:
+        cluster.stop(name, force=True)
+    for name in WRITERS:
+        boots = {epoch.boot for epoch in verdict(lab, cluster, name).epochs}
+        seen = verdict(lab, cluster, name, acks.of(boots))
+        assert seen.ok, (name, seen.findings)
+        assert len(seen.epochs) == 1, name
+        assert seen.acks >= 10, name
+    assert remains(lab, cluster) == []

@@ -454,9 +454,13 @@ def test_arming_keeps_the_slots_and_says_what_is_wrong() -> None:
     assert writer_log.arm(disk, slots=4, rate=3) == writer_log.Header(4, 3)
     assert writer_log.arm(disk, rate=50, send="10.0.0.1", port=99).slots == 4
     assert writer_log.read_header(disk.read) == writer_log.Header(4, 50, "10.0.0.1", 99)
-    for slots, rate, port in ((7, 1, 1), (1, 1, 1), (6, 0, 1), (6, 1, 0)):
+    assert writer_log.arm(disk, rate=1, seconds=7) == writer_log.read_header(disk.read)
+    for slots, rate, port, seconds in (
+        *((7, 1, 1, 1), (1, 1, 1, 1), (6, 0, 1, 1), (6, 1, 0, 1)),
+        *((6, 1, 1, 0), (6, 1, 1, 61)),
+    ):
         with pytest.raises(Invalid, match=r"cannot arm the writer: .*; give"):
-            writer_log.arm(disk, slots=slots, rate=rate, port=port)
+            writer_log.arm(disk, slots=slots, rate=rate, port=port, seconds=seconds)
     with pytest.raises(Invalid, match="no IPv4 address"):
         writer_log.arm(disk, send="host")
     writer_log.disarm(disk)

@@ -73,13 +73,14 @@ class FileDisk:
 
 @dataclass(frozen=True)
 class Header:
-    """What the writer is told. `send` is an IPv4 address for the acknowledgements; without one they
-    go to the guest's default gateway."""
+    """What the writer is told: `rate` records in so many `seconds`. `send` is an IPv4 address for
+    the acknowledgements; without one they go to the guest's default gateway."""
 
     slots: int
     rate: int = DEFAULT_RATE
     send: str = ""
     port: int = DEFAULT_PORT
+    seconds: int = 1
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,10 @@ def read_header(read: Read) -> Header | None:
         return None
     said = dict(line.partition("=")[::2] for line in block.splitlines()[1:])
     try:
-        header = Header(int(said["slots"]), int(said["rate"]), said["send"], int(said["port"]))
+        # Disks that were armed before there was such a thing do not tell the seconds.
+        seconds = int(said.get("seconds", 1))
+        slots, rate, port = (int(said[name]) for name in ("slots", "rate", "port"))
+        header = Header(slots, rate, said["send"], port, seconds)
     except (KeyError, ValueError):
         header = Header(0)
     if not 2 <= header.slots <= size // BLOCK - 1:
@@ -190,6 +194,7 @@ def arm(
     slots: int | None = None,
     send: str = "",
     port: int = DEFAULT_PORT,
+    seconds: int = 1,
 ) -> Header:
     """Writes the header, for the guest's next start; one that waits to be armed begins in seconds.
 
@@ -201,16 +206,19 @@ def arm(
     if slots is None:
         armed = read_header(disk.read)
         slots = armed.slots if armed else room
-    if not 2 <= slots <= room or not 1 <= rate <= 1000 or not 0 < port < 65536:
+    in_range = 2 <= slots <= room and 1 <= rate <= 1000 and 0 < port < 65536 and 1 <= seconds <= 60
+    if not in_range:
         raise Invalid(
-            f"cannot arm the writer: {slots} slots, {rate} records a second or port {port} is out "
-            f"of range; give 2 to {room} slots, 1 to 1000 records and a port from 1 to 65535"
+            f"cannot arm the writer: {slots} slots, {rate} records in {seconds} s or port {port} is"
+            f" out of range; give 2 to {room} slots, 1 to 1000 records, 1 to 60 seconds and a port"
+            " from 1 to 65535"
         )
     if not re.fullmatch(r"(\d{1,3}(\.\d{1,3}){3})?", send):
         raise Invalid(f"cannot arm the writer: '{send}' is no IPv4 address; give one, or none")
     text = f"{_HEADER_MAGIC}rate={rate}\nslots={slots}\nsend={send}\nport={port}\n"
+    text += f"seconds={seconds}\n"
     disk.write(start, text.encode().ljust(BLOCK, b"\0"))
-    return Header(slots, rate, send, port)
+    return Header(slots, rate, send, port, seconds)
 
 
 def disarm(disk: Disk) -> None:

@@ -1,0 +1,65 @@
+"""What writers on the lab send to this machine after each write that was confirmed to them."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections import Counter
+from collections.abc import Iterable
+
+from tests.lab import bare
+from vorch.lab import Ack
+from vorch.lab.writer_log import DEFAULT_PORT, parse_acks
+
+
+class Acks:
+    """A guest sends them to its gateway, which is the lab's own address on the management net."""
+
+    def __init__(self, address: str) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind((address, DEFAULT_PORT))
+        self._socket.settimeout(0.5)
+        self._over = threading.Event()
+        self._lines: list[str] = []
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        while not self._over.is_set():
+            try:
+                self._lines.append(self._socket.recv(2048).decode(errors="replace"))
+            except TimeoutError:
+                continue
+
+    def close(self) -> None:
+        self._over.set()
+        self._thread.join()
+        self._socket.close()
+
+    def all(self) -> list[Ack]:
+        return [ack for line in list(self._lines) for ack in parse_acks(line)]
+
+    def of(self, boots: Iterable[str]) -> list[Ack]:
+        wanted = set(boots)
+        return [ack for ack in self.all() if ack.boot in wanted]
+
+    def await_more(self, more: int) -> None:
+        before = len(self.all())
+        bare.eventually(lambda: len(self.all()) >= before + more, f"{more} more confirmed writes")
+
+    def await_writers(self, count: int, timeout_s: float) -> None:
+        """Until that many guests have written something, each known by its boot."""
+        bare.eventually(
+            lambda: len({ack.boot for ack in self.all()}) >= count, f"{count} write", timeout_s
+        )
+
+    def await_each(self, more: int, timeout_s: float) -> None:
+        """Until each guest that has ever written has written so much more."""
+        before = Counter(ack.boot for ack in self.all())
+
+        def each_has() -> bool:
+            now = Counter(ack.boot for ack in self.all())
+            return all(now[boot] >= before[boot] + more for boot in before)
+
+        bare.eventually(each_has, f"each writes {more} more", timeout_s)
