@@ -13,10 +13,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.contract.ceph import the_lab
 from vorch.domain_xml import read_domain
 from vorch.drivers.memory import MemoryClock, MemoryWorld
 from vorch.model import (
@@ -28,11 +29,16 @@ from vorch.model import (
     Network,
     Nic,
     Node,
+    RbdSource,
     Source,
     Vm,
     Volume,
 )
-from vorch.ports import Hypervisor
+from vorch.ports import Hypervisor, no_progress
+
+if TYPE_CHECKING:
+    from vorch.lab import Lab
+    from vorch.lab.guest import GuestImage
 
 MIB = 1024**2
 BOOT_TIMEOUT_S = 90.0
@@ -85,6 +91,14 @@ class Host(ABC):
     def volume(self, name: str, size_bytes: int = 16 * MIB) -> Source:
         """A new, empty disk on this host."""
 
+    def file(self, name: str) -> Source:
+        """One of the kind that has its snapshots inside."""
+        return self.volume(name)
+
+    def start(self, vm: Vm, sources: dict[str, Source], *, on: Hypervisor | None = None) -> None:
+        """As vorch does it, which first asks the storage who else has the disks open."""
+        (on or self.hypervisor).start(vm, sources, {})
+
     @abstractmethod
     def size_of(self, source: Source) -> int: ...
 
@@ -122,7 +136,9 @@ class Host(ABC):
         """
         if self._guest is not None and self.hypervisor.domain(self._guest[0].id) is not None:
             return self._guest[0]
-        self.hypervisor.ensure_network(self.network)
+        for hypervisor in (self.hypervisor, self.other):
+            if hypervisor is not None:
+                hypervisor.ensure_network(self.network)
         vm, sources = self._guest or self._new_guest()
         self._guest = (vm, sources)
         self.hypervisor.start(vm, sources, {self.network.name: self.network})
@@ -204,40 +220,40 @@ class MemoryUnderTest(Host):
         self._clock.sleep(10.0)
 
 
-class LibvirtUnderTest(Host):
-    """QEMU under libvirt on this machine, emulated, so that it is the same everywhere."""
+def emulated(node: str, uri: str) -> Hypervisor:
+    """Without KVM, so that it is the same everywhere."""
+    from vorch.drivers.kvm import KvmHost
 
-    name = "libvirt"
+    first = KvmHost(Node(name=node, uri=uri))
+    facts = replace(first.facts(), accelerator="tcg", accelerator_why="as the tests want it")
+    first.close()
+    return KvmHost(Node(name=node, uri=uri, facts=facts))
 
-    def __init__(self, uri: str) -> None:
-        super().__init__()
-        from vorch.drivers.kvm import KvmHost
 
-        self._uri = uri
-        first = KvmHost(Node(name=self.node, uri=uri))
-        facts = replace(first.facts(), accelerator="tcg", accelerator_why="as the tests want it")
-        first.close()
-        self.hypervisor = KvmHost(Node(name=self.node, uri=uri, facts=facts))
-        # Not in pytest's own folder, which QEMU's user may not enter.
-        self._folder = Path(tempfile.mkdtemp(prefix="vorch-test-", dir="/var/tmp"))
-        self._folder.chmod(0o711)
+class QemuUnderTest(Host):
+    """QEMU under libvirt, wherever that is."""
 
-    def volume(self, name: str, size_bytes: int = 16 * MIB) -> Source:
-        return self._qcow2(name, str(size_bytes))
+    # Where files for the host are put, and what the host calls that place.
+    _folder: Path
+    _folder_there: Path
+    _uri: str
+
+    @abstractmethod
+    def _root(self, image: GuestImage) -> Source:
+        """A disk with that guest on it."""
 
     def _qcow2(self, name: str, *arguments: str, base: Path | None = None) -> Source:
-        path = self._folder / f"{name}-{uuid.uuid4().hex[:8]}.qcow2"
+        file = f"{name}-{uuid.uuid4().hex[:8]}.qcow2"
         backing = ["-b", str(base), "-F", "qcow2"] if base else []
-        command = ["qemu-img", "create", "-q", "-f", "qcow2", *backing, str(path), *arguments]
+        path = str(self._folder / file)
+        command = ["qemu-img", "create", "-q", "-f", "qcow2", *backing, path, *arguments]
         subprocess.run(command, check=True)
-        return FileSource(path=str(path), format="qcow2")
+        return FileSource(path=str(self._folder_there / file), format="qcow2")
 
     def _info(self, source: Source) -> Any:
-        command = ["qemu-img", "info", "-U", "--output=json", source.path]
+        path = self._folder / Path(source.path).name
+        command = ["qemu-img", "info", "-U", "--output=json", str(path)]
         return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-
-    def size_of(self, source: Source) -> int:
-        return int(self._info(source)["virtual-size"])
 
     def snapshots_of(self, source: Source) -> set[str]:
         return {one["name"] for one in self._info(source).get("snapshots", ())}
@@ -280,7 +296,7 @@ class LibvirtUnderTest(Host):
             disks=(a_disk("root", boot=1), a_drive()),
             nics=(self._nic(),),
         )
-        return vm, {"root": self._qcow2("root", base=image.path)}
+        return vm, {"root": self._root(image)}
 
     def _await_boot(self, vm: Vm) -> None:
         console = self.hypervisor.console(vm.id)
@@ -293,19 +309,113 @@ class LibvirtUnderTest(Host):
         finally:
             console.close()
 
+
+class LibvirtUnderTest(QemuUnderTest):
+    """This machine's own, with its disks in files."""
+
+    name = "libvirt"
+
+    def __init__(self, uri: str) -> None:
+        super().__init__()
+        self._uri = uri
+        self.hypervisor = emulated(self.node, uri)
+        # Not in pytest's own folder, which QEMU's user may not enter.
+        self._folder = Path(tempfile.mkdtemp(prefix="vorch-test-", dir="/var/tmp"))
+        self._folder.chmod(0o711)
+        self._folder_there = self._folder
+
+    def volume(self, name: str, size_bytes: int = 16 * MIB) -> Source:
+        return self._qcow2(name, str(size_bytes))
+
+    def size_of(self, source: Source) -> int:
+        return int(self._info(source)["virtual-size"])
+
+    def _root(self, image: GuestImage) -> Source:
+        return self._qcow2("root", base=image.path)
+
     def close(self) -> None:
         super().close()
         shutil.rmtree(self._folder)
+
+
+class LabUnderTest(QemuUnderTest):
+    """A host of the lab, reached by TLS, with its disks in RBD, and a second one beside it."""
+
+    name = "lab"
+
+    def __init__(self, lab: Lab) -> None:
+        from tests.contract import ceph_images
+
+        super().__init__()
+        self._uri = lab.spec.uri(self.node)
+        self.hypervisor = emulated(self.node, self._uri)
+        self.other = emulated(self.other_node, lab.spec.uri(self.other_node))
+        self.other_uri = lab.spec.peer_uri(self.other_node)
+        self._folder_there = Path("/var/lib/libvirt/images")
+        self._folder = lab.spec.host_folder(self.node) / "disk/var/lib/libvirt/images"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        # Not in a namespace of their own, where libvirt opens nothing.
+        self._images = ceph_images.images(lab, "")
+        self._volumes: list[str] = []
+        for host in (self.hypervisor, self.other):
+            host.ensure_secret(self._images.secret())
+
+    def volume(self, name: str, size_bytes: int = 16 * MIB) -> Source:
+        volume = self._new(name)
+        self._images.create(volume, size_bytes)
+        return self._images.locate(volume)
+
+    def _new(self, name: str) -> str:
+        self._volumes.append(f"{name}-{uuid.uuid4().hex[:8]}")
+        return self._volumes[-1]
+
+    def file(self, name: str) -> Source:
+        return self._qcow2(name, str(16 * MIB))
+
+    def start(self, vm: Vm, sources: dict[str, Source], *, on: Hypervisor | None = None) -> None:
+        for source in sources.values():
+            assert isinstance(source, RbdSource)
+            self._images.ensure_unused(source.image)
+        super().start(vm, sources, on=on)
+
+    def size_of(self, source: Source) -> int:
+        assert isinstance(source, RbdSource)
+        self._images.ensure_unused(source.image)
+        return self._images.info(source.image).size_bytes
+
+    def _root(self, image: GuestImage) -> Source:
+        base, root = self._new("tiny"), self._new("root")
+        self._images.import_file(str(image.path), base, "disk", "", no_progress)
+        self._images.clone(base, root, image.virtual_size_bytes)
+        return self._images.locate(root)
+
+    def close(self) -> None:
+        assert self.other is not None
+        for domain in self.other.domains():
+            if domain.name.startswith(PREFIX):
+                self.other.cut(domain.id)
+        self.other.remove_network(self.network)
+        self.other.close()
+        super().close()
+        for file in self._folder.glob("*.qcow2"):
+            file.unlink()
+        for volume in reversed(self._volumes):
+            self._images.purge(volume)
+        self._images.close()
 
 
 # Every driver of the port. One that needs something of this machine says so by its marker.
 HOSTS: Mapping[str, Callable[[pytest.FixtureRequest], Host]] = {
     "memory": lambda request: MemoryUnderTest(),
     "libvirt": lambda request: LibvirtUnderTest(request.getfixturevalue("libvirt_system")),
+    "lab": lambda request: LabUnderTest(the_lab(request)),
 }
 PARAMETERS = [
     pytest.param("memory"),
     pytest.param("libvirt", marks=[pytest.mark.real, pytest.mark.slow]),
+    pytest.param("lab", marks=[pytest.mark.lab, pytest.mark.slow]),
 ]
+# Those with two hosts, for moves from one to the other.
+PAIRS = [one for one in PARAMETERS if one.values[0] != "libvirt"]
 
-__all__ = ["GIB", "HOSTS", "MIB", "PARAMETERS", "Host", "a_disk", "a_drive"]
+__all__ = ["GIB", "HOSTS", "MIB", "PAIRS", "PARAMETERS", "Host", "a_disk", "a_drive"]
