@@ -40,10 +40,10 @@ def main() -> None:
     )
 
 
-def measure(lab: Lab, rounds: int) -> tuple[list[float], list[float]]:
+def measure(lab: Lab, rounds: int, flags: int = bare.MIGRATE) -> tuple[list[float], list[float]]:
     ours: list[float] = []
     bares: list[float] = []
-    with cluster_on(lab) as cluster:
+    with cluster_on(lab, ("h1", "h2")) as cluster:
         start_writer(cluster, "writer", import_writer(cluster), "h1")
         disk = disk_of(cluster, "writer")
 
@@ -59,7 +59,7 @@ def measure(lab: Lab, rounds: int) -> tuple[list[float], list[float]]:
                 with bare.connected(lab, source) as connection:
                     domain = connection.lookupByName("writer")
                     began = time.monotonic()
-                    domain.migrateToURI3(lab.spec.peer_uri(target), {}, bare.MIGRATE)
+                    domain.migrateToURI3(lab.spec.peer_uri(target), {}, flags)
                     bares.append(time.monotonic() - began)
             for target in ("h2", "h1"):
                 began = time.monotonic()

@@ -40,13 +40,24 @@ FEATURES = (
 NAMESPACE = "bench"
 
 
+@contextmanager
+def connected(conf: str) -> Iterator[Any]:
+    """librados itself, making clones of the kind that the driver makes."""
+    cluster = rados.Rados(conffile=conf, rados_id="vorch")
+    cluster.conf_set("rbd_default_clone_format", "2")
+    cluster.connect()
+    try:
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
 class Sides:
     """One namespace, seen by the driver and by librbd."""
 
     def __init__(self, conf: str, data_bytes: int) -> None:
-        self.cluster = rados.Rados(conffile=conf, rados_id="vorch")
-        self.cluster.conf_set("rbd_default_clone_format", "2")
-        self.cluster.connect()
+        self._connection = connected(conf)
+        self.cluster = self._connection.__enter__()
         self.ioctx = self.cluster.open_ioctx("vms")
         if not rbd.RBD().namespace_exists(self.ioctx, NAMESPACE):
             rbd.RBD().namespace_create(self.ioctx, NAMESPACE)
@@ -101,7 +112,7 @@ class Sides:
         self.ioctx.set_namespace("")
         rbd.RBD().namespace_remove(self.ioctx, NAMESPACE)
         self.ioctx.close()
-        self.cluster.shutdown()
+        self._connection.__exit__(None, None, None)
 
 
 def timed(act: Callable[[], object]) -> float:

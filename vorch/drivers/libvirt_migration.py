@@ -40,7 +40,7 @@ MEASURE_POLL_S = 0.1
 # For the figures of one that is over, which come as an event of their own.
 FIGURES_TIMEOUT_S = 2.0
 
-_FLAGS = (
+FLAGS = (
     libvirt.VIR_MIGRATE_LIVE
     | libvirt.VIR_MIGRATE_PEER2PEER
     | libvirt.VIR_MIGRATE_ABORT_ON_ERROR
@@ -143,7 +143,7 @@ def take_up(domain: Handle, way: Way, progress: Progress) -> MoveFigures:
 
 
 def _flags(way: Way) -> int:
-    flags = int(_FLAGS)
+    flags = int(FLAGS)
     # Also what is in the guest's memory is for nobody else, where the hosts talk in secret.
     if way.uri.startswith("qemu+tls:"):
         flags |= libvirt.VIR_MIGRATE_TLS
