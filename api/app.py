@@ -63,7 +63,7 @@ def create_app(
     # Plain `def`: FastAPI runs it in a thread of its pool, as the library blocks.
     @app.get("/health", summary="Whether the state can be reached", tags=["service"])
     def health() -> dict[str, str]:
-        found.node_list()
+        found.look()
         return {"status": "ok", "state": "reachable", "version": __version__}
 
     @app.get("/docs", include_in_schema=False)

@@ -388,7 +388,7 @@ def start_domain(step: StartDomain, world: World, progress: Progress) -> Outcome
         for pool, disks in _by_pool(vm.data_disks).items():
             for name in _volume_names(disks):
                 world.images(pool).ensure_unused(name)
-    host.start(vm, _sources(vm, world), networks)
+    host.start(vm, _sources(vm, world), networks, cpu=step.cpu)
     return clients_seen(vm, world, progress)
 
 

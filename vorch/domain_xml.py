@@ -22,6 +22,7 @@ from vorch.model import (
     INITRD_SOURCE,
     KERNEL_SOURCE,
     MIB,
+    Cpu,
     Disk,
     DiskBus,
     FileSource,
@@ -190,16 +191,29 @@ def pcie_ports(vm: Vm) -> int:
     return used + SPARE_PCIE_PORTS
 
 
-def _cpu(domain: Element, vm: Vm, facts: HostFacts) -> None:
+def fill_cpu(element: Element, cpu: Cpu) -> None:
+    """A model, and what differs from it."""
+    add(element, "model", cpu.model, fallback="forbid")
+    if cpu.vendor:
+        add(element, "vendor", cpu.vendor)
+    for name, there in cpu.features.items():
+        add(element, "feature", policy="require" if there else "disable", name=name)
+
+
+def _cpu(domain: Element, vm: Vm, facts: HostFacts, common: Cpu | None) -> None:
     """The CPU that the guest sees. "default" is decided here and nowhere else.
 
-    Under KVM it is the nearest model to the host's own CPU; a cluster of unlike hosts will want the
-    common denominator instead. Without KVM it is everything that the emulator can do, since
-    systems of today do not start on the plain qemu64 (no SSE 4.2, no POPCNT) any more; five-level
-    paging is left out, as it only makes every emulated page walk longer.
+    Under KVM it is what all hosts of the cluster have in `common`, or, where nobody has found that
+    out, the nearest model to the host's own CPU. Without KVM it is everything that the emulator can
+    do, since systems of today do not start on the plain qemu64 (no SSE 4.2, no POPCNT) any more;
+    five-level paging is left out, as it only makes every emulated page walk longer.
     """
     kvm = accelerated(facts)
-    if vm.cpu == "default" and kvm:
+    if vm.cpu == "default" and kvm and common is not None:
+        # A feature that is missing must stop the start, not turn up in a move.
+        cpu = add(domain, "cpu", mode="custom", match="exact", check="partial")
+        fill_cpu(cpu, common)
+    elif vm.cpu == "default" and kvm:
         cpu = add(domain, "cpu", mode="host-model")
     elif vm.cpu == "default":
         cpu = add(domain, "cpu", mode="maximum")
@@ -463,6 +477,7 @@ def domain_xml(
     facts: HostFacts,
     cached: Collection[str] = (),
     nvram: str = "",
+    cpu: Cpu | None = None,
 ) -> str:
     """The XML that starts this VM on a host like that.
 
@@ -484,7 +499,7 @@ def domain_xml(
     add(features, "apic")
     if vm.secure_boot:
         add(features, "smm", state="on")
-    _cpu(domain, vm, facts)
+    _cpu(domain, vm, facts, cpu)
     clock = add(domain, "clock", offset="utc")
     add(clock, "timer", name="rtc", tickpolicy="catchup")
     add(clock, "timer", name="pit", tickpolicy="delay")
@@ -846,7 +861,9 @@ def _read_nic(element: Element) -> SeenNic:
 def _read_cpu(domain: Element) -> str:
     mode = attribute_of(domain, "cpu", "mode")
     if mode == "custom":
-        return domain.findtext("cpu/model") or ""
+        # Only the CPU that all hosts have in common is told by its features.
+        common = domain.find("cpu/feature") is not None
+        return "default" if common else domain.findtext("cpu/model") or ""
     if mode == "host-model":
         return "default"
     if mode == "maximum" and domain.find("cpu/feature[@name='la57']") is not None:

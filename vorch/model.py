@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
+from urllib.parse import urlsplit
 
 from vorch.errors import Invalid, NotFound
 
@@ -98,6 +99,34 @@ def check_mac(value: str) -> str:
 
 def check_interface(value: str, what: str = "bridge name") -> str:
     return _check_pattern(_INTERFACE, value, what, "br0")
+
+
+def check_ip(value: str, what: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError as exc:
+        raise Invalid(f"cannot use {value!r} as {what}: write an address, as in 10.0.0.5") from exc
+
+
+def check_bmc(url: str) -> str:
+    """Where a BMC is and who to be there. Its password never stands in it, nor in any message."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        parts = urlsplit("")
+    if parts.password is not None:
+        raise Invalid(
+            "cannot use that BMC: a password stands in its URL, where everybody sees it; leave it"
+            " away there and give it as a file (--bmc-password-file) or in VORCH_BMC_PASSWORD"
+        )
+    known = parts.scheme in ("redfish+https", "ipmi", "memory")
+    if not known or not (parts.hostname and parts.username) or len(url) > 1024:
+        raise Invalid(
+            f"cannot use {check_text(url, 'BMC', 1024)!r} as BMC: write it as in"
+            " redfish+https://USER@10.0.0.5 or ipmi://USER@10.0.0.5"
+        )
+    return check_text(url, "BMC")
 
 
 # ---------------------------------------------------------------------------------------------
@@ -758,6 +787,38 @@ class PoolUsage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cpu:
+    """A CPU as libvirt describes it: a model that it knows, and what differs from that."""
+
+    model: str
+    vendor: str = ""
+    # Whether a feature is there beside the model's own (True), or left out of them (False).
+    features: dict[str, bool] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for word in (self.model, *([self.vendor] if self.vendor else []), *self.features):
+            _check_pattern(_WORD, word, "word of a CPU", "Skylake-Client")
+
+    def __str__(self) -> str:
+        more, less = len(self.required), len(self.features) - len(self.required)
+        parts = [f"{more} more features"] * bool(more) + [f"without {less} of its own"] * bool(less)
+        return self.model + (f" ({', '.join(parts)})" if parts else "")
+
+    @property
+    def required(self) -> frozenset[str]:
+        return frozenset(name for name, there in self.features.items() if there)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baseline:
+    """The CPU that each of these hosts gives, so that a VM that has it can move among them."""
+
+    architecture: str
+    cpu: Cpu
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HostFacts:
     """What a host is, found by asking it (and, for the accelerator, by booting something)."""
 
@@ -771,6 +832,8 @@ class HostFacts:
     libvirt_version: str = ""
     hypervisor_version: str = ""
     cpu_model: str = ""
+    # What the hypervisor can give a guest here at the most, as a model that other hosts know.
+    host_cpu: Cpu | None = None
     machines: tuple[str, ...] = ()
     cpu_models: tuple[str, ...] = ()
     uefi: bool = False
@@ -792,18 +855,51 @@ class Node:
     reserve_mib: int = 512
     # No VM is started or moved here; what runs goes on.
     cordoned: bool = False
-    # Its address on the network that the disks are reached by; "" where that is not known.
+    # Where its Ceph traffic comes from.
     storage_address: str = ""
+    # How its power is switched, without the password: redfish+https://USER@BMC or ipmi://USER@BMC.
+    bmc: str = ""
 
     def __post_init__(self) -> None:
         check_name(self.name, "node name")
         check_text(self.uri, "libvirt URI", 1024)
-        check_text(self.storage_address, "storage address", 255)
+        if self.storage_address:
+            check_ip(self.storage_address, "storage address")
+        if self.bmc:
+            check_bmc(self.bmc)
 
     @property
     def peer_uri(self) -> str:
         """How the other hosts reach it: without what is told to this machine's client alone."""
         return self.uri.partition("?")[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStatus:
+    """A host as a person asks for it: the record and what is seen of it, side by side."""
+
+    node: Node
+    # "silent": it does not answer, and nobody knows what runs there.
+    state: Literal["online", "cordoned", "silent"]
+    # VMs of this cluster that are on there; of others, too, in the memory that is used.
+    running: int = 0
+    memory_used_mib: int = 0
+    # What is left for guests, what is kept back for the host taken off.
+    memory_free_mib: int = 0
+    # A sentence for each thing that a person should know.
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.node.name
+
+    @property
+    def uri(self) -> str:
+        return self.node.uri
+
+    @property
+    def facts(self) -> HostFacts | None:
+        return self.node.facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -1005,6 +1101,8 @@ class Cluster:
     trash: dict[str, Trashed] = field(default_factory=dict)
     # By the VM's id.
     clients: dict[str, Clients] = field(default_factory=dict)
+    # By the architecture.
+    baselines: dict[str, Baseline] = field(default_factory=dict)
     domains: dict[str, Domain] = field(default_factory=dict)
     silent: dict[str, str] = field(default_factory=dict)
     # What is noted of hosts that did not answer lately.

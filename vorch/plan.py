@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from vorch.model import GIB, Disk, Network, Nic, Node, Vm, Volume
+from vorch.model import GIB, Cpu, Disk, Network, Nic, Node, Vm, Volume
 
 
 def _size(size_bytes: int) -> str:
@@ -340,6 +340,8 @@ class StartDomain:
     undoable: ClassVar[bool] = True
     vm: Vm
     networks: tuple[Network, ...] = ()
+    # The cluster's CPU, for a VM that leaves the choice to it; None: the host chooses.
+    cpu: Cpu | None = None
     kind: Literal["start-domain"] = "start-domain"
 
     def __str__(self) -> str:

@@ -17,6 +17,8 @@ from vorch.availability import Knock
 from vorch.model import (
     Address,
     Check,
+    Cluster,
+    Cpu,
     Disk,
     Domain,
     Figures,
@@ -445,19 +447,55 @@ class Hypervisor(Protocol):
         """
         ...
 
-    def start(self, vm: Vm, sources: Mapping[str, Source], networks: Mapping[str, Network]) -> None:
-        """As a transient domain. Safe to repeat while it runs."""
+    def start(
+        self,
+        vm: Vm,
+        sources: Mapping[str, Source],
+        networks: Mapping[str, Network],
+        *,
+        cpu: Cpu | None = None,
+    ) -> None:
+        """As a transient domain. Safe to repeat while it runs.
+
+        `cpu` is what "default" means for it; without one the host gives what it thinks best.
+        """
         ...
 
     def ensure_secret(self, secret: HostSecret) -> None:
         """The host can open what this opens. Safe to repeat, and cheap when it is so already."""
         ...
 
-    def try_source(self, name: str, source: Source) -> None:
+    def forget_secret(self, secret: HostSecret) -> None:
+        """The host is to know it no more. Safe to repeat."""
+        ...
+
+    def sweep(self) -> None:
+        """End what trials that were killed have left on the host. Safe to repeat."""
+        ...
+
+    def try_source(
+        self, name: str, source: Source, while_open: Callable[[], None] | None = None
+    ) -> None:
         """Really open a volume on the host, by a machine that never runs. Raises if it cannot.
 
-        `name` is what the machine is called for that moment; nothing of it stays.
+        `name` is what the machine is called for that moment; nothing of it stays. `while_open` is
+        called when it has the volume open.
         """
+        ...
+
+    def clock(self) -> tuple[float, float]:
+        """(how many seconds its clock is ahead of this machine's, how far that may be wrong)."""
+        ...
+
+    def try_move(self, identifier: str, uri: str, cpu: Cpu | None = None) -> None:
+        """Really move a tiny machine that nobody needs to the host at `uri`. Raises if it cannot.
+
+        It is gone from here then; who asked ends it there (`cut`, by its identifier, a UUID).
+        """
+        ...
+
+    def common_cpu(self, cpus: Sequence[Cpu]) -> Cpu:
+        """The best CPU that hosts with these can all give. Unsupported if there is none."""
         ...
 
     def shut_down(self, vm_id: str) -> None:
@@ -641,6 +679,24 @@ class Hypervisor(Protocol):
     def close(self) -> None: ...
 
 
+class PowerSwitch(Protocol):
+    """A host's BMC. It answers while its host is off, or else raises `Unreachable`."""
+
+    def is_on(self) -> bool:
+        """As read there and then. Whatever is not clear raises: it is neither on nor off."""
+        ...
+
+    def off(self) -> None:
+        """Cut the power. Safe to repeat. That it is off now, only `is_on` says."""
+        ...
+
+    def on(self) -> None:
+        """Safe to repeat."""
+        ...
+
+    def close(self) -> None: ...
+
+
 # ---------------------------------------------------------------------------------------------
 # High availability: what shows whether a host lives, and what ends it for certain
 
@@ -775,6 +831,10 @@ class World:
     # Hosts and pools that the store does not know yet, to be looked at before they join.
     new_host: Callable[[Node], Hypervisor]
     new_pool: Callable[[Pool], Images]
+    # Of a host that has a BMC; the second is its password.
+    power_switch: Callable[[Node, str], PowerSwitch]
+    # Told of each look, so that no driver stays at a place where its host or pool is no more.
+    seen: Callable[[Cluster], None]
     media: Media
     files: Files
     clock: Clock

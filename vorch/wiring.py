@@ -13,9 +13,9 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from vorch import config
@@ -25,9 +25,9 @@ from vorch.drivers.side_by_side import side_by_side
 from vorch.drivers.state_copy import StateCopy, check_in_use, copy_documents, reopen
 from vorch.errors import BadConfig, NotFound, VorchError
 from vorch.execute import Hook, Watcher
-from vorch.model import Node, Pool
+from vorch.model import Cluster, Node, Pool
 from vorch.orchestrator import Orchestrator
-from vorch.ports import Hypervisor, Images, State, World
+from vorch.ports import Hypervisor, Images, PowerSwitch, State, World
 
 T = TypeVar("T")
 
@@ -142,8 +142,12 @@ def _real_world(state: State, settings: Settings) -> World:
     from vorch.drivers.own_files import OwnFiles
     from vorch.drivers.process import LocalProcesses, SystemClock, system_chance
 
-    hosts = _Kept(lambda name: _hypervisor(_node(state, name), settings))
-    pools = _Kept(lambda name: _images(_pool(state, name), settings))
+    hosts = _Kept(lambda name: _node(state, name), lambda node: _hypervisor(node, settings))
+    pools = _Kept(lambda name: _pool(state, name), lambda pool: _images(pool, settings))
+
+    def seen(cluster: Cluster) -> None:
+        hosts.see(cluster.nodes)
+        pools.see(cluster.pools)
 
     def close() -> None:
         # Side by side: each may be one that hangs.
@@ -158,6 +162,8 @@ def _real_world(state: State, settings: Settings) -> World:
         images=pools,
         new_host=lambda node: _hypervisor(node, settings),
         new_pool=lambda pool: _images(pool, settings),
+        power_switch=_power_switch,
+        seen=seen,
         media=IsoMedia(),
         files=OwnFiles(),
         clock=SystemClock(),
@@ -182,22 +188,47 @@ def state_path(uri: str) -> Path:
 
 
 class _Kept(Generic[T]):
-    """Makes a driver when it is first asked for, and keeps it."""
+    """Makes a driver when it is first asked for, and keeps it while its place is the same.
 
-    def __init__(self, make: Callable[[str], T]) -> None:
+    One that was removed and added anew under its name may be elsewhere now. A driver of the old
+    place may still be in use by another thread, so it is closed with all others only.
+    """
+
+    def __init__(self, place: Callable[[str], Any], make: Callable[[Any], T]) -> None:
+        self._place = place
         self._make = make
-        self._made: dict[str, T] = {}
+        self._made: dict[str, tuple[str, T]] = {}
+        self._old: list[T] = []
         self._lock = threading.Lock()
 
     def __call__(self, name: str) -> T:
         with self._lock:
-            if name not in self._made:
-                self._made[name] = self._make(name)
-            return self._made[name]
+            kept = self._made.get(name)
+            if kept is None:
+                return self._new(name)
+            return kept[1]
+
+    def _new(self, name: str) -> T:
+        document = self._place(name)
+        made = self._make(document)
+        self._made[name] = (_where(document), made)
+        return made
+
+    def see(self, there: Mapping[str, Any]) -> None:
+        """What the store says now: drivers of other places are of no use any more."""
+        with self._lock:
+            for name, (place, driver) in list(self._made.items()):
+                if name not in there or _where(there[name]) != place:
+                    del self._made[name]
+                    self._old.append(driver)
 
     def made(self) -> tuple[T, ...]:
         with self._lock:
-            return tuple(self._made.values())
+            return (*self._old, *(driver for _, driver in self._made.values()))
+
+
+def _where(document: Node | Pool) -> str:
+    return document.uri if isinstance(document, Node) else document.url
 
 
 def _node(state: State, name: str) -> Node:
@@ -222,6 +253,22 @@ def _hypervisor(node: Node, settings: Settings) -> Hypervisor:
     raise BadConfig(
         f"cannot use host {node.name!r} at {node.uri!r}: vorch has no driver for that kind of URI;"
         " use qemu:///system or qemu:///session"
+    )
+
+
+def _power_switch(node: Node, password: str) -> PowerSwitch:
+    if node.bmc.startswith("redfish+https:"):
+        from vorch.drivers.bmc_redfish import RedfishSwitch
+
+        return RedfishSwitch(node.name, node.bmc, password)
+    if node.bmc.startswith("ipmi:"):
+        from vorch.drivers.bmc_ipmi import IpmiSwitch
+
+        return IpmiSwitch(node.name, node.bmc, password)
+    raise BadConfig(
+        f"cannot switch the power of {node.name!r}: it has no BMC that vorch knows; name one (vorch"
+        " node change --bmc)",
+        node=node.name,
     )
 
 

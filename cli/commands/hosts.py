@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,7 +16,7 @@ from ..session import cluster, run, show_all, show_done
 from .group import noun
 
 if TYPE_CHECKING:
-    from vorch import HostFacts, Node
+    from vorch import HostFacts, NodeStatus
 
 
 class OnOff(StrEnum):
@@ -23,11 +25,12 @@ class OnOff(StrEnum):
 
 
 def add_to(app: typer.Typer) -> None:
-    nodes = noun(app, "node", "Hosts: add, list, show, check, probe, cordon, remove.")
+    nodes = noun(app, "node", "Hosts: add, list, show, change, check, probe, cordon, remove.")
     nodes.command("add")(node_add)
     nodes.command("list")(node_list)
     nodes.command("show")(node_show)
     nodes.command("check")(node_check)
+    nodes.command("change")(node_change)
     nodes.command("probe")(node_probe)
     nodes.command("cordon")(node_cordon)
     nodes.command("uncordon")(node_uncordon)
@@ -39,6 +42,49 @@ def add_to(app: typer.Typer) -> None:
     pools.command("remove")(pool_remove)
     volumes = noun(app, "volume", "What disks and images are made of.")
     volumes.command("list")(volume_list)
+
+
+StorageAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--storage-address",
+        metavar="ADDRESS",
+        help="Where its Ceph traffic comes from (default: as Ceph shows it).",
+    ),
+]
+Bmc = Annotated[
+    str | None,
+    typer.Option(
+        "--bmc",
+        metavar="URL",
+        help="What switches its power: redfish+https://USER@BMC or ipmi://USER@BMC.",
+    ),
+]
+BmcPasswordFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--bmc-password-file",
+        metavar="FILE",
+        help="The BMC's password, on the first line; '-' reads it from standard input"
+        " (default: the environment's VORCH_BMC_PASSWORD).",
+        allow_dash=True,
+    ),
+]
+
+
+def _bmc_password(file: Path | None) -> str | None:
+    """From a file or the environment; never from the command line, which everybody sees."""
+    if file is None:
+        return os.environ.get("VORCH_BMC_PASSWORD")
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        from vorch import Invalid
+
+        raise Invalid(
+            f"cannot read the BMC's password from {str(file)!r}: {exc}; name another file"
+        ) from exc
+    return text.partition("\n")[0].rstrip("\r")
 
 
 def node_add(
@@ -60,17 +106,68 @@ def node_add(
             help="Memory that is never given to guests (default: node_reserve_mib of vorch.toml).",
         ),
     ] = None,
+    storage_address: StorageAddress = None,
+    bmc: Bmc = None,
+    bmc_password_file: BmcPasswordFile = None,
     dry_run: DryRun = False,
     wait: Wait = None,
     as_json: AsJson = False,
 ) -> None:
     """Take a host in.
 
-    First it is tried out: it must answer, boot something, and open a disk in every shared pool by
-    each of its monitors. A host that cannot stays out, and why is said.
+    First it is tried out: it must answer, boot something, have the right time, open a disk in every
+    shared pool by each of its monitors, and exchange a test machine with other hosts. A host that
+    cannot stays out, and why is said.
     """
     run(
-        lambda found: found.node_add(name, uri, reserve_mib=reserve, dry_run=dry_run, wait_s=wait),
+        lambda found: found.node_add(
+            name,
+            uri,
+            reserve_mib=reserve,
+            storage_address=storage_address or "",
+            bmc=bmc or "",
+            bmc_password=(_bmc_password(bmc_password_file) or "") if bmc else "",
+            dry_run=dry_run,
+            wait_s=wait,
+        ),
+        as_json,
+    )
+
+
+def node_change(
+    name: NodeName,
+    reserve: Annotated[
+        int | None,
+        typer.Option(
+            "--reserve",
+            metavar="SIZE",
+            parser=sizes.memory_mib,
+            help="Memory that is never given to guests.",
+        ),
+    ] = None,
+    storage_address: StorageAddress = None,
+    bmc: Bmc = None,
+    bmc_password_file: BmcPasswordFile = None,
+    dry_run: DryRun = False,
+    wait: Wait = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change what vorch knows of a host: memory kept back, storage address, BMC.
+
+    A BMC is read once before it is taken. An empty address or URL ('') takes the old one away.
+    """
+    given = bmc is not None or bmc_password_file is not None
+    password = _bmc_password(bmc_password_file) if given else None
+    run(
+        lambda found: found.node_change(
+            name,
+            reserve_mib=reserve,
+            storage_address=storage_address,
+            bmc=bmc,
+            bmc_password=password,
+            dry_run=dry_run,
+            wait_s=wait,
+        ),
         as_json,
     )
 
@@ -139,25 +236,28 @@ def node_remove(
 
 
 def node_list(as_json: AsJson = False) -> None:
-    """All hosts, with what was last found out about them."""
+    """All hosts, with what is on them now."""
     with cluster(as_json) as found:
         nodes = found.node_list()
 
     def table() -> None:
         render.table(
-            ("NAME", "URI", "CPUS", "MEMORY", "ACCELERATOR", "PROBED"),
+            ("NAME", "STATE", "VMS", "USED", "FREE", "CPUS", "ACCELERATOR", "VERSIONS", "URI"),
             [
                 (
                     one.name,
-                    one.uri,
+                    one.state,
+                    "" if one.state == "silent" else one.running,
+                    "" if one.state == "silent" else sizes.shown_mib(one.memory_used_mib),
+                    "" if one.state == "silent" else sizes.shown_mib(one.memory_free_mib),
                     one.facts.cpus if one.facts else "",
-                    sizes.shown_mib(one.facts.memory_mib) if one.facts else "",
                     one.facts.accelerator if one.facts else "",
-                    render.moment(one.facts.probed_at) if one.facts else "",
+                    _versions(one.facts) if one.facts else "",
+                    one.uri,
                 )
                 for one in nodes
             ],
-            right=("CPUS", "MEMORY"),
+            right=("VMS", "USED", "FREE", "CPUS"),
         )
 
     show_all(nodes, as_json, table, "There is no host yet: `vorch init` takes this one.")
@@ -188,10 +288,32 @@ def node_probe(name: NodeName, as_json: AsJson = False) -> None:
         render.facts(host_facts(facts))
 
 
-def node_facts(node: Node) -> list[tuple[str, object]]:
+def node_facts(status: NodeStatus) -> list[tuple[str, object]]:
+    node = status.node
     known = host_facts(node.facts) if node.facts else [("facts", "never asked")]
     reserve = f"{sizes.shown_mib(node.reserve_mib)} of it are never given to guests"
-    return [("name", node.name), ("URI", node.uri), *known, ("kept back", reserve)]
+    free = (
+        f"{sizes.shown_mib(status.memory_free_mib)}, {sizes.shown_mib(status.memory_used_mib)} used"
+    )
+    seen: list[tuple[str, object]] = []
+    if status.state != "silent":
+        seen = [("VMs", status.running), ("free for guests", free)]
+    return [
+        ("name", node.name),
+        ("URI", node.uri),
+        ("state", status.state),
+        *seen,
+        *known,
+        ("kept back", reserve),
+        ("storage address", node.storage_address or "not known yet"),
+        ("BMC", node.bmc or "none"),
+        *(("note", note) for note in status.notes),
+    ]
+
+
+def _versions(facts: HostFacts) -> str:
+    known = (facts.libvirt_version, facts.hypervisor_version.rpartition(" ")[2])
+    return " / ".join(version for version in known if version)
 
 
 def host_facts(facts: HostFacts) -> list[tuple[str, object]]:

@@ -37,7 +37,7 @@ def init(as_json: AsJson = False) -> None:
         render.print_json(
             {
                 "uri": uri,
-                "nodes": nodes,
+                "nodes": [one.node for one in nodes],
                 "pools": [pool for pool, _ in pools],
                 "networks": networks,
             }
@@ -47,7 +47,10 @@ def init(as_json: AsJson = False) -> None:
     lines += [("pool", f"{pool.name} at {pool.url}") for pool, _ in pools]
     lines += [("network", f"{one.name} ({one.kind}) {one.subnet or ''}") for one in networks]
     for node in nodes:
-        lines += [("host", node.name), *node_facts(node)[1:3]]
+        lines += [
+            ("host", node.name),
+            *(fact for fact in node_facts(node) if fact[0] in ("URI", "accelerator")),
+        ]
     render.facts(lines)
 
 

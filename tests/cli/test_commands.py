@@ -205,7 +205,8 @@ def test_a_file_is_named_from_where_one_stands(
 def test_hosts_pools_and_volumes(web: Vorch) -> None:
     assert web.well("node", "probe", "h1", "--json").json["accelerator"] == "kvm"
     assert "accelerator: kvm" in web.well("node", "show", "h1").out
-    assert [one["name"] for one in web.well("node", "list", "--json").json] == ["h1"]
+    assert [one["node"]["name"] for one in web.well("node", "list", "--json").json] == ["h1"]
+    assert "online" in web.well("node", "list").out
     (pool,) = web.well("pool", "list", "--json").json
     assert pool["pool"]["name"] == "local"
     assert pool["usage"]["capacity_bytes"] > 0

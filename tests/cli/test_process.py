@@ -145,7 +145,7 @@ from vorch_cli.main import main
 def vorch(*words):
     return main(["--uri", "memory:halfway", *words])
 
-def slow(*_):
+def slow(*_, **__):
     print("halfway", flush=True)
     time.sleep(60)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from vorch.decide.baseline import for_vm
 from vorch.decide.clients import save_clients
 from vorch.decide.fresh import Fresh
 from vorch.decide.lifecycle import seed_disk
@@ -154,7 +155,7 @@ def clone(
     if start:
         steps += [
             *ensure_networks(cluster, new),
-            StartDomain(vm=new, networks=networks_of(cluster, new)),
+            StartDomain(vm=new, networks=networks_of(cluster, new), cpu=for_vm(cluster, new)),
             save_clients(cluster, new),
         ]
     kind = "linked" if linked else "full"

@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from vorch.decide.records import new_name, reads, save
+from vorch.decide.baseline import save_baseline
+from vorch.decide.place import memory_used_mib
+from vorch.decide.records import is_on, new_name, reads, save
 from vorch.decide.storage import check_not_in_class
 from vorch.errors import Conflict, Invalid, Unsupported, VorchError
-from vorch.model import Check, Cluster, HostFacts, Node, Pool, RbdSource, Source, Vm
+from vorch.model import (
+    Baseline,
+    Check,
+    Cluster,
+    Holder,
+    HostFacts,
+    Node,
+    NodeStatus,
+    Pool,
+    RbdSource,
+    Source,
+    Vm,
+)
 from vorch.plan import Plan, Step
 
 REMEDY_FOR_POOLS = (
@@ -17,14 +32,152 @@ REMEDY_FOR_POOLS = (
 )
 
 
+REMEDY_FOR_MOVES = (
+    "see that the hosts know each other's names and certificates, and reach each other's libvirt"
+    " and the ports 49152 to 49215"
+)
+# The oldest that vorch is tried with.
+LEAST_LIBVIRT = (9, 0)
+LEAST_QEMU = (7, 2)
+CLOCK_LIMIT_S = 1.0
+REMEDY_FOR_CPU = "leave it to a cluster of its own, or replace it: VMs could not move to it"
+REMEDY_FOR_BMC = "see that it is reached from here, and its user and password (vorch node change)"
+
+
 def failed(name: str, exc: VorchError, remedy: str) -> Check:
     return Check(name=name, level="error", detail=exc.message, remedy=remedy)
 
 
+def of_power(node: Node, on: bool, answers: bool = True) -> Check:
+    """A host that answers has power. A BMC that says otherwise is another machine's, or lies."""
+    where = node.bmc.partition("@")[2].partition("/")[0].partition("?")[0]
+    if on or not answers:
+        state = "on" if on else "off"
+        return Check(name="BMC", level="ok", detail=f"{where} reads the power state: {state}")
+    return Check(
+        name="BMC",
+        level="error",
+        detail=f"{where} says that the power is off, and yet the host answers",
+        remedy="it is the BMC of another machine: give the right one (--bmc)",
+    )
+
+
+def of_clock(ahead_s: float, within_s: float) -> Check:
+    """Clocks that part make leases, logs and certificates lie."""
+    off = abs(ahead_s) - within_s
+    words = f"{abs(ahead_s):.3f} s {'ahead of' if ahead_s > 0 else 'behind'} this machine's"
+    if off > CLOCK_LIMIT_S:
+        return Check(
+            name="clock",
+            level="error",
+            detail=f"it is {words}",
+            remedy="have both follow the same time server (chrony, systemd-timesyncd)",
+        )
+    if within_s > CLOCK_LIMIT_S:
+        return Check(
+            name="clock",
+            level="warning",
+            detail=f"the host answers too slowly to tell better than {within_s:.1f} s",
+            remedy="see what keeps it busy, and check it again",
+        )
+    return Check(name="clock", level="ok", detail=f"it is {words} (within {within_s:.3f} s)")
+
+
+def of_storage(node: Node, found: Sequence[str]) -> Check:
+    """`found`: where its Ceph traffic was seen to come from."""
+    seen = ", ".join(found)
+    if not found:
+        return Check(
+            name="storage address",
+            level="warning",
+            detail="Ceph did not show where the host's traffic comes from",
+            remedy="check the host again",
+        )
+    if node.storage_address and node.storage_address not in found:
+        return Check(
+            name="storage address",
+            level="error",
+            detail=f"its Ceph traffic comes from {seen}, and {node.storage_address} was given: a"
+            " fence would cut off somebody else",
+            remedy=f"give --storage-address {found[0]}",
+        )
+    return Check(name="storage address", level="ok", detail=f"its Ceph traffic comes from {seen}")
+
+
+def address_of(holder: Holder) -> str:
+    """Of "10.0.0.5:0/123" or "[fd00::5]:0/123" the address alone."""
+    return holder.address.rpartition("/")[0].rpartition(":")[0].strip("[]")
+
+
+def no_moves(node: Node) -> Check:
+    return Check(
+        name="moves",
+        level="warning",
+        detail=f"its libvirt is known as {node.uri!r}, where no other host reaches it",
+        remedy="add it by its address (qemu+tls://…), so that VMs can move here",
+    )
+
+
+def no_partner() -> Check:
+    return Check(
+        name="moves",
+        level="warning",
+        detail="no other host is there that answers and is of its kind, so nothing was moved",
+        remedy="check it again when there is one",
+    )
+
+
+def partners(cluster: Cluster, node: Node, most: int) -> tuple[Node, ...]:
+    """The hosts that a new one exchanges a test machine with: like ones, the first by name."""
+    like = []
+    for name in sorted(cluster.nodes):
+        other = cluster.nodes[name]
+        if name == node.name or local(other) or name in cluster.silent:
+            continue
+        if other.facts is None or node.facts is None or unlike(other.facts, node.facts) is None:
+            like.append(other)
+    return tuple(like[:most])
+
+
+def local(node: Node) -> bool:
+    """Its URI says nothing to any other host."""
+    return node.uri.startswith("qemu") and ":///" in node.uri
+
+
+def unlike(one: HostFacts, other: HostFacts) -> str | None:
+    """Why machines cannot move between the two, whatever their CPUs are."""
+    for what in ("hypervisor", "architecture", "accelerator"):
+        here, there = getattr(one, what), getattr(other, what)
+        if here and there and here != there:
+            return f"its {what} is {there}, and the other's is {here}"
+    return None
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """The numbers of "QEMU 7.2.0"; () where there are none."""
+    word = text.split()[-1] if text.split() else ""
+    parts = word.split(".")
+    return tuple(map(int, parts)) if parts and all(part.isdigit() for part in parts) else ()
+
+
+def _of_version(name: str, text: str, least: tuple[int, ...]) -> Check:
+    found = _version(text) if name in ("libvirt", text.partition(" ")[0]) else ()
+    if found and found < least:
+        return Check(
+            name=name,
+            level="error",
+            detail=f"{text} is too old",
+            remedy=f"install {name} {'.'.join(map(str, least))} or newer",
+        )
+    return Check(name=name, level="ok", detail=text or "says no version")
+
+
 def judged(node: Node, facts: HostFacts, cluster: Cluster) -> tuple[Check, ...]:
     """What its own words say about a host, and how it goes with the others."""
-    versions = f"libvirt {facts.libvirt_version}, {facts.hypervisor_version}"
-    checks = [Check(name="libvirt", level="ok", detail=versions)]
+    checks = [
+        _of_version("libvirt", facts.libvirt_version, LEAST_LIBVIRT),
+        _of_version("QEMU", facts.hypervisor_version, LEAST_QEMU),
+    ]
     slow = facts.accelerator == "tcg"
     checks.append(
         Check(
@@ -60,7 +213,7 @@ def ways(pool: str, source: Source) -> Iterator[tuple[str, Source]]:
         yield f"pool {pool} by monitor {monitor}", alone
 
 
-def _refuse(what: str, checks: Sequence[Check]) -> None:
+def refuse(what: str, checks: Sequence[Check]) -> None:
     wrong = [check for check in checks if check.level == "error"]
     if wrong:
         lines = "; ".join(f"{one.name}: {one.detail}" for one in wrong)
@@ -75,7 +228,9 @@ def _refuse(what: str, checks: Sequence[Check]) -> None:
 # Hosts
 
 
-def add(cluster: Cluster, node: Node, checks: Sequence[Check]) -> Plan:
+def add(
+    cluster: Cluster, node: Node, checks: Sequence[Check], baseline: Baseline | None = None
+) -> Plan:
     """With the second host, a folder of the first becomes what it is: on that host alone."""
     new_name("node", cluster.nodes, node.name)
     for other in cluster.nodes.values():
@@ -85,9 +240,12 @@ def add(cluster: Cluster, node: Node, checks: Sequence[Check]) -> Plan:
                 " give the new host's own URI",
                 node=other.name,
             )
-    _refuse(f"add host {node.name!r}", checks)
+    refuse(f"add host {node.name!r}", checks)
     steps: list[Step] = [save("node", node.name, None, node)]
     keys = [f"node/{node.name}"]
+    if baseline is not None:
+        steps += save_baseline(cluster, baseline.architecture, baseline)
+        keys.append(f"cpu/{baseline.architecture}")
     if len(cluster.nodes) == 1:
         (only,) = cluster.nodes
         for pool in cluster.pools.values():
@@ -104,12 +262,13 @@ def add(cluster: Cluster, node: Node, checks: Sequence[Check]) -> Plan:
     )
 
 
-def remove(cluster: Cluster, name: str) -> Plan:
+def remove(cluster: Cluster, name: str, baseline: Baseline | None = None) -> Plan:
+    """`baseline`: of the hosts that stay, if they have another one than all."""
     node = cluster.node(name)
     there = sorted(vm.name for vm in cluster.vms.values() if vm.node == name)
     if there:
         raise Conflict(
-            f"cannot remove host {name!r}: {_some('VM', there)} belong to it; move or delete them"
+            f"cannot remove host {name!r}: {some('VM', there)} belong to it; move or delete them"
             " first",
             node=name,
             vms=there,
@@ -117,7 +276,7 @@ def remove(cluster: Cluster, name: str) -> Plan:
     pools = sorted(pool.name for pool in cluster.pools.values() if pool.node == name)
     if pools:
         raise Conflict(
-            f"cannot remove host {name!r}: {_some('pool', pools)} are on it; remove them first"
+            f"cannot remove host {name!r}: {some('pool', pools)} are on it; remove them first"
             " (vorch pool remove)",
             node=name,
             pools=pools,
@@ -126,9 +285,70 @@ def remove(cluster: Cluster, name: str) -> Plan:
         verb="node remove",
         subject=name,
         why="no VM and no pool is left on it",
-        steps=(save("node", name, node, None),),
+        steps=(
+            save("node", name, node, None),
+            *(save_baseline(cluster, baseline.architecture, baseline) if baseline else ()),
+        ),
+        claims=(f"node/{name}",),
+        reads=reads(
+            cluster, f"node/{name}", *([f"cpu/{baseline.architecture}"] if baseline else ())
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeChanges:
+    """What is to be different of a host. None: as it is; "": taken away."""
+
+    reserve_mib: int | None = None
+    storage_address: str | None = None
+    bmc: str | None = None
+
+
+def change(cluster: Cluster, name: str, changes: NodeChanges) -> Plan:
+    node = cluster.node(name)
+    wanted = {
+        field.name: value
+        for field in dataclasses.fields(changes)
+        if (value := getattr(changes, field.name)) is not None
+    }
+    after = dataclasses.replace(node, **wanted)
+    words = ", ".join(sorted(field.removesuffix("_mib").replace("_", " ") for field in wanted))
+    return Plan(
+        verb="node change",
+        subject=name,
+        why="it is so already" if after == node else f"{words}: as was asked for",
+        steps=() if after == node else (save("node", name, node, after),),
         claims=(f"node/{name}",),
         reads=reads(cluster, f"node/{name}"),
+    )
+
+
+def status(cluster: Cluster, node: Node, overhead_mib: int) -> NodeStatus:
+    """At a glance: does it answer, may it be used, what is on it, what is free."""
+    silent = cluster.silent.get(node.name)
+    here = [
+        domain
+        for domain in cluster.domains.values()
+        if domain.node == node.name and is_on(domain.power)
+    ]
+    used = memory_used_mib(cluster, node.name, overhead_mib)
+    whole = node.facts.memory_mib if node.facts else 0
+    notes = []
+    if silent is not None:
+        notes.append(f"does not answer: {silent}")
+    if node.cordoned:
+        notes.append("is cordoned: nothing is started or placed there (vorch node uncordon)")
+    away = sorted(vm.name for vm in cluster.vms.values() if vm.home == node.name)
+    if away:
+        notes.append(f"{some('VM', away)} left it for its maintenance")
+    return NodeStatus(
+        node=node,
+        state="silent" if silent is not None else "cordoned" if node.cordoned else "online",
+        running=sum(domain.ours for domain in here),
+        memory_used_mib=used,
+        memory_free_mib=max(0, whole - node.reserve_mib - used),
+        notes=tuple(notes),
     )
 
 
@@ -152,8 +372,16 @@ def cordon(cluster: Cluster, name: str, cordoned: bool) -> Plan:
 # Pools
 
 
-def add_pool(cluster: Cluster, pool: Pool, found: Mapping[str, Sequence[Check]]) -> Plan:
-    """`found` says of each host whether it opens what is in the pool."""
+def add_pool(
+    cluster: Cluster,
+    pool: Pool,
+    found: Mapping[str, Sequence[Check]],
+    addresses: Mapping[str, str] | None = None,
+) -> Plan:
+    """`found` says of each host whether it opens what is in the pool.
+
+    `addresses`: where each host was seen to come from, which is recorded where nothing is yet.
+    """
     new_name("pool", cluster.pools, pool.name)
     for other in cluster.pools.values():
         if other.url == pool.url and other.node == pool.node:
@@ -169,7 +397,7 @@ def add_pool(cluster: Cluster, pool: Pool, found: Mapping[str, Sequence[Check]])
             f"cannot add pool {pool.name!r}: a folder is on one host, and which one is not said;"
             " name it (--node)"
         )
-    _refuse(
+    refuse(
         f"add pool {pool.name!r}",
         [
             dataclasses.replace(check, name=f"{host}: {check.name}")
@@ -177,13 +405,22 @@ def add_pool(cluster: Cluster, pool: Pool, found: Mapping[str, Sequence[Check]])
             for check in checks
         ],
     )
+    new = {
+        name: dataclasses.replace(cluster.nodes[name], storage_address=address)
+        for name, address in (addresses or {}).items()
+        if name in cluster.nodes and not cluster.nodes[name].storage_address
+    }
+    keys = (f"pool/{pool.name}", *(f"node/{name}" for name in new))
     return Plan(
         verb="pool add",
         subject=pool.name,
         why=f"{len(found)} host(s) opened a disk in it" if found else "it can be read and written",
-        steps=(save("pool", pool.name, None, pool),),
-        claims=(f"pool/{pool.name}",),
-        reads=reads(cluster, f"pool/{pool.name}"),
+        steps=(
+            save("pool", pool.name, None, pool),
+            *(save("node", name, cluster.nodes[name], node) for name, node in new.items()),
+        ),
+        claims=keys,
+        reads=reads(cluster, *keys),
     )
 
 
@@ -228,7 +465,7 @@ def _stands_on(vm: Vm, pool: str) -> bool:
     return any(disk.volume is not None and disk.volume.pool == pool for disk in vm.disks)
 
 
-def _some(what: str, names: Sequence[str]) -> str:
+def some(what: str, names: Sequence[str]) -> str:
     shown = ", ".join(map(repr, names[:5]))
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return f"{what}{'s' if len(names) > 1 else ''} {shown}{more}"

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 
 from vorch.decide.answers import Answers
+from vorch.decide.baseline import for_vm
 from vorch.decide.clients import save_clients
 from vorch.decide.fresh import Fresh
 from vorch.decide.lifecycle import NewVm, drawn_up
@@ -130,13 +131,16 @@ def install(
     steps += [
         *ensure_networks(cluster, vm),
         save_vm(None, running),
-        StartDomain(vm=first, networks=networks),
+        StartDomain(vm=first, networks=networks, cpu=for_vm(cluster, first)),
         installing,
         AwaitEnd(vm=first, timeout_s=timeout_s),
         dataclasses.replace(installing, before=None, after=None, fill={}),
     ]
     if new.start:
-        steps += [StartDomain(vm=final, networks=networks), save_clients(cluster, final)]
+        steps += [
+            StartDomain(vm=final, networks=networks, cpu=for_vm(cluster, final)),
+            save_clients(cluster, final),
+        ]
     if final != running:
         steps.append(save_vm(running, final))
     steps += [PurgeVolume(volume=volume) for volume in temporary]

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from vorch.decide.baseline import for_vm
 from vorch.decide.clients import drop_clients, save_clients
 from vorch.decide.fresh import Fresh
 from vorch.decide.place import home, lack, place, refusal
@@ -120,7 +121,7 @@ def create(cluster: Cluster, new: NewVm, fresh: Fresh, *, overhead_mib: int) -> 
     if new.start:
         steps += [
             *ensure_networks(cluster, vm),
-            StartDomain(vm=vm, networks=networks_of(cluster, vm)),
+            StartDomain(vm=vm, networks=networks_of(cluster, vm), cpu=for_vm(cluster, vm)),
             save_clients(cluster, vm),
         ]
     steps.append(save_vm(None, vm))
@@ -364,7 +365,7 @@ def start(cluster: Cluster, name: str, *, overhead_mib: int) -> Plan:
         why=f"on {vm.node}, where its disks are",
         steps=(
             *ensure_networks(cluster, vm),
-            StartDomain(vm=wanted, networks=networks_of(cluster, vm)),
+            StartDomain(vm=wanted, networks=networks_of(cluster, vm), cpu=for_vm(cluster, vm)),
             save_vm(vm, wanted),
             save_clients(cluster, vm),
         ),

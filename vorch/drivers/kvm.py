@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from vorch import domain_xml
-from vorch.drivers import kvm_checks, kvm_probe, libvirt_xml
+from vorch.drivers import kvm_checks, kvm_probe, kvm_trials, libvirt_xml
 from vorch.drivers.libvirt_connection import Handle, code_of, libvirt
 from vorch.drivers.libvirt_figures import version_text
 from vorch.drivers.libvirt_host import LibvirtHost
 from vorch.errors import NotFound, StepFailed, Unsupported, VorchError
-from vorch.model import Check, Disk, HostFacts, Vm
+from vorch.model import Check, Cpu, Disk, HostFacts, Vm
 from vorch.ports import Progress, no_progress
 
 # QEMU's own words, where libvirt has none. Comes with libvirt-python, so it cannot be missing here.
@@ -78,6 +78,7 @@ class KvmHost(LibvirtHost):
             libvirt_version=version_text(version),
             hypervisor_version=f"QEMU {version_text(handle.getVersion())}",
             cpu_model=seen.cpu_model,
+            host_cpu=seen.host_cpu,
             machines=seen.machines,
             cpu_models=seen.cpu_models,
             uefi=seen.uefi,
@@ -111,6 +112,36 @@ class KvmHost(LibvirtHost):
         identifier = str(uuid.uuid4())
         session = self.connection.session
         return kvm_probe.run(handle, facts, identifier, session=session, progress=progress)
+
+    # -- trials -----------------------------------------------------------------------------
+
+    def clock(self) -> tuple[float, float]:
+        if self.connection.local:
+            return 0.0, 0.0
+        facts = self._start_facts()
+        return self._call("read the clock", lambda h: kvm_trials.clock(h, facts, self._clock))
+
+    def try_move(self, identifier: str, uri: str, cpu: Cpu | None = None) -> None:
+        facts, what = self._start_facts(), f"move a test machine to {uri}"
+        self._call(what, lambda h: kvm_trials.move(h, facts, identifier, uri, cpu))
+
+    def sweep(self) -> None:
+        self._call(
+            "clear away what trials have left", lambda h: kvm_trials.sweep(h, kvm_probe.clear)
+        )
+
+    def common_cpu(self, cpus: Sequence[Cpu]) -> Cpu:
+        facts = self.facts()
+        kind = "kvm" if facts.accelerator == "kvm" else "qemu"
+
+        def work(handle: Handle) -> Cpu:
+            texts = [libvirt_xml.cpu_xml(cpu) for cpu in cpus]
+            flags = libvirt.VIR_CONNECT_BASELINE_CPU_MIGRATABLE
+            return libvirt_xml.read_cpu(
+                handle.baselineHypervisorCPU(None, facts.architecture, "q35", kind, texts, flags)
+            )
+
+        return self._call("find the CPU that all hosts have", work)
 
     def _start_facts(self) -> HostFacts:
         facts = self.facts()

@@ -66,15 +66,19 @@ def _volume(handle: Handle, name: str, folder: str) -> Iterator[str]:
         stream.finish()
         yield volume.path()
     finally:
-        # Each may fail because an earlier step did; what counts is that all are tried.
-        for undo in (
-            lambda: pool.storageVolLookupByName("sector").delete(0),
-            pool.destroy,
-            pool.delete,
-            pool.undefine,
-        ):
-            with contextlib.suppress(libvirt.libvirtError):
-                undo()
+        clear(pool)
+
+
+def clear(pool: Handle) -> None:
+    # Each may fail because an earlier step did; what counts is that all are tried.
+    for undo in (
+        lambda: pool.storageVolLookupByName("sector").delete(0),
+        pool.destroy,
+        pool.delete,
+        pool.undefine,
+    ):
+        with contextlib.suppress(libvirt.libvirtError):
+            undo()
 
 
 def _boot(handle: Handle, facts: HostFacts, vm: Vm, path: str, progress: Progress) -> Verdict:

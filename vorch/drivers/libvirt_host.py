@@ -45,6 +45,7 @@ from vorch.errors import Conflict, Invalid, NotFound, TimedOut, Unsupported, Vor
 from vorch.model import (
     Address,
     Check,
+    Cpu,
     Disk,
     DiskBus,
     Domain,
@@ -251,7 +252,14 @@ class LibvirtHost:
 
     # -- starting and ending ----------------------------------------------------------------
 
-    def start(self, vm: Vm, sources: Mapping[str, Source], networks: Mapping[str, Network]) -> None:
+    def start(
+        self,
+        vm: Vm,
+        sources: Mapping[str, Source],
+        networks: Mapping[str, Network],
+        *,
+        cpu: Cpu | None = None,
+    ) -> None:
         facts = self._start_facts()
         what = f"start VM {vm.name!r}"
 
@@ -270,7 +278,7 @@ class LibvirtHost:
                     )
                 # Crashed and kept: what is left of it holds the disks open.
                 existing.destroy()
-            self._create(handle, vm, self._free_name(handle, vm), sources, networks, facts)
+            self._create(handle, vm, self._free_name(handle, vm), sources, networks, facts, cpu)
 
         self._call(what, work)
 
@@ -293,6 +301,7 @@ class LibvirtHost:
         sources: Mapping[str, Source],
         networks: Mapping[str, Network],
         facts: HostFacts,
+        cpu: Cpu | None,
     ) -> None:
         nvram = self._nvram(vm) if vm.firmware is Firmware.UEFI else ""
         while True:
@@ -304,6 +313,7 @@ class LibvirtHost:
                 facts=facts,
                 cached={key for key, source in sources.items() if self._is_cached(source)},
                 nvram=nvram,
+                cpu=cpu,
             )
             try:
                 handle.createXML(text, 0)
@@ -340,7 +350,20 @@ class LibvirtHost:
         self._call("leave the key to its disks", work)
         self._secrets.add((self.connection.opened, secret.id, secret.key))
 
-    def try_source(self, name: str, source: Source) -> None:
+    def forget_secret(self, secret: HostSecret) -> None:
+        def work(handle: Handle) -> None:
+            try:
+                handle.secretLookupByUUIDString(secret.id).undefine()
+            except libvirt.libvirtError as exc:
+                if code_of(exc) != libvirt.VIR_ERR_NO_SECRET:
+                    raise
+
+        self._call("take back the key to its disks", work)
+        self._secrets.clear()
+
+    def try_source(
+        self, name: str, source: Source, while_open: Callable[[], None] | None = None
+    ) -> None:
         facts = self._start_facts()
         vm = domain_xml.probe_vm(name, str(uuid.uuid4()))
         text = domain_xml.probe_xml(vm, name=name, source=source, facts=facts)
@@ -360,8 +383,12 @@ class LibvirtHost:
                         f"cannot open {source.path} on {self.node.name!r}: nothing answered in"
                         f" {TRIAL_TIMEOUT_S:g} s; see that the host reaches its storage"
                     ) from None
-            with self._gone_is_well():
-                domain.destroy()
+            try:
+                if while_open is not None:
+                    while_open()
+            finally:
+                with self._gone_is_well():
+                    domain.destroy()
 
         self._call(f"open {source.path}", work)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 
+from vorch import domain_xml
 from vorch.domain_xml import Element, add, attribute_of, new, parse, to_text
+from vorch.model import Cpu
 
 
 def folder_pool_xml(name: str, folder: str) -> str:
@@ -75,6 +77,7 @@ class Capabilities:
     """What libvirt says that a host can do."""
 
     cpu_model: str
+    host_cpu: Cpu | None
     machines: tuple[str, ...]
     cpu_models: tuple[str, ...]
     uefi: bool
@@ -97,12 +100,43 @@ def read_capabilities(host_xml: str, domains_xml: str) -> Capabilities:
     backends = domains.findall("devices/tpm/enum[@name='backendModel']/value")
     return Capabilities(
         cpu_model=host.findtext("host/cpu/model") or "",
+        host_cpu=_host_cpu(domains),
         machines=tuple(sorted(set(machines))),
         cpu_models=tuple(sorted(str(one.text) for one in models if one.get("usable") != "no")),
         uefi=any(one.text == "efi" for one in firmware),
         secure_boot=any(one.text == "yes" for one in secure),
         tpm=any(one.text == "emulator" for one in backends),
     )
+
+
+def _host_cpu(domains: Element) -> Cpu | None:
+    mode = domains.find("cpu/mode[@name='host-model']")
+    if mode is None or mode.get("supported") != "yes" or not mode.findtext("model"):
+        return None
+    return _cpu_of(mode)
+
+
+def _cpu_of(element: Element) -> Cpu:
+    features = {
+        str(one.get("name")): one.get("policy", "require") == "require"
+        for one in element.findall("feature")
+    }
+    return Cpu(
+        model=element.findtext("model") or "",
+        vendor=element.findtext("vendor") or "",
+        features=dict(sorted(features.items())),
+    )
+
+
+def read_cpu(xml: str) -> Cpu:
+    return _cpu_of(parse(xml))
+
+
+def cpu_xml(cpu: Cpu) -> str:
+    """A CPU by itself, as libvirt compares them."""
+    element = new("cpu", mode="custom", match="exact")
+    domain_xml.fill_cpu(element, cpu)
+    return to_text(element)
 
 
 def offers_kvm(host_xml: str, architecture: str) -> bool:

@@ -21,7 +21,7 @@ from vorch.drivers.memory_ceph import MemoryCeph
 from vorch.drivers.memory_faults import CALL_TIMEOUT_S, TRACE_LIMIT, Call, Fault, Faults, Gate
 from vorch.drivers.memory_fence import MemoryPowerFencer, MemoryStorageFencer, MemoryWitness
 from vorch.drivers.memory_guests import Behaviour, MemoryConsole, MemoryGuest
-from vorch.drivers.memory_host import MemoryHost
+from vorch.drivers.memory_host import MemoryHost, MemorySwitch
 from vorch.drivers.memory_images import MemoryImages
 from vorch.drivers.memory_machine import MemoryMachine
 from vorch.drivers.memory_pool import CAPACITY_BYTES, MemoryPool, Stored
@@ -37,8 +37,8 @@ from vorch.drivers.memory_time import (
 from vorch.drivers.own_files import OwnFiles
 from vorch.drivers.process import SystemClock
 from vorch.errors import BadConfig, Invalid, NotFound
-from vorch.model import Source, Vm
-from vorch.ports import Chance, Clock, Hypervisor, Images, Media, World
+from vorch.model import Node, Source, Vm
+from vorch.ports import Chance, Clock, Hypervisor, Images, Media, PowerSwitch, World
 
 __all__ = [
     "Behaviour",
@@ -226,6 +226,10 @@ class MemoryWorld:
                 images[name] = MemoryImages(self.pool(name), to_ceph(f"pool:{name}"), self.files)
             return images[name]
 
+        def switch(node: Node) -> PowerSwitch:
+            machine = self.host(node.uri.rpartition(":")[2] or node.name)
+            return MemorySwitch(machine, Gate(self.faults, f"bmc:{machine.name}", process, who))
+
         def close() -> None:
             state.close()
             process.die()
@@ -236,6 +240,8 @@ class MemoryWorld:
             images=pool,
             new_host=lambda node: hypervisor(node.uri.rpartition(":")[2] or node.name),
             new_pool=lambda new: pool(new.name),
+            power_switch=lambda node, password: switch(node),
+            seen=lambda cluster: None,
             media=media or MemoryMedia(),
             files=OwnFiles(),
             clock=self.clock,

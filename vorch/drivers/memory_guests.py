@@ -12,7 +12,7 @@ from vorch.drivers.memory_ceph import MemoryClient
 from vorch.drivers.memory_pool import BLOCK_BYTES, MemoryPool, Opening, Stored
 from vorch.drivers.memory_time import wait, wake
 from vorch.errors import Conflict, Invalid, Unreachable
-from vorch.model import Disk, Network, Nic, Power, Source, Vm
+from vorch.model import Cpu, Disk, Network, Nic, Power, Source, Vm
 from vorch.ports import Clock
 
 # A busy guest writes into so many places, over and over.
@@ -109,6 +109,8 @@ class MemoryGuest:
         # Of a foreign domain: one that vorch did not make.
         self.ours = True
         self.display_port = 0
+        # What "default" meant when it was started.
+        self.cpu: Cpu | None = None
         self.frozen = False
         self.ran_s = 0.0
         self.boots = 1

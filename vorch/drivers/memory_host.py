@@ -12,7 +12,7 @@ from vorch.drivers.memory_faults import Gate, gated, gated_waiting
 from vorch.drivers.memory_guests import Held, MemoryConsole, MemoryGuest
 from vorch.drivers.memory_machine import MemoryMachine
 from vorch.drivers.memory_moves import MemoryMove
-from vorch.drivers.memory_pool import Stored
+from vorch.drivers.memory_pool import Opening, Stored
 from vorch.drivers.memory_time import wait
 from vorch.errors import (
     Conflict,
@@ -28,6 +28,7 @@ from vorch.model import (
     KERNEL_SOURCE,
     Address,
     Check,
+    Cpu,
     Disk,
     DiskFigures,
     Domain,
@@ -133,7 +134,14 @@ class MemoryHost:
     # -- starting and ending
 
     @gated
-    def start(self, vm: Vm, sources: Mapping[str, Source], networks: Mapping[str, Network]) -> None:
+    def start(
+        self,
+        vm: Vm,
+        sources: Mapping[str, Source],
+        networks: Mapping[str, Network],
+        *,
+        cpu: Cpu | None = None,
+    ) -> None:
         machine = self._machine
         if vm.id in machine.settled():
             return
@@ -171,6 +179,7 @@ class MemoryHost:
         for nic in vm.nics:
             guest.nics[nic.name] = (nic, networks[nic.network])
         guest.display_port = machine.free_display_port() if vm.graphics else 0
+        guest.cpu = cpu
         machine.add(guest)
 
     def _open(self, guest: MemoryGuest, disk: Disk, source: Source | None) -> Held:
@@ -363,8 +372,56 @@ class MemoryHost:
         self._machine.secrets[secret.id] = secret
 
     @gated
-    def try_source(self, name: str, source: Source) -> None:
-        self._machine.find(source)
+    def forget_secret(self, secret: HostSecret) -> None:
+        self._machine.secrets.pop(secret.id, None)
+
+    @gated
+    def sweep(self) -> None:
+        """Trials in memory leave nothing."""
+
+    @gated_waiting
+    def try_source(
+        self, name: str, source: Source, while_open: Callable[[], None] | None = None
+    ) -> None:
+        machine = self._machine
+        with machine.faults.lock:
+            _, stored = machine.find(source)
+            key = f"{machine.name}/{name}"
+            client = machine.ceph.client(machine)
+            stored.open_by[key] = Opening(f"{name} on {machine.name}", True, lambda: None, client)
+        try:
+            if while_open is not None:
+                while_open()
+        finally:
+            with machine.faults.lock:
+                stored.open_by.pop(key, None)
+
+    @gated
+    def clock(self) -> tuple[float, float]:
+        return self._machine.clock_ahead_s, 0.0
+
+    @gated
+    def try_move(self, identifier: str, uri: str, cpu: Cpu | None = None) -> None:
+        target = self._machine.peer(uri.rpartition(":")[2] or self._machine.name)
+        what = f"move a test machine from {self._machine.name!r} to {target.name!r}"
+        if target.off or target.name in self._machine.out_of_reach:
+            raise Unreachable(f"cannot {what}: that host does not answer; see the network")
+        theirs = target.facts.host_cpu
+        if cpu is not None and theirs is not None and not cpu.required <= theirs.required:
+            raise Unsupported(f"cannot {what}: its CPU has not all of {cpu}; use another model")
+
+    @gated
+    def common_cpu(self, cpus: Sequence[Cpu]) -> Cpu:
+        """The first one's model, with the features that all have."""
+        first, *others = cpus
+        if any(one.vendor != first.vendor for one in others):
+            raise Unsupported("cannot find a CPU that all hosts have: their makers differ")
+        every = frozenset(first.features).intersection(*(one.required for one in others))
+        return Cpu(
+            model=min(one.model for one in cpus),
+            vendor=first.vendor,
+            features={name: there for name, there in first.features.items() if name in every},
+        )
 
     @gated
     def pause(self, vm_id: str) -> None:
@@ -766,3 +823,26 @@ def _torn(vm: Vm, node: str) -> Conflict:
         vm=vm.name,
         node=node,
     )
+
+
+class MemorySwitch:
+    """The PowerSwitch port of one machine."""
+
+    def __init__(self, machine: MemoryMachine, gate: Gate) -> None:
+        self._machine = machine
+        self._gate = gate
+
+    @gated
+    def is_on(self) -> bool:
+        return not self._machine.off
+
+    @gated
+    def off(self) -> None:
+        self._machine.power_off()
+
+    @gated
+    def on(self) -> None:
+        self._machine.power_on()
+
+    def close(self) -> None:
+        """Nothing is held open."""

@@ -76,6 +76,10 @@ class MemoryMachine:
             Check(name="memory", level="ok", detail="a host in memory lacks nothing"),
         )
         self.guests: dict[str, MemoryGuest] = {}
+        # How much its clock is ahead of everybody else's.
+        self.clock_ahead_s = 0.0
+        # Other machines, by name, that it does not reach.
+        self.out_of_reach: set[str] = set()
         # VMs on their way here or away from here.
         self.moves: dict[str, MemoryMove] = {}
         # How those came that have come here while they ran.

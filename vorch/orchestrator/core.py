@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,13 +12,14 @@ from typing import Any, Self, TypeVar
 
 from vorch.codec import decode
 from vorch.config import Settings
-from vorch.decide import storage
+from vorch.decide import baseline, storage
 from vorch.decide.fresh import Fresh
 from vorch.decide.records import save
 from vorch.decide.seen import seen
 from vorch.errors import Conflict, Invalid, Unreachable, VorchError
 from vorch.execute import Executor, Hook, Watcher
 from vorch.model import (
+    Baseline,
     Clients,
     Cluster,
     HostFacts,
@@ -39,6 +41,7 @@ from vorch.orchestrator.picture import REFRESH_S, Picture
 from vorch.plan import Plan
 from vorch.ports import (
     Document,
+    Hypervisor,
     World,
     no_progress,
 )
@@ -54,6 +57,7 @@ KINDS: dict[str, type[Any]] = {
     "trash": Trashed,
     "silence": Silence,
     "clients": Clients,
+    "cpu": Baseline,
 }
 # How often a task that waits looks again.
 WAIT_POLL_S = 0.2
@@ -128,7 +132,7 @@ class Core:
             parts[kind][name] = value[1]
             versions[key] = document.version
         self._known = known
-        return Cluster(
+        cluster = Cluster(
             vms=parts["vm"],
             nodes=parts["node"],
             pools=parts["pool"],
@@ -138,8 +142,11 @@ class Core:
             trash=parts["trash"],
             silences=parts["silence"],
             clients=parts["clients"],
+            baselines=parts["cpu"],
             versions=versions,
         )
+        self.world.seen(cluster)
+        return cluster
 
     def _seen(self, cluster: Cluster, hosts: Iterable[str]) -> Cluster:
         """The same with what these hosts show."""
@@ -353,8 +360,29 @@ class Core:
         node = self.look().node(name)
         facts = self.world.hypervisor(name).probe(no_progress)
         facts = dataclasses.replace(facts, probed_at=self.world.clock.now())
-        self._record("node", name, node, dataclasses.replace(node, facts=facts))
+        probed = dataclasses.replace(node, facts=facts)
+        self._record("node", name, node, probed)
+        nodes = self.look().nodes
+        # Whether the hosts have a CPU in common is told when a host joins, not here.
+        with contextlib.suppress(VorchError):
+            common = self._common_cpu(nodes, probed, self.world.hypervisor(name))
+            if common is not None:
+                before = self.look().baselines.get(common.architecture)
+                self._record("cpu", common.architecture, before, common)
         return facts
+
+    @staticmethod
+    def _common_cpu(nodes: Mapping[str, Node], node: Node, host: Hypervisor) -> Baseline | None:
+        """What these hosts can all give, as this one of them finds out. None: nothing counts."""
+        facts = node.facts
+        if facts is None or facts.accelerator != "kvm":
+            return None
+        cpus = baseline.counted(nodes, facts.architecture)
+        if not cpus:
+            return None
+        unlike = list({repr(cpu): cpu for cpu in cpus.values()}.values())
+        cpu = unlike[0] if len(unlike) == 1 else host.common_cpu(unlike)
+        return Baseline(architecture=facts.architecture, cpu=cpu, nodes=tuple(cpus))
 
     def _record(self, kind: str, name: str, before: Any, after: Any) -> None:
         """Write one document by a plan of its own, so that it is claimed and logged like any."""

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from vorch.decide import hosts
+from vorch.decide import baseline, hosts
 from vorch.errors import Conflict, VorchError
 from vorch.model import (
+    Baseline,
     Check,
     Cluster,
+    Cpu,
     HostFacts,
     Node,
+    NodeStatus,
     Pool,
     Source,
 )
 from vorch.orchestrator.convoys import Convoys
 from vorch.orchestrator.core import Done
 from vorch.ports import (
+    Change,
     Hypervisor,
     Images,
+    PowerSwitch,
     no_progress,
 )
 
@@ -26,17 +34,99 @@ from vorch.ports import (
 TRIAL_BYTES = 1024**2
 
 
-class Nodes(Convoys):
-    def node_list(self) -> tuple[Node, ...]:
-        nodes = self.look().nodes
-        return tuple(nodes[name] for name in sorted(nodes))
+# So many of the other hosts exchange a test machine with one that is tried out.
+MOVE_TRIALS = 3
 
-    def node_show(self, name: str) -> Node:
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What came of trying a host out."""
+
+    checks: tuple[Check, ...]
+    facts: HostFacts | None = None
+    # Where its Ceph traffic was seen to come from.
+    addresses: tuple[str, ...] = ()
+    # What all hosts can give with it.
+    baseline: Baseline | None = None
+
+
+class Nodes(Convoys):
+    def node_list(self) -> tuple[NodeStatus, ...]:
+        """All hosts by name, with what is on them now: one call per host."""
+        cluster = self.look(None)
+        overhead = self.settings.vm_overhead_mib
+        return tuple(
+            hosts.status(cluster, cluster.nodes[name], overhead) for name in sorted(cluster.nodes)
+        )
+
+    def node_show(self, name: str) -> NodeStatus:
         """The host, its accelerator having been found out by booting something if it never was."""
         node = self.look().node(name)
         if node.facts is None or not node.facts.accelerator:
             self.node_probe(name)
-        return self.look().node(name)
+        cluster = self.look([name])
+        return hosts.status(cluster, cluster.node(name), self.settings.vm_overhead_mib)
+
+    def node_change(
+        self,
+        name: str,
+        *,
+        reserve_mib: int | None = None,
+        storage_address: str | None = None,
+        bmc: str | None = None,
+        bmc_password: str | None = None,
+        dry_run: bool = False,
+        wait_s: float | None = None,
+    ) -> Done:
+        """What vorch knows of a host beside its URI. "" takes an address or a BMC away.
+
+        A BMC is read once before it is taken; with a password alone, that one is.
+        """
+        changes = hosts.NodeChanges(
+            reserve_mib=reserve_mib, storage_address=storage_address, bmc=bmc
+        )
+        node = self.look().node(name)
+        after = dataclasses.replace(node, bmc=node.bmc if bmc is None else bmc)
+        if after.bmc and (bmc or bmc_password is not None):
+            secret = self._bmc_password(name) if bmc_password is None else bmc_password
+            hosts.refuse(f"change host {name!r}", self._try_bmc(after, secret))
+        done = self._do(
+            lambda cluster: hosts.change(cluster, name, changes), dry_run=dry_run, wait_s=wait_s
+        )
+        if not dry_run:
+            self._keep_password(name, bmc_password if bmc != "" else "")
+        return done
+
+    # -- the BMC's password. It goes past plans, whose steps are kept in tasks and shown to people.
+
+    def _bmc_password(self, name: str) -> str:
+        document = self.world.state.get(f"secret/bmc.{name}")
+        return "" if document is None else str(document.body["password"])
+
+    def _keep_password(self, name: str, password: str | None) -> None:
+        """None: it stays; "": it goes."""
+        if password is None:
+            return
+        key = f"secret/bmc.{name}"
+        body = {"password": password} if password else None
+        self.world.state.commit([Change(key, None, body)])
+
+    def _power_switch(self, node: Node, password: str | None = None) -> PowerSwitch:
+        secret = self._bmc_password(node.name) if password is None else password
+        return self.world.power_switch(node, secret)
+
+    def _try_bmc(
+        self, node: Node, password: str | None = None, *, answers: bool = True
+    ) -> tuple[Check, ...]:
+        """Whether it answers, and speaks of this host, which itself `answers` or does not."""
+        try:
+            switch = self._power_switch(node, password)
+            try:
+                return (hosts.of_power(node, switch.is_on(), answers),)
+            finally:
+                switch.close()
+        except VorchError as exc:
+            return (hosts.failed("BMC", exc, hosts.REMEDY_FOR_BMC),)
 
     def node_add(
         self,
@@ -44,46 +134,133 @@ class Nodes(Convoys):
         uri: str,
         *,
         reserve_mib: int | None = None,
+        storage_address: str = "",
+        bmc: str = "",
+        bmc_password: str = "",
         dry_run: bool = False,
         wait_s: float | None = None,
     ) -> Done:
         """Take a host in. First it is tried out: what it cannot do is said before it joins."""
         kept = self.settings.node_reserve_mib if reserve_mib is None else reserve_mib
-        node = Node(name=name, uri=uri, reserve_mib=kept)
-        cluster = self.look()
+        node = Node(name=name, uri=uri, reserve_mib=kept, storage_address=storage_address, bmc=bmc)
+        cluster = self.look(None)
         hosts.add(cluster, node, ())
-        checks, facts = self._try_host(node, cluster)
-        node = dataclasses.replace(node, facts=facts)
-        return self._do(
-            lambda cluster: hosts.add(cluster, node, checks), dry_run=dry_run, wait_s=wait_s
+        trial = self._try_host(node, cluster, bmc_password)
+        node = dataclasses.replace(node, facts=trial.facts)
+        if not node.storage_address and trial.addresses:
+            node = dataclasses.replace(node, storage_address=trial.addresses[0])
+        done = self._do(
+            lambda cluster: hosts.add(cluster, node, trial.checks, trial.baseline),
+            dry_run=dry_run,
+            wait_s=wait_s,
         )
+        if not dry_run:
+            self._keep_password(name, bmc_password)
+        return done
 
     def node_check(self, name: str) -> tuple[Check, ...]:
         """Try a host out as when it joined, one line for each thing that it must be able to do."""
-        cluster = self.look()
-        return self._try_host(cluster.node(name), cluster)[0]
+        cluster = self.look(None)
+        return self._try_host(cluster.node(name), cluster).checks
 
-    def _try_host(self, node: Node, cluster: Cluster) -> tuple[tuple[Check, ...], HostFacts | None]:
-        """By doing it: connect, boot something, open a disk of every shared pool."""
+    def _try_host(self, node: Node, cluster: Cluster, bmc_password: str | None = None) -> Trial:
+        """By doing it: connect, boot something, open a disk of every shared pool, move something.
+
+        Its BMC is asked even when the host itself does not answer.
+        """
+        of_bmc = self._try_bmc(node, bmc_password) if node.bmc else ()
         host = self.world.new_host(node)
         try:
             try:
                 facts = host.probe(no_progress)
             except VorchError as exc:
-                return (hosts.failed("libvirt", exc, "see that its libvirtd listens there"),), None
+                silent = hosts.failed("libvirt", exc, "see that its libvirtd listens there")
+                return Trial((silent, *of_bmc))
             facts = dataclasses.replace(facts, probed_at=self.world.clock.now())
-            checks = hosts.judged(node, facts, cluster)
+            node = dataclasses.replace(node, facts=facts)
+            checks = [*hosts.judged(node, facts, cluster), self._clock_check(host)]
+            found: list[str] = []
             for pool in cluster.pools.values():
                 if pool.shared:
-                    checks += self._try_pool(self.world.images(pool.name), pool, host)
-            return checks, facts
+                    checks += self._try_pool(self.world.images(pool.name), pool, host, found)
+            addresses = tuple(dict.fromkeys(found))
+            if any(pool.shared for pool in cluster.pools.values()):
+                checks.append(hosts.of_storage(node, addresses))
+            common, of_cpu = self._try_baseline(node, cluster, host)
+            checks += of_cpu
+            if not any(check.level == "error" for check in checks):
+                checks += self._try_moves(node, cluster, host, common)
+            return Trial((*checks, *of_bmc), facts, addresses, common)
         finally:
             host.close()
 
-    def _try_pool(self, images: Images, pool: Pool, host: Hypervisor) -> tuple[Check, ...]:
-        """Whether a host opens a volume of the pool, by each of its ways."""
+    def _clock_check(self, host: Hypervisor) -> Check:
+        try:
+            return hosts.of_clock(*host.clock())
+        except VorchError as exc:
+            return hosts.failed("clock", exc, "check the host again")
+
+    def _try_baseline(
+        self, node: Node, cluster: Cluster, host: Hypervisor
+    ) -> tuple[Baseline | None, tuple[Check, ...]]:
+        """The CPU of all hosts, this one included."""
+        try:
+            common = self._common_cpu({**cluster.nodes, node.name: node}, node, host)
+        except VorchError as exc:
+            return None, (hosts.failed("CPU baseline", exc, hosts.REMEDY_FOR_CPU),)
+        return common, () if common is None else (baseline.judged(cluster, common),)
+
+    def _try_moves(
+        self, node: Node, cluster: Cluster, host: Hypervisor, common: Baseline | None
+    ) -> tuple[Check, ...]:
+        """Whether a machine comes here from other hosts, and gets back to them."""
+        if (len(cluster.nodes) < 2 and node.name in cluster.nodes) or not cluster.nodes:
+            return ()
+        if hosts.local(node):
+            return (hosts.no_moves(node),)
+        cpu = None if common is None else common.cpu
+        partners = hosts.partners(cluster, node, MOVE_TRIALS)
+        if not partners:
+            return (hosts.no_partner(),)
+        checks = []
+        for other in partners:
+            there = self.world.hypervisor(other.name)
+            for source, target, uri, words in (
+                (there, host, node.peer_uri, f"from {other.name!r} to here"),
+                (host, there, other.peer_uri, f"from here to {other.name!r}"),
+            ):
+                checks.append(self._try_move(source, target, uri, words, cpu))
+        return tuple(checks)
+
+    def _try_move(
+        self, source: Hypervisor, target: Hypervisor, uri: str, words: str, cpu: Cpu | None
+    ) -> Check:
+        identifier = self.world.chance.uuid()
+        try:
+            source.try_move(identifier, uri, cpu)
+        except VorchError as exc:
+            return hosts.failed(f"move {words}", exc, hosts.REMEDY_FOR_MOVES)
+        finally:
+            for one in (source, target):
+                with contextlib.suppress(VorchError):
+                    one.cut(identifier)
+        return Check(name=f"move {words}", level="ok", detail="a test machine was moved")
+
+    def _try_pool(
+        self, images: Images, pool: Pool, host: Hypervisor, found: list[str]
+    ) -> tuple[Check, ...]:
+        """Whether a host opens a volume of the pool, by each of its ways.
+
+        What Ceph shows of where the host comes from is put into `found`.
+        """
         token = self.world.chance.take(6).hex()
         volume = f"vorch-trial-{token}"
+
+        def see() -> None:
+            # Nobody else knows of this volume.
+            for one in images.holders(volume) or ():
+                found.append(hosts.address_of(one))
+
         try:
             images.create(volume, TRIAL_BYTES)
             try:
@@ -91,7 +268,7 @@ class Nodes(Convoys):
                 if secret is not None:
                     host.ensure_secret(secret)
                 return tuple(
-                    self._try_source(host, f"vorch-trial-{token}", label, source)
+                    self._try_source(host, f"vorch-trial-{token}", label, source, see)
                     for label, source in hosts.ways(pool.name, images.locate(volume))
                 )
             finally:
@@ -100,16 +277,51 @@ class Nodes(Convoys):
             return (hosts.failed(f"pool {pool.name}", exc, "see `vorch doctor`"),)
 
     @staticmethod
-    def _try_source(host: Hypervisor, name: str, label: str, source: Source) -> Check:
+    def _try_source(
+        host: Hypervisor, name: str, label: str, source: Source, see: Callable[[], None]
+    ) -> Check:
         try:
-            host.try_source(name, source)
+            host.try_source(name, source, see)
         except VorchError as exc:
             return hosts.failed(label, exc, hosts.REMEDY_FOR_POOLS)
         return Check(name=label, level="ok", detail="a disk in it was opened on the host")
 
     def node_remove(self, name: str, *, dry_run: bool = False, wait_s: float | None = None) -> Done:
-        """Let a host go. Refused while VMs belong to it."""
-        return self._do(lambda cluster: hosts.remove(cluster, name), dry_run=dry_run, wait_s=wait_s)
+        """Let a host go. Refused while VMs belong to it. The keys that it was given go, too."""
+        cluster = self.look()
+        common = self._common_without(cluster, cluster.node(name))
+        done = self._do(
+            lambda cluster: hosts.remove(cluster, name, common), dry_run=dry_run, wait_s=wait_s
+        )
+        if not dry_run:
+            self._keep_password(name, "")
+            self._clear(cluster, cluster.node(name))
+        return done
+
+    def _common_without(self, cluster: Cluster, node: Node) -> Baseline | None:
+        """The CPU of the hosts that stay. When none of them answers, the old one goes on."""
+        rest = {name: one for name, one in cluster.nodes.items() if name != node.name}
+        facts = node.facts
+        for name in () if facts is None else baseline.counted(rest, facts.architecture):
+            with contextlib.suppress(VorchError):
+                return self._common_cpu(rest, rest[name], self.world.hypervisor(name))
+        return None
+
+    def _clear(self, cluster: Cluster, node: Node) -> None:
+        """Take back what vorch left on a host. One that does not answer keeps it."""
+        host = self.world.new_host(node)
+        try:
+            with contextlib.suppress(VorchError):
+                host.sweep()
+                if any(domain.ours for domain in host.domains()):
+                    # Another cluster's, which may have the same key.
+                    return
+                for pool in cluster.pools.values():
+                    secret = self.world.images(pool.name).secret() if pool.shared else None
+                    if secret is not None:
+                        host.forget_secret(secret)
+        finally:
+            host.close()
 
     def node_cordon(self, name: str, *, dry_run: bool = False, wait_s: float | None = None) -> Done:
         """Start and place nothing on a host any more; what runs there goes on."""

@@ -35,6 +35,7 @@ class Pools(Nodes):
         cluster = self.look()
         hosts.add_pool(cluster, pool, {})
         found: dict[str, tuple[Check, ...]] = {}
+        addresses: dict[str, list[str]] = {}
         images = self.world.new_pool(pool)
         try:
             images.usage()
@@ -42,11 +43,16 @@ class Pools(Nodes):
                 for one in sorted(cluster.nodes):
                     if not self.world.hypervisor(one).facts().accelerator:
                         self.node_probe(one)
-                    found[one] = self._try_pool(images, pool, self.world.hypervisor(one))
+                    found[one] = self._try_pool(
+                        images, pool, self.world.hypervisor(one), addresses.setdefault(one, [])
+                    )
         finally:
             images.close()
+        seen = {one: there[0] for one, there in addresses.items() if there}
         return self._do(
-            lambda cluster: hosts.add_pool(cluster, pool, found), dry_run=dry_run, wait_s=wait_s
+            lambda cluster: hosts.add_pool(cluster, pool, found, seen),
+            dry_run=dry_run,
+            wait_s=wait_s,
         )
 
     def pool_remove(self, name: str, *, dry_run: bool = False, wait_s: float | None = None) -> Done:

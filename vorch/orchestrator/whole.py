@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
 from vorch.decide import clients
 from vorch.errors import VorchError
 from vorch.model import (
     Check,
+    Cluster,
     Node,
     Pool,
 )
 from vorch.orchestrator.networks import Networks
 from vorch.orchestrator.nodes import Nodes
 from vorch.orchestrator.tasks import Tasks
+
+# So many hosts are looked at side by side.
+HOSTS_AT_ONCE = 16
 
 
 class Whole(Networks, Nodes, Tasks):
@@ -28,13 +36,9 @@ class Whole(Networks, Nodes, Tasks):
                     remedy="run `vorch init` for this machine, or `vorch node add`",
                 )
             )
-        for name in sorted(cluster.nodes):
-            folders = [
-                pool.url.removeprefix("dir://")
-                for pool in cluster.pools.values()
-                if pool.url.startswith("dir://") and pool.node in ("", name)
-            ]
-            checks += self.world.hypervisor(name).checks(folders)
+        names = sorted(cluster.nodes)
+        for of_host in self._host_by_host(lambda name: self._host_checks(cluster, name), names):
+            checks += of_host
         for name in sorted(cluster.pools):
             checks.append(self._pool_check(name))
         if cluster.nodes and not cluster.networks:
@@ -68,6 +72,42 @@ class Whole(Networks, Nodes, Tasks):
                 )
             )
         return tuple(checks)
+
+    def _host_by_host(
+        self, look: Callable[[str], tuple[Check, ...]], names: Sequence[str]
+    ) -> list[tuple[Check, ...]]:
+        if not self.world.threads or len(names) < 2:
+            return [look(name) for name in names]
+        with ThreadPoolExecutor(min(HOSTS_AT_ONCE, len(names))) as pool:
+            return list(pool.map(look, names))
+
+    def _host_checks(self, cluster: Cluster, name: str) -> tuple[Check, ...]:
+        """One that is silent has had its time when all were looked at; its BMC may still answer."""
+        node, checks = cluster.nodes[name], list[Check]()
+        if name in cluster.silent:
+            checks.append(
+                Check(
+                    name="libvirt",
+                    level="error",
+                    detail=cluster.silent[name],
+                    remedy="see whether the host and its libvirtd run",
+                )
+            )
+        else:
+            folders = [
+                pool.url.removeprefix("dir://")
+                for pool in cluster.pools.values()
+                if pool.url.startswith("dir://") and pool.node in ("", name)
+            ]
+            host = self.world.hypervisor(name)
+            checks += host.checks(folders)
+            if node.facts is not None and node.facts.accelerator:
+                checks.append(self._clock_check(host))
+        if node.bmc:
+            checks += self._try_bmc(node, answers=name not in cluster.silent)
+        if len(cluster.nodes) == 1:
+            return tuple(checks)
+        return tuple(dataclasses.replace(one, name=f"{name}: {one.name}") for one in checks)
 
     def _pool_check(self, name: str) -> Check:
         try:
