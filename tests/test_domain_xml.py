@@ -20,6 +20,7 @@ from vorch.errors import Invalid, Unsupported
 from vorch.model import (
     INITRD_SOURCE,
     KERNEL_SOURCE,
+    Cpu,
     DirectBoot,
     Disk,
     DiskBus,
@@ -117,6 +118,7 @@ class Case:
     cached: tuple[str, ...] = ()
     nvram: str = ""
     sources: Mapping[str, Source] | None = field(default=None)
+    cpu: Cpu | None = None
 
     def xml(self) -> str:
         return domain_xml.domain_xml(
@@ -127,15 +129,24 @@ class Case:
             facts=self.facts,
             cached=self.cached,
             nvram=self.nvram,
+            cpu=self.cpu,
         )
 
 
+COMMON_CPU = Cpu(
+    model="Haswell-noTSX",
+    vendor="Intel",
+    features={"aes": False, "arat": True, "ssbd": True, "x2apic": True},
+)
 CASES = {
     "smallest": Case(vm(graphics=False, agent=False)),
     "cloud": Case(vm(disks=(disk(boot=1), drive()), nics=(nic(),), memory_mib=512)),
     "emulated": Case(vm(disks=(disk(boot=1),), nics=(nic(),)), TCG, name="web-6f1c7e0e"),
     "all-of-the-host": Case(vm(cpu="host", vcpus=4, vcpus_max=4, disks=(disk(),))),
     "named-cpu": Case(vm(cpu="EPYC", disks=(disk(),))),
+    "common-cpu": Case(vm(disks=(disk(),)), cpu=COMMON_CPU),
+    # An emulator gives the same CPU everywhere.
+    "common-cpu-emulated": Case(vm(disks=(disk(),)), TCG, cpu=COMMON_CPU),
     "named-cpu-emulated": Case(vm(cpu="Nehalem", disks=(disk(),)), TCG),
     "uefi": Case(
         vm(firmware=Firmware.UEFI, disks=(disk(boot=1),)),

@@ -204,7 +204,7 @@ def test_a_file_is_named_from_where_one_stands(
 
 def test_hosts_pools_and_volumes(web: Vorch) -> None:
     assert web.well("node", "probe", "h1", "--json").json["accelerator"] == "kvm"
-    assert "accelerator: kvm" in web.well("node", "show", "h1").out
+    assert "kvm (guests in memory run at once)" in web.well("node", "show", "h1").out
     assert [one["node"]["name"] for one in web.well("node", "list", "--json").json] == ["h1"]
     assert "online" in web.well("node", "list").out
     (pool,) = web.well("pool", "list", "--json").json
@@ -589,7 +589,7 @@ def test_a_failure_says_that_it_was_undone(web: Vorch) -> None:
 def test_ctrl_c_undoes(web: Vorch, monkeypatch: pytest.MonkeyPatch) -> None:
     before = store(web)
 
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("vorch.drivers.memory_host.MemoryHost.start", interrupted)

@@ -21,8 +21,8 @@ from vorch.errors import (
     Unsupported,
     VorchError,
 )
-from vorch.model import Address, DiskBus, Network, Nic, Power, Source, Vm, Volume
-from vorch.ports import Hypervisor, Progress, no_progress
+from vorch.model import Address, Cpu, DiskBus, Network, Nic, Power, Source, Vm, Volume
+from vorch.ports import HostSecret, Hypervisor, Progress, no_progress
 
 TELLING_TIMEOUT_S = 20.0
 
@@ -53,6 +53,55 @@ def running(host: Host, vm: Vm, sources: dict[str, Source]) -> Iterator[Vm]:
 
 
 # -- the host
+
+
+def test_its_clock_is_compared_with_ours(host: Host) -> None:
+    ahead_s, within_s = host.hypervisor.clock()
+    assert abs(ahead_s) <= 1.0 + within_s
+
+
+def test_what_trials_leave_is_cleared_away(host: Host, idle: tuple[Vm, dict[str, Source]]) -> None:
+    """And nothing else is."""
+    for _ in range(2):
+        host.hypervisor.sweep()
+    seen = host.hypervisor.domain(idle[0].id)
+    assert seen is not None
+
+
+def test_a_key_that_it_was_never_given_is_forgotten(host: Host) -> None:
+    secret = HostSecret(str(uuid.uuid4()), f"client.{uuid.uuid4()}", "a2V5")
+    host.hypervisor.forget_secret(secret)
+    host.hypervisor.ensure_secret(secret)
+    for _ in range(2):
+        host.hypervisor.forget_secret(secret)
+    # It can be given again, which a driver that remembers too much would leave out.
+    host.hypervisor.ensure_secret(secret)
+    host.hypervisor.forget_secret(secret)
+
+
+def test_hosts_find_the_cpu_that_they_have_in_common(host: Host) -> None:
+    more = Cpu(model="Nehalem", vendor="Intel", features={"x2apic": True, "xsave": True})
+    less = Cpu(model="Nehalem", vendor="Intel", features={"x2apic": True})
+    assert host.hypervisor.common_cpu([more, more]).required >= {"x2apic", "xsave"}
+    common = host.hypervisor.common_cpu([more, less])
+    assert common.model == "Nehalem"
+    assert "x2apic" in common.required
+    assert "xsave" not in common.required
+
+
+def test_what_tries_a_volume_can_be_watched_while_it_is_open(host: Host) -> None:
+    source, called = host.volume("watched"), []
+    host.hypervisor.try_source("vorch-trial-watched", source, lambda: called.append(1))
+    assert called == [1]
+    with pytest.raises(NotFound, match="meanwhile"):
+        host.hypervisor.try_source("vorch-trial-watched", source, meanwhile)
+    # Nothing of it is left.
+    names = [domain.name for domain in host.hypervisor.domains()]
+    assert "vorch-trial-watched" not in names
+
+
+def meanwhile() -> None:
+    raise NotFound("cannot go on: it has gone meanwhile")
 
 
 def test_a_host_says_what_it_is(host: Host) -> None:
