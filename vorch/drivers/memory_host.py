@@ -388,7 +388,7 @@ class MemoryHost:
             _, stored = machine.find(source)
             key = f"{machine.name}/{name}"
             client = machine.ceph.client(machine)
-            stored.open_by[key] = Opening(f"{name} on {machine.name}", True, lambda: None, client)
+            stored.open_by[key] = Opening(f"{name} on {machine.name}", True, client=client)
         try:
             if while_open is not None:
                 while_open()
