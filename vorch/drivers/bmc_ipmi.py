@@ -80,6 +80,6 @@ class IpmiSwitch:
     def _unreachable(self, what: str, why: str) -> Unreachable:
         return Unreachable(
             f"cannot {what} of {self.node!r}: its BMC at {self._host} does not do it: {why}; see"
-            " that it is reached, and that IPMI over LAN is switched on there",
+            " that it is reached, that IPMI over LAN is switched on there, and its password",
             node=self.node,
         )
