@@ -42,7 +42,7 @@ from vorch.model import (
     Vm,
     VmStatus,
 )
-from vorch.orchestrator import Done, Orchestrator, Picture
+from vorch.orchestrator import Done, Orchestrator, Picture, Rebuilt
 from vorch.plan import Plan
 from vorch.ports import Console, Display, VolumeInfo
 from vorch.wiring import connect, copy_state, reopen_state, state_path
@@ -76,6 +76,7 @@ __all__ = [
     "Plan",
     "Pool",
     "PoolUsage",
+    "Rebuilt",
     "Settings",
     "Snapshot",
     "StateCopy",

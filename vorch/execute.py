@@ -49,6 +49,9 @@ Watcher = Callable[[Task], None]
 # Called with a name and the journal at each point where a crash could fall; for tests and tracing.
 Hook = Callable[[str, Journal], None]
 
+# What else is to be written in the commit that writes these documents.
+Beside = Callable[[Sequence[tuple[Save, dict[str, Any] | None]]], Sequence[Change]]
+
 
 # Plans that a thread of this process is at, by their ids.
 _at_work: set[str] = set()
@@ -82,6 +85,7 @@ class Executor:
         watch: Watcher | None = None,
         hook: Hook | None = None,
         lease: Callable[[], Lease | None] = lambda: None,
+        beside: Beside = lambda saves: [],
     ) -> None:
         self.world = world
         self.settings = settings
@@ -89,6 +93,7 @@ class Executor:
         self.hook = hook
         # Of a leader: every commit holds only while nobody else leads.
         self.lease = lease
+        self.beside = beside
 
     def run(self, plan: Plan) -> Task:
         """Do all of it or none of it, and say so. Raises what went wrong, after undoing."""
@@ -343,10 +348,12 @@ class _Run:
             # Documents are written in the same commit that says so, together with the end of the
             # step before them.
             outcomes = {**self.journal.outcomes, **outcomes}
-            saves = []
+            saved = []
             while position < len(steps) and isinstance(saving := steps[position], Save):
-                saves.append(Change(saving.key, None, _filled(saving, outcomes)))
+                saved.append((saving, _filled(saving, outcomes)))
                 position += 1
+            saves = [Change(saving.key, None, body) for saving, body in saved]
+            saves += self.executor.beside(saved)
             if position == len(steps):
                 # The position stays until the commit has come to pass: a journal that were kept
                 # after a failure would say that its documents are written.
@@ -428,6 +435,7 @@ class _Run:
                 if isinstance(step, Save):
                     if self._saved(step):
                         before = [Change(step.key, None, step.before)]
+                        before += self.executor.beside([(step, step.before)])
                 elif step.undoable:
                     self._hook("undoing")
                     try:

@@ -191,6 +191,8 @@ class Images(Protocol):
 
     # A volume can be snapshotted here while a guest writes to it. Where not, the hypervisor does.
     live_snapshots: bool
+    # Small texts can be kept beside the bytes, so that a lost store can be rebuilt from the pool.
+    keeps_notes: bool
 
     def create(self, volume: str, size_bytes: int) -> None:
         """Safe to repeat while nothing has been written. NoRoom if the pool is full."""
@@ -342,6 +344,17 @@ class Images(Protocol):
 
     def secret(self) -> HostSecret | None:
         """What hosts must be told before they can open volumes; None where they need nothing."""
+        ...
+
+    def note(self, volume: str, key: str, text: str) -> None:
+        """Keep a text on a volume ("" removes it), whoever has it open; for volume "", on the pool.
+
+        Clones and copies do not inherit it. Unsupported where no notes are kept.
+        """
+        ...
+
+    def notes(self, volume: str) -> dict[str, str]:
+        """All notes by their keys; none where none are kept."""
         ...
 
     def info(self, volume: str) -> VolumeInfo: ...

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from .. import render, sizes
-from ..options import AsJson, Yes
-from ..session import ask
+from ..options import AsJson, DryRun, Wait, Yes
+from ..session import ask, cluster, show_done
 from .group import noun
 
 Store = Annotated[str, typer.Argument(metavar="URI", help="Where the state is, as in --uri.")]
@@ -18,6 +18,7 @@ def add_to(app: typer.Typer) -> None:
     group = noun(app, "state", "Where the cluster's own documents live.")
     group.command("copy")(state_copy)
     group.command("reopen")(state_reopen)
+    group.command("rebuild")(state_rebuild)
 
 
 def state_copy(
@@ -67,3 +68,28 @@ def state_reopen(uri: Store, yes: Yes = False, as_json: AsJson = False) -> None:
         render.print_json({"uri": uri})
     else:
         render.out(render.clean(f"{uri} can be used again"))
+
+
+def state_rebuild(
+    pool: Annotated[str, typer.Argument(metavar="POOL", help="Name or URL of a pool in Ceph.")],
+    dry_run: DryRun = False,
+    wait: Wait = None,
+    as_json: AsJson = False,
+) -> None:
+    """Bring back the VMs, images and networks that a pool tells of and the state lacks.
+
+    For a state that was lost: take the hosts (`vorch node add`) and the pool (`vorch pool add`) in
+    first. What the state has is left as it is. A VM that runs is recognised and goes on.
+    """
+    with cluster(as_json) as found:
+        rebuilt = found.state_rebuild(pool, dry_run=dry_run, wait_s=wait)
+    if as_json:
+        render.print_json(rebuilt)
+        return
+    show_done(rebuilt, as_json)
+    for note in rebuilt.notes:
+        render.out(render.clean(f"  {note}"))
+    if rebuilt.unknown:
+        render.out("Nothing tells of these volumes; they are left alone:")
+        for name in rebuilt.unknown:
+            render.out(render.clean(f"  {name}"))

@@ -52,6 +52,22 @@ def test_the_life_of_a_vm(web: Vorch) -> None:
     assert set(states(web)) == {"second", "again"}
 
 
+def test_a_list_can_be_watched(web: Vorch) -> None:
+    watched = web("list", "--watch", "--count", "1", "--json")
+    assert (watched.code, len(watched.out.splitlines())) == (0, 1)
+    assert [one["vm"]["name"] for one in watched.json] == ["web"]
+    assert "web" in web("list", "--watch", "--count", "1").out
+    # Nothing happens by itself where time stands still.
+    endless = web("list", "--watch", "--json")
+    assert endless.code != 0
+    assert "clock=system" in endless.err
+
+
+def test_what_a_pool_does_not_tell_is_not_rebuilt(web: Vorch) -> None:
+    refused = web("state", "rebuild", "local", "--dry-run", "--json")
+    assert refused.error["code"] == "unsupported"
+
+
 def test_what_is_so_already_is_no_failure(web: Vorch) -> None:
     ended = web.well("start", "web")
     assert ended.out == "start web: nothing to do; it is running already\n"

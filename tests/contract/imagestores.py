@@ -30,7 +30,7 @@ class ImageStore:
 
 
 def memory_store(folder: Path) -> Iterator[ImageStore]:
-    world = MemoryWorld()
+    world = MemoryWorld(keeps_notes=True)
     pool = world.pool("local")
     images = world.connect().images("local")
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.contract.ceph import the_lab
 from tests.contract.imagestores import FOLDER_STORES, LAB_STORES, ImageStore
-from vorch.errors import Cancelled, Conflict, Invalid, NoRoom, NotFound, VorchError
+from vorch.errors import Cancelled, Conflict, Invalid, NoRoom, NotFound, Unsupported, VorchError
 from vorch.ports import Images, VolumeInfo, no_progress
 
 MIB = 1024**2
@@ -568,6 +568,28 @@ def test_usage_counts_what_is_promised(images: Images, store: ImageStore) -> Non
     assert usage.provisioned_bytes == SIZE
     assert 65536 <= usage.used_bytes < SIZE
     assert 0 < usage.free_bytes <= usage.capacity_bytes
+
+
+def test_notes_are_kept_or_refused(images: Images) -> None:
+    images.create("a", SIZE)
+    if not images.keeps_notes:
+        with pytest.raises(Unsupported):
+            images.note("a", "vm", "text")
+        assert (images.notes("a"), images.notes("")) == ({}, {})
+        return
+    images.note("a", "vm", "first")
+    images.note("a", "vm", "ünïcode")
+    images.note("", "image.b", "on the pool")
+    assert (images.notes("a"), images.notes("")) == ({"vm": "ünïcode"}, {"image.b": "on the pool"})
+    images.clone("a", "b", SIZE)
+    images.copy("a", None, "c", no_progress)
+    assert (images.notes("b"), images.notes("c")) == ({}, {})
+    for volume, key in (("a", "vm"), ("", "image.b")):
+        images.note(volume, key, "")
+        images.note(volume, key, "")
+    assert (images.notes("a"), images.notes("")) == ({}, {})
+    with pytest.raises(NotFound):
+        images.note("nowhere", "vm", "text")
 
 
 def test_every_error_is_a_vorch_error_and_says_what_to_do(images: Images) -> None:

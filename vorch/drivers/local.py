@@ -55,6 +55,8 @@ class LocalImages:
 
     # While a guest runs, QEMU alone may write to the file: the hypervisor's driver snapshots it.
     live_snapshots: bool = False
+    # qcow2 has no place for them, and a file beside each would be one more thing to lose.
+    keeps_notes: bool = False
 
     def __init__(
         self, pool_name: str, path: str | Path, *, reserve_bytes: int = RESERVE_BYTES
@@ -557,6 +559,15 @@ class LocalImages:
                 except FileNotFoundError:
                     continue
             return tuple(found)
+
+    def note(self, volume: str, key: str, text: str) -> None:
+        raise Unsupported(
+            f"cannot note {key!r} in pool {self.pool!r}: a folder keeps no notes; back up the state"
+            " itself"
+        )
+
+    def notes(self, volume: str) -> dict[str, str]:
+        return {}
 
     def usage(self) -> PoolUsage:
         infos = self.list()

@@ -81,6 +81,7 @@ class MemoryWorld:
         memory_mib: int = 65536,
         capacity_bytes: int = CAPACITY_BYTES,
         live_snapshots: bool = True,
+        keeps_notes: bool = False,
         latency_s: float = 0.0,
         call_timeout_s: float = CALL_TIMEOUT_S,
         trace_limit: int = TRACE_LIMIT,
@@ -106,6 +107,7 @@ class MemoryWorld:
         self._pool_options: dict[str, Any] = {
             "capacity_bytes": capacity_bytes,
             "live_snapshots": live_snapshots,
+            "keeps_notes": keeps_notes,
         }
         if isinstance(hosts, int):
             hosts = [f"h{number}" for number in range(1, hosts + 1)]

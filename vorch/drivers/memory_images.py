@@ -17,7 +17,7 @@ from vorch.drivers.memory_faults import Gate, gated, gated_waiting
 from vorch.drivers.memory_pool import BLOCK_BYTES, MemoryPool, Stored, path_of
 from vorch.drivers.memory_sources import Files, judge
 from vorch.drivers.memory_time import wait
-from vorch.errors import Conflict, Invalid, NotFound
+from vorch.errors import Conflict, Invalid, NotFound, Unsupported
 from vorch.model import FileSource, Holder, PoolUsage, Room, Source
 from vorch.plan import ExportFormat
 from vorch.ports import Content, HostSecret, Imported, Progress, VolumeInfo
@@ -38,6 +38,14 @@ class MemoryImages:
     @live_snapshots.setter
     def live_snapshots(self, value: bool) -> None:
         self._pool.live_snapshots = value
+
+    @property
+    def keeps_notes(self) -> bool:
+        return self._pool.keeps_notes
+
+    @keeps_notes.setter
+    def keeps_notes(self, value: bool) -> None:
+        self._pool.keeps_notes = value
 
     # -- making volumes
 
@@ -443,6 +451,20 @@ class MemoryImages:
             self._info(stored)
             for stored in sorted(self._pool.everything(), key=lambda one: one.name)
         )
+
+    @gated
+    def note(self, volume: str, key: str, text: str) -> None:
+        if not self._pool.keeps_notes:
+            raise Unsupported(f"cannot note {key!r}: pool {self._pool.name!r} keeps no notes")
+        notes = self._pool.find(volume, "note something on").notes if volume else self._pool.notes
+        if text:
+            notes[key] = text
+        else:
+            notes.pop(key, None)
+
+    @gated
+    def notes(self, volume: str) -> dict[str, str]:
+        return dict(self._pool.find(volume, "read").notes if volume else self._pool.notes)
 
     @gated
     def usage(self) -> PoolUsage:

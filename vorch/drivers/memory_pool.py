@@ -45,6 +45,7 @@ class Stored:
     # A copy or import that has come to its end.
     whole: bool = True
     open_by: dict[str, Opening] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
     # Clients that died with it open, and that storage has perhaps not missed yet.
     lingering: list[MemoryClient] = field(default_factory=list)
 
@@ -155,11 +156,19 @@ class MemoryPool:
     """What a pool holds, shared by all connections. Tests may look and reach in here."""
 
     def __init__(
-        self, name: str, *, capacity_bytes: int = CAPACITY_BYTES, live_snapshots: bool = True
+        self,
+        name: str,
+        *,
+        capacity_bytes: int = CAPACITY_BYTES,
+        live_snapshots: bool = True,
+        keeps_notes: bool = False,
     ) -> None:
         self.name = name
         self.capacity_bytes = capacity_bytes
         self.live_snapshots = live_snapshots
+        self.keeps_notes = keeps_notes
+        # On the pool itself.
+        self.notes: dict[str, str] = {}
         # As if others had filled the rest of the pool.
         self.full = False
         self.volumes: dict[str, Stored] = {}

@@ -62,6 +62,7 @@ class RbdImages:
 
     # librbd holds all writers off for the moment of a snapshot.
     live_snapshots: bool = True
+    keeps_notes: bool = True
 
     def __init__(
         self,
@@ -448,8 +449,11 @@ class RbdImages:
 
     def note(self, volume: str, key: str, text: str) -> None:
         """Keep a text on the image itself ("" removes it), whether a guest runs on it or not."""
-        if not re.fullmatch(r"[a-z][a-z0-9-]{0,62}", key) or key == "base-of":
-            raise Invalid(f"cannot note {key!r} on volume {volume!r}: use a-z, 0-9 and '-'")
+        if not re.fullmatch(r"[a-z][A-Za-z0-9._-]{0,126}", key) or key == "base-of":
+            raise Invalid(f"cannot note {key!r} on volume {volume!r}: use a-z, 0-9, '.' and '-'")
+        if not volume:
+            self._note_on_pool(key, text)
+            return
         with (
             self._pool.translated(f"note {key!r} on volume {volume!r}", volume),
             self._pool.opened(volume, "note something on", read_only=False) as image,
@@ -460,7 +464,24 @@ class RbdImages:
                 with suppress(KeyError):
                     image.metadata_remove(NOTE + key)
 
+    def _note_on_pool(self, key: str, text: str) -> None:
+        rbd = librbd()
+        with self._pool.translated(f"note {key!r} on pool {self.pool!r}"):
+            if text:
+                rbd.RBD().pool_metadata_set(self._pool.ioctx(), NOTE + key, text)
+            else:
+                with suppress(KeyError):
+                    rbd.RBD().pool_metadata_remove(self._pool.ioctx(), NOTE + key)
+
     def notes(self, volume: str) -> dict[str, str]:
+        if not volume:
+            with self._pool.translated(f"read the notes of pool {self.pool!r}"):
+                found = dict(librbd().RBD().pool_metadata_list(self._pool.ioctx()))
+            return {
+                key.removeprefix(NOTE): text
+                for key, text in sorted(found.items())
+                if key.startswith(NOTE)
+            }
         with (
             self._pool.translated(f"read the notes of volume {volume!r}", volume),
             self._pool.opened(volume, "read the notes of") as image,

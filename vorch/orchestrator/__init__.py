@@ -15,11 +15,11 @@ from vorch.orchestrator.devices import Devices
 from vorch.orchestrator.disks import Disks
 from vorch.orchestrator.images import ImageStore
 from vorch.orchestrator.picture import Picture
-from vorch.orchestrator.pools import Pools
+from vorch.orchestrator.pools import Pools, Rebuilt
 from vorch.orchestrator.vms import Vms
 from vorch.orchestrator.whole import Whole
 
-__all__ = ["Done", "Orchestrator", "Picture"]
+__all__ = ["Done", "Orchestrator", "Picture", "Rebuilt"]
 
 
 class Orchestrator(Vms, Copies, Devices, Disks, ImageStore, Whole, Pools, Classes):

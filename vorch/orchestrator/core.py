@@ -37,6 +37,7 @@ from vorch.model import (
 )
 from vorch.orchestrator import silence
 from vorch.orchestrator.asking import Hosts
+from vorch.orchestrator.noting import Noter
 from vorch.orchestrator.picture import REFRESH_S, Picture
 from vorch.plan import Plan
 from vorch.ports import (
@@ -89,7 +90,8 @@ class Core:
     ) -> None:
         self.world = world
         self.settings = settings
-        self.executor = Executor(world, settings, watch=watch, hook=hook)
+        self.noter = Noter(world)
+        self.executor = Executor(world, settings, watch=watch, hook=hook, beside=self.noter.markers)
         self.hosts = Hosts(world, settings.host_timeout_s)
         # What the documents of the last look said. They change rarely, and reading one costs more
         # than fetching it.
@@ -107,6 +109,7 @@ class Core:
         self.close()
 
     def close(self) -> None:
+        self.noter.close()
         self.world.close()
 
     def look(self, hosts: Iterable[str] | None = ()) -> Cluster:
@@ -230,7 +233,9 @@ class Core:
             if dry_run or plan.empty:
                 return Done(plan, None)
             try:
-                return Done(plan, self.executor.run(plan))
+                task = self.executor.run(plan)
+                self.noter.wake()
+                return Done(plan, task)
             except Conflict as exc:
                 key = str(exc.fields.get("key", ""))
                 if key.startswith("claim/"):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from vorch.decide import hosts, lifecycle
+from dataclasses import dataclass
+
+from vorch.decide import hosts, lifecycle, rebuild
+from vorch.errors import NotFound, Unsupported
 from vorch.model import (
     Check,
+    Cluster,
     Pool,
     PoolUsage,
     Trashed,
@@ -12,9 +16,23 @@ from vorch.model import (
 )
 from vorch.orchestrator.core import Done
 from vorch.orchestrator.nodes import Nodes
+from vorch.plan import Plan
 from vorch.ports import (
     VolumeInfo,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt(Done):
+    """What a pool told of and the store has now, and what was left as it is."""
+
+    vms: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+    # Volumes that nothing tells of.
+    unknown: tuple[str, ...] = ()
+    # A sentence for each thing that a person should know.
+    notes: tuple[str, ...] = ()
 
 
 class Pools(Nodes):
@@ -60,6 +78,53 @@ class Pools(Nodes):
         return self._do(
             lambda cluster: hosts.remove_pool(cluster, name), dry_run=dry_run, wait_s=wait_s
         )
+
+    def state_rebuild(
+        self, pool: str, *, dry_run: bool = False, wait_s: float | None = None
+    ) -> Rebuilt:
+        """Bring back the VMs, images and networks that the store lacks and the pool tells of.
+
+        For a store that was lost: take the hosts and the pool in first. What the store has is left
+        as it is; a VM that runs is recognised where it runs.
+        """
+        pool = self._pool_named(self.look(), pool)
+        images = self.world.images(pool)
+        if not images.keeps_notes:
+            raise Unsupported(
+                f"cannot rebuild from pool {pool!r}: a pool of its kind keeps no notes; restore a"
+                " backup of the state"
+            )
+        names = [one.name for one in images.list() if not one.trashed]
+        found = rebuild.read_notes(
+            pool, {name: images.notes(name) for name in names}, images.notes("")
+        )
+        made: list[rebuild.Rebuilding] = []
+
+        def decide(cluster: Cluster) -> Plan:
+            made.append(rebuild.rebuild(cluster, pool, found))
+            return made[-1].plan
+
+        done = self._do(decide, dry_run=dry_run, wait_s=wait_s, hosts=lambda cluster: cluster.nodes)
+        last = made[-1]
+        return Rebuilt(
+            plan=done.plan,
+            task=done.task,
+            vms=last.vms,
+            images=last.images,
+            networks=last.networks,
+            unknown=last.unknown,
+            notes=last.notes,
+        )
+
+    @staticmethod
+    def _pool_named(cluster: Cluster, pool: str) -> str:
+        """By its name or its URL."""
+        by_url = [one.name for one in cluster.pools.values() if one.url == pool]
+        if "://" in pool and not by_url:
+            raise NotFound(
+                f"cannot find a pool at {pool!r}: take it in first (vorch pool add NAME {pool})"
+            )
+        return by_url[0] if by_url else cluster.pool(pool).name
 
     def pool_list(self) -> tuple[tuple[Pool, PoolUsage], ...]:
         pools = self.look().pools

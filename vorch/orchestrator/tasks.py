@@ -60,6 +60,7 @@ class Tasks(Core):
         With `force`, what the storage could not say when a VM was started is recorded, too.
         """
         done = self.executor.recover(force=force)
+        self.noter.wake()
         return (*done, *self._record_clients()) if force else done
 
     def _record_clients(self) -> tuple[Task, ...]:
