@@ -165,3 +165,11 @@ def test_what_is_known_of_a_document_goes_with_it(world: MemoryWorld) -> None:
     assert "vm2" not in after.vms
     assert after.versions["vm/vm3"] > before.versions["vm/vm3"]
     assert after.vm("vm4") is before.vm("vm4")
+
+
+def test_doctor_goes_on_past_a_silent_host(world: MemoryWorld) -> None:
+    world.faults.fail("host:h2")
+    with connected(world, 10.0) as cluster:
+        wrong = {check.name for check in cluster.doctor() if check.level == "error"}
+        assert len([check for check in cluster.doctor() if check.level == "ok"]) == HOSTS - 1
+    assert "h2: libvirt" in wrong

@@ -10,7 +10,19 @@ from tests.decide.worlds import GIB, OVERHEAD, node, vm
 from vorch.decide import hosts
 from vorch.decide.place import home, place
 from vorch.errors import Conflict, Invalid, NoRoom, NotFound, Unsupported
-from vorch.model import Check, Cluster, Disk, FileSource, Node, Pool, RbdSource, Trashed, Vm, Volume
+from vorch.model import (
+    Check,
+    Cluster,
+    Disk,
+    FileSource,
+    Node,
+    Pool,
+    RbdSource,
+    Silence,
+    Trashed,
+    Vm,
+    Volume,
+)
 from vorch.plan import Save
 
 LOCAL = Pool(name="local", url="dir:///srv/disks", node="h1")
@@ -87,6 +99,8 @@ def test_a_host_is_kept_while_something_belongs_to_it() -> None:
     with pytest.raises(Conflict, match="pool 'local'"):
         hosts.remove(cluster(), "h1")
     assert saved(hosts.remove(cluster(), "h2")) == {"node/h2": None}
+    noted = cluster(silences={"h2": Silence(since=1.0, waited_at=1.0)})
+    assert saved(hosts.remove(noted, "h2")) == {"node/h2": None, "silence/h2": None}
     with pytest.raises(NotFound):
         hosts.remove(cluster(), "h9")
 

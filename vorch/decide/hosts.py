@@ -281,12 +281,15 @@ def remove(cluster: Cluster, name: str, baseline: Baseline | None = None) -> Pla
             node=name,
             pools=pools,
         )
+    noted = cluster.silences.get(name)
+    silence = () if noted is None else (save("silence", name, noted, None),)
     return Plan(
         verb="node remove",
         subject=name,
         why="no VM and no pool is left on it",
         steps=(
             save("node", name, node, None),
+            *silence,
             *(save_baseline(cluster, baseline.architecture, baseline) if baseline else ()),
         ),
         claims=(f"node/{name}",),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from vorch.decide import clients
 from vorch.errors import VorchError
@@ -17,9 +15,6 @@ from vorch.model import (
 from vorch.orchestrator.networks import Networks
 from vorch.orchestrator.nodes import Nodes
 from vorch.orchestrator.tasks import Tasks
-
-# So many hosts are looked at side by side.
-HOSTS_AT_ONCE = 16
 
 
 class Whole(Networks, Nodes, Tasks):
@@ -37,7 +32,7 @@ class Whole(Networks, Nodes, Tasks):
                 )
             )
         names = sorted(cluster.nodes)
-        for of_host in self._host_by_host(lambda name: self._host_checks(cluster, name), names):
+        for of_host in self._each(lambda name: self._host_checks(cluster, name), names):
             checks += of_host
         for name in sorted(cluster.pools):
             checks.append(self._pool_check(name))
@@ -72,14 +67,6 @@ class Whole(Networks, Nodes, Tasks):
                 )
             )
         return tuple(checks)
-
-    def _host_by_host(
-        self, look: Callable[[str], tuple[Check, ...]], names: Sequence[str]
-    ) -> list[tuple[Check, ...]]:
-        if not self.world.threads or len(names) < 2:
-            return [look(name) for name in names]
-        with ThreadPoolExecutor(min(HOSTS_AT_ONCE, len(names))) as pool:
-            return list(pool.map(look, names))
 
     def _host_checks(self, cluster: Cluster, name: str) -> tuple[Check, ...]:
         """One that is silent has had its time when all were looked at; its BMC may still answer."""
