@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from vorch.decide import hosts, lifecycle, rebuild
@@ -18,8 +20,12 @@ from vorch.orchestrator.core import Done
 from vorch.orchestrator.nodes import Nodes
 from vorch.plan import Plan
 from vorch.ports import (
+    Images,
     VolumeInfo,
 )
+
+# Volumes whose notes are read at the same time.
+OPENED_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +101,7 @@ class Pools(Nodes):
                 " backup of the state"
             )
         names = [one.name for one in images.list() if not one.trashed]
-        found = rebuild.read_notes(
-            pool, {name: images.notes(name) for name in names}, images.notes("")
-        )
+        found = rebuild.read_notes(pool, self._notes(images, names), images.notes(""))
         made: list[rebuild.Rebuilding] = []
 
         def decide(cluster: Cluster) -> Plan:
@@ -115,6 +119,26 @@ class Pools(Nodes):
             unknown=last.unknown,
             notes=last.notes,
         )
+
+    def _notes(self, images: Images, volumes: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Of each volume that is still there; each has to be opened for that."""
+
+        def read(volume: str) -> dict[str, str] | None:
+            try:
+                return images.notes(volume)
+            except NotFound:
+                return None
+
+        if self.world.threads:
+            with ThreadPoolExecutor(OPENED_AT_ONCE) as pool:
+                read_notes = list(pool.map(read, volumes))
+        else:
+            read_notes = [read(one) for one in volumes]
+        return {
+            name: notes
+            for name, notes in zip(volumes, read_notes, strict=True)
+            if notes is not None
+        }
 
     @staticmethod
     def _pool_named(cluster: Cluster, pool: str) -> str:
