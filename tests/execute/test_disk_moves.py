@@ -35,15 +35,12 @@ class Place:
         prepare(orchestrator)
         return orchestrator
 
-    def in_the_middle(self, act: Callable[[], object], after_s: float = 2.0) -> None:
-        def happen() -> None:
-            act()
-
+    def in_the_middle(self, act: Callable[[], None], after_s: float = 2.0) -> None:
         def meddle(point: str, journal: Journal) -> None:
             if point == "before" and journal.plan.steps[journal.position].kind == "move-disk":
                 clock = self.world.clock
                 assert isinstance(clock, MemoryClock)
-                clock.at(clock.now() + after_s, happen)
+                clock.at(clock.now() + after_s, act)
 
         self.cluster.executor.hook = meddle
 
