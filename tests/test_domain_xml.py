@@ -27,6 +27,7 @@ from vorch.model import (
     FileSource,
     Firmware,
     HostFacts,
+    IoLimits,
     Network,
     Nic,
     NicModel,
@@ -205,6 +206,18 @@ CASES = {
     "ceph": Case(
         vm(disks=(disk(boot=1), drive(volume=volume("debian.iso"), owned=False))),
         sources={"root": image("web-root"), "cd": image("debian.iso")},
+    ),
+    "limited": Case(
+        vm(
+            disks=(
+                disk(limits=IoLimits(iops=500, mib_s=50, burst_iops=2000, burst_s=10)),
+                disk(
+                    "data",
+                    target="vdb",
+                    limits=IoLimits(read_mib_s=100, write_iops=200, burst_mib_s=400),
+                ),
+            )
+        ),
     ),
     "vlan": Case(vm(nics=(nic("tagged", "tagged"),)), NEW_LIBVIRT),
     "session": Case(vm(disks=(disk(),), nics=(nic(),)), SESSION),
@@ -634,3 +647,44 @@ def test_a_vm_on_trial_bears_no_mark_and_ends_at_a_reset() -> None:
     live = domain_xml.parse(text)
     assert live.findtext("on_reboot") == "destroy"
     assert read_domain(text).mark is None
+
+
+# -- work on a running domain's disks
+
+
+def test_limits_are_read_back() -> None:
+    seen = {one.name: one.limits for one in read_domain(CASES["limited"].xml()).disks}
+    assert seen["root"] == IoLimits(iops=500, mib_s=50, burst_iops=2000, burst_s=10)
+    # A burst lasts a second when nobody says how long.
+    expected = IoLimits(read_mib_s=100, write_iops=200, burst_mib_s=400, burst_s=1)
+    assert seen["data"] == expected
+    assert domain_xml.limit_values(IoLimits()) == dict.fromkeys(
+        domain_xml.limit_values(IoLimits(iops=1)), 0
+    )
+
+
+def test_a_cd_in_rbd_is_recognised() -> None:
+    """By its place as its pool says it, so that the same CD is not put in twice."""
+    live = domain_xml.parse(CASES["ceph"].xml())
+    drive_ = domain_xml.find_disk(live, "cd")
+    assert domain_xml.place_of(drive_) == image("debian.iso").path
+    text = domain_xml.media_xml(drive_, None)
+    assert domain_xml.place_of(domain_xml.parse(text)) is None
+
+
+def test_a_copy_under_way_is_seen() -> None:
+    live = domain_xml.parse(CASES["ceph"].xml())
+    root = domain_xml.find_disk(live, "root")
+    assert root is not None
+    assert domain_xml.copied_to(root) is None
+    mirror = domain_xml.parse(
+        "<mirror type='network' job='copy'><format type='raw'/><source protocol='rbd'"
+        " name='bulk/new'><host name='10.0.0.1' port='3300'/><auth username='bulk'>"
+        "<secret type='ceph' uuid='9d3af7cd-2f80-516d-b494-6867a2c8e3c9'/></auth></source></mirror>"
+    )
+    root.append(mirror)
+    assert domain_xml.copied_to(root) == ("rbd:bulk/new", False)
+    mirror.set("ready", "yes")
+    assert domain_xml.copied_to(root) == ("rbd:bulk/new", True)
+    # It is where it was until somebody switches.
+    assert domain_xml.place_of(root) == image("web-root").path

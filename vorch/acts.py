@@ -732,7 +732,7 @@ def _arrived(step: MigrateDomain, world: World, progress: Progress) -> str:
 # Moving a disk of a running VM
 
 
-def move_disk(step: MoveDisk, world: World, progress: Progress) -> None:
+def move_disk(step: MoveDisk, world: World, progress: Progress) -> Outcome:
     """The VM stands still from before the switch until the record says where its disk is.
 
     So whatever dies in between, what either volume holds is all that was ever written.
@@ -745,12 +745,14 @@ def move_disk(step: MoveDisk, world: World, progress: Progress) -> None:
             vm=vm.name,
         )
     source = world.images(step.volume.pool).locate(step.volume.name)
+    moved = dataclasses.replace(step.disk, volume=step.volume)
     if not host.has_disk_at(vm, step.disk, source):
-        moved = dataclasses.replace(step.disk, volume=step.volume)
         _ensure_secrets(dataclasses.replace(vm, disks=(moved,)), host, world)
         host.copy_disk(vm, step.disk, source, progress)
         host.pause(vm.id)
         host.switch_disk(vm, step.disk, source)
+    disks = tuple(moved if disk.name == moved.name else disk for disk in vm.disks)
+    return clients_seen(dataclasses.replace(vm, disks=disks), world, progress)
 
 
 def undo_move_disk(step: MoveDisk, world: World, progress: Progress) -> None:

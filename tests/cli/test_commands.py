@@ -655,7 +655,20 @@ def completed(vorch: Vorch, monkeypatch: pytest.MonkeyPatch, line: str) -> list[
     ("line", "offered"),
     [
         ("star", ["start"]),
-        ("disk ", ["attach", "detach", "grow"]),
+        (
+            "disk ",
+            [
+                "attach",
+                "detach",
+                "grow",
+                "list",
+                "move",
+                "flatten",
+                "sparsify",
+                "export",
+                "limit",
+            ],
+        ),
         ("start ", ["web"]),
         ("show we", ["web"]),
         ("show x", []),

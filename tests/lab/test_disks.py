@@ -20,8 +20,8 @@ import rbd
 import vorch
 from tests.execute.scenarios import leaks
 from tests.lab import bare
-from tests.lab.clusters import cluster_on, disk_of, import_writer, start_writer
 from tests.lab.acks import Acks
+from tests.lab.clusters import cluster_on, disk_of, import_writer, start_writer
 from vorch import Orchestrator
 from vorch.domain_xml import find_disk, parse, place_of, read_domain
 from vorch.lab import Lab, verify_disk

@@ -23,7 +23,6 @@ from vorch.plan import (
     PlaceFile,
     Plan,
     ResumeDomain,
-    SeeClients,
     SnapshotDisks,
     SparsifyVolume,
     Step,
@@ -136,10 +135,8 @@ def disk_move(
         steps = [
             CreateVolume(volume=volume, size_bytes=disk.size_bytes),
             MoveDisk(vm=vm, disk=disk, volume=volume, paused=paused),
-            # Another client writes from now on, and a fence has to know which.
-            SeeClients(vm=after),
             save_vm(vm, after),
-            save_clients(cluster, vm),
+            save_clients(cluster, after),
         ]
         if not paused:
             steps.append(ResumeDomain(vm=after))
