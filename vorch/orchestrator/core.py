@@ -335,13 +335,6 @@ class Core:
             cluster, wanted, rooms, node=node, beside=beside, needed_bytes=needed_bytes
         )
 
-    def _each(self, act: Callable[[str], T], names: Sequence[str]) -> tuple[T, ...]:
-        """Of several pools or volumes, side by side where threads are allowed."""
-        if len(names) < 2 or not self.world.threads:
-            return tuple(act(name) for name in names)
-        with ThreadPoolExecutor(max_workers=min(16, len(names))) as executor:
-            return tuple(executor.map(act, names))
-
     def _room(self, pool: str) -> Room | str:
         try:
             return self.world.images(pool).room()
