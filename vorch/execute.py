@@ -275,6 +275,7 @@ class _Run:
                         f"cannot go on with {self.plan.verb} {self.plan.subject!r}: another process"
                         " has taken it over since this one was silent too long",
                         task=self.task.id,
+                        key=self.plan_key,
                     ) from exc
                 raise
             self.journal = journal
@@ -340,6 +341,7 @@ class _Run:
                 self._say()
                 self._check_cancel()
                 self._hook("before")
+                self._check_lease()
                 outcomes = self._act(step)
                 self._hook("after")
                 # A cancel that was accepted while this step ran is kept, however quick it was.
@@ -570,6 +572,23 @@ class _Run:
             raise Cancelled(
                 f"cannot finish {self.plan.verb} {self.plan.subject!r}: it was cancelled",
                 task=self.task.id,
+            )
+
+    def _check_lease(self) -> None:
+        """A leader that was stopped for a while, and wakes up, finds its time over."""
+        if self.lease is None:
+            return
+        now = self.executor.lease()
+        valid = (
+            now is not None
+            and now.epoch == self.lease.epoch
+            and now.expires_at > self.world.clock.now()
+        )
+        if not valid:
+            raise _Lost(
+                f"cannot go on with {self.plan.verb} {self.plan.subject!r}: this process led when"
+                " it began, and does not any more",
+                key=self.plan_key,
             )
 
     def _heartbeat(self) -> _Heartbeat:

@@ -176,6 +176,9 @@ class Watch:
     def _stand_by(self) -> None:
         """Look at the hosts that are silent to the leader."""
         self._mirror.refresh()
+        if self._mirror.keys("plan"):
+            # What it began when it led and could not finish: nobody else may take that from it yet.
+            self.executor.recover()
         nodes = self._mirror.of(Node)
         asked = [
             record.node

@@ -197,7 +197,7 @@ class MemoryWorld:
         self, who: str = "somebody", *, media: Media | None = None, home: str = ""
     ) -> World:
         """All ports, for one more process; `home`: it runs on that host and dies with it."""
-        process = self.processes.begin()
+        process = self.processes.begin(home)
         at = self.host(home) if home else None
         if at is not None:
             at.on_power_off.append(process.die)

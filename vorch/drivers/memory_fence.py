@@ -115,12 +115,15 @@ class MemoryStorageFencer:
         return True
 
     def _entries(self, node: Node, clients: Sequence[str]) -> list[str]:
-        address = node.storage_address or self._machine(node.name).storage_address
-        return [address, *clients]
+        return [*([node.storage_address] if node.storage_address else []), *clients]
 
     @gated_waiting
     def fence(self, node: Node, clients: Sequence[str], progress: Progress) -> str:
         entries = self._entries(node, clients)
+        if not entries:
+            raise FenceFailed(
+                f"cannot cut {node.name!r} off its disks: no address of it is known; give it one"
+            )
         in_force = self._ceph.block(entries)
         self._gate.midway()
         self._ceph.clock.sleep(max(0.0, in_force - self._ceph.clock.now()))

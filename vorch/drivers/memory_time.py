@@ -113,10 +113,10 @@ class ProcessTable:
         self._hidden: set[int] = set()
         self._known: set[int] = set()
 
-    def begin(self) -> MemoryProcess:
+    def begin(self, home: str = "") -> MemoryProcess:
         number = next(self._numbers)
         self._known.add(number)
-        return MemoryProcess(self, number)
+        return MemoryProcess(self, number, home)
 
     def declare_dead(self, identity: Mapping[str, Any]) -> None:
         self.dead.add(identity["process"])
@@ -137,14 +137,20 @@ class ProcessTable:
 class MemoryProcess:
     """The Processes port, as one process of the world sees it."""
 
-    def __init__(self, table: ProcessTable, number: int) -> None:
+    def __init__(self, table: ProcessTable, number: int, home: str = "") -> None:
         self._table = table
         self.number = number
+        # The host that it runs on; "" for somewhere else.
+        self.home = home
 
     def me(self) -> dict[str, Any]:
-        return {"kind": "memory", "world": self._table.world, "process": self.number}
+        home = {"home": self.home} if self.home else {}
+        return {"kind": "memory", "world": self._table.world, "process": self.number, **home}
 
     def alive(self, identity: Mapping[str, Any]) -> bool | None:
+        """Nobody sees the processes of another host."""
+        if identity.get("home", "") != self.home:
+            return None
         return self._table.alive(identity)
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from vorch.availability import NodeRecord, NodeState
 from vorch.codec import decode
 from vorch.drivers.memory import MemoryWorld
@@ -10,6 +12,8 @@ from vorch.model import Power
 from vorch.plan import FenceNode, Journal, StartDomain
 
 ON = (Power.RUNNING, Power.STOPPING)
+# A host that was well again for so short a time may be taken for what it was at the last look.
+LATE_S = 10.0
 
 
 class Violation(StepFailed):
@@ -25,6 +29,8 @@ class Judge:
         self._fenced: dict[str, float] = {}
         # VMs that ran on a host when it was lost.
         self._lost: dict[str, str] = {}
+        # Since when each host is well, of those that were not.
+        self._well_since: dict[str, float] = {}
 
     def _say(self, what: str) -> Violation:
         return Violation(f"{what} (at {self.world.clock.now():.1f})")
@@ -46,6 +52,7 @@ class Judge:
 
     def switched(self, host: str, on: bool) -> None:
         """A host was lost, by its power or its cables, or is there again."""
+        self._well_since[host] = self.world.clock.now() if on else math.inf
         if on:
             self._lost = {vm: one for vm, one in self._lost.items() if one != host}
             return
@@ -62,15 +69,20 @@ class Judge:
             self._starts(step)
         elif isinstance(step, FenceNode):
             machine = self.world.host(step.node.name)
-            if machine.answers(None) and all(machine.cables.values()):
+            since = self._well_since.get(machine.name, -math.inf)
+            well = machine.answers(None) and all(machine.cables.values())
+            if well and self.world.clock.now() - since > LATE_S:
                 raise self._say(f"{machine.name} is well, and is to be fenced")
 
     def _starts(self, step: StartDomain) -> None:
         """What ran on a lost host starts elsewhere only when that is proven cut off."""
-        host = self._lost.get(step.vm.name)
-        if host is not None and host != step.vm.node and not self._proven(host):
+        host = self._lost.pop(step.vm.name, None)
+        if host is None or host == step.vm.node or self._proven(host):
+            return
+        machine = self.world.host(host)
+        # One that was stopped there in good order is nobody's danger.
+        if machine.off or step.vm.id in machine.guests:
             raise self._say(f"{step.vm.name} starts on {step.vm.node} before {host} is cut off")
-        self._lost.pop(step.vm.name, None)
 
     def _proven(self, host: str) -> bool:
         record = self._record(host)
