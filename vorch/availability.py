@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Literal
 
 from vorch.errors import Invalid
-from vorch.model import check_name, check_range, check_text, check_vm_name
+from vorch.model import check_name, check_range, check_vm_name
 
 # ---------------------------------------------------------------------------------------------
 # Settings
@@ -293,7 +293,6 @@ class VmRecord:
 
     def __post_init__(self) -> None:
         check_vm_name(self.vm)
-        check_text(self.why, "reason", 100_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,6 +61,8 @@ KINDS: dict[str, type[Any]] = {
 }
 # Of these it matters which there are, not what is in them.
 BARE_KINDS = ("claim", "plan")
+# What those need to know that do not lead.
+STANDING_BY: dict[str, type[Any]] = {"node": Node, "hanode": NodeRecord}
 # What one round makes possible, the next one does, without waiting for the next step.
 ROUNDS_PER_STEP = 12
 WORKERS = 16
@@ -122,7 +124,7 @@ class Watch:
         self._say = say
         self.holder = f"{world.who} {_identity(world)}"
         self.sentences: dict[str, str] = {}
-        self._mirror = _Mirror(world.state)
+        self._mirror = _Mirror(world.state, STANDING_BY)
         self._hands = _Hands(self)
         self._renewed_at = float("-inf")
         self._last_view: View | None = None
@@ -151,11 +153,13 @@ class Watch:
         state, ttl_s, now = self.world.state, self.settings.ha_lease_s, self.world.clock.now()
         if self.lease is not None:
             self.lease = state.renew(self.lease, ttl_s, now=now)
+            if self.lease is None:
+                self._mirror = _Mirror(state, STANDING_BY)
         if self.lease is None:
             self.lease = state.acquire(LEASE, self.holder, ttl_s, now=now)
             if self.lease is not None:
                 # What it knew may be of long ago.
-                self._mirror = _Mirror(state)
+                self._mirror = _Mirror(state, KINDS)
         self._renewed_at = now
         return self.lease is not None
 
@@ -420,7 +424,8 @@ class Watch:
 
     def settle(self, errand: Errand, error: VorchError | None) -> None:
         """Write down what a plan's end means for the next round."""
-        self._mirror.refresh()
+        if error is not None:
+            self._mirror.refresh()
         now = self.world.clock.now()
         if errand.vm:
             settings = self._mirror.of(HaVm).get(errand.vm)
@@ -512,10 +517,11 @@ def _was_overtaken(error: VorchError) -> bool:
 class _Mirror:
     """The documents as they were last read. Only what has changed is read again."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, kinds: dict[str, type[Any]]) -> None:
         self._state = state
+        self._kinds = kinds
         self._revision: int | None = None
-        self._values: dict[type[Any], dict[str, Any]] = {kind: {} for kind in KINDS.values()}
+        self._values: dict[type[Any], dict[str, Any]] = {kind: {} for kind in kinds.values()}
         self._bare: dict[str, set[str]] = {kind: set() for kind in BARE_KINDS}
         self.versions: dict[str, int] = {}
 
@@ -530,7 +536,8 @@ class _Mirror:
 
     def put(self, key: str, version: int, value: Any) -> None:
         kind, _, name = key.partition("/")
-        values = self._values[KINDS[kind]] = dict(self._values[KINDS[kind]])
+        kept = self._kinds[kind]
+        values = self._values[kept] = dict(self._values[kept])
         if value is None:
             values.pop(name, None)
             self.versions.pop(key, None)
@@ -549,14 +556,14 @@ class _Mirror:
 
     def _read(self, keys: Iterable[str] | None) -> None:
         if keys is None:
-            fresh = _Mirror(self._state)
-            for key, document in self._state.read([*KINDS, *BARE_KINDS]).items():
+            fresh = _Mirror(self._state, self._kinds)
+            for key, document in self._state.read([*self._kinds, *BARE_KINDS]).items():
                 fresh._take(key, document.version, document.body)
             self._values, self._bare, self.versions = fresh._values, fresh._bare, fresh.versions
             return
         for key in keys:
             kind = key.partition("/")[0]
-            if kind not in KINDS and kind not in self._bare:
+            if kind not in self._kinds and kind not in self._bare:
                 continue
             found = self._state.get(key)
             if found is None:
@@ -566,8 +573,8 @@ class _Mirror:
 
     def _take(self, key: str, version: int, body: dict[str, Any] | None) -> None:
         kind, _, name = key.partition("/")
-        if kind in KINDS:
-            self.put(key, version, None if body is None else decode(KINDS[kind], body))
+        if kind in self._kinds:
+            self.put(key, version, None if body is None else decode(self._kinds[kind], body))
         elif body is None:
             self._bare[kind].discard(name)
         else:

@@ -11,7 +11,7 @@ from ..options import AsJson
 from .group import noun
 
 if TYPE_CHECKING:
-    from vorch.simulate import Played
+    from vorch.simulate import Failure, Played
 
 Scenario = Annotated[
     str, typer.Argument(metavar="FILE", help="A scenario in JSON, of the format ha-scenario/1.")
@@ -21,6 +21,7 @@ Scenario = Annotated[
 def add_to(app: typer.Typer) -> None:
     group = noun(app, "simulate", "Play failures through without any host, in no time.")
     group.command("ha")(simulate_ha)
+    group.command("faults")(simulate_faults)
 
 
 def simulate_ha(file: Scenario, as_json: AsJson = False) -> None:
@@ -37,6 +38,49 @@ def simulate_ha(file: Scenario, as_json: AsJson = False) -> None:
         render.print_json(played.result)
         return
     _tell(played)
+
+
+def simulate_faults(
+    seeds: Annotated[
+        int, typer.Option("--seeds", metavar="N", min=1, help="How many schedules to play.")
+    ] = 100,
+    first: Annotated[
+        int, typer.Option("--first", metavar="K", min=0, help="The number of the first one.")
+    ] = 0,
+    hosts: Annotated[
+        int, typer.Option("--hosts", metavar="H", min=1, max=64, help="Hosts in each.")
+    ] = 5,
+    vms: Annotated[
+        int, typer.Option("--vms", metavar="V", min=1, max=999, help="VMs in each.")
+    ] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Play random schedules of faults, an hour of trouble each, and see that nothing is lost.
+
+    After every event: no disk has two writers, nothing starts without proof, no host is fenced that
+    is well. In the end, when all is mended: every VM is as it was asked for. The first schedule
+    that fails ends it, cut down to what is needed, as a file for `vorch simulate ha`.
+    """
+    from vorch import simulate
+
+    for seed in range(first, first + seeds):
+        failure = simulate.play_seed(seed, hosts=hosts, vms=vms)
+        if failure is not None:
+            _tell_failure(failure, as_json=as_json)
+            raise typer.Exit(1)
+    if as_json:
+        render.print_json({"seeds": seeds, "first": first, "failures": []})
+        return
+    typer.echo(f"{seeds} schedule(s) from {first} on, {hosts} hosts, {vms} VMs: nothing was lost")
+
+
+def _tell_failure(failure: Failure, *, as_json: bool) -> None:
+    told = {"seed": failure.seed, "what": failure.what, "script": failure.script}
+    if as_json:
+        render.print_json({"failures": [told]})
+        return
+    typer.echo(f"seed {failure.seed}: {failure.what}; this schedule plays it again:", err=True)
+    render.print_json(failure.script)
 
 
 def _tell(played: Played) -> None:

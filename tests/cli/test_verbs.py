@@ -21,6 +21,7 @@ OF_THE_LIBRARY_ALONE = {
 # Commands that are about the program and not about the cluster.
 OF_THE_COMMAND_LINE_ALONE = {
     "serve",  # opens the other door
+    "simulate_faults",  # `vorch.simulate.play_seed`: the same
     "simulate_ha",  # `vorch.simulate.play`: about hosts in memory, and no cluster
     "state_copy",  # `vorch.copy_state`: about two stores, neither of which it connects to
     "state_reopen",  # `vorch.reopen_state`

@@ -127,14 +127,12 @@ class Vms:
     def _is(self, name: str, state: VmState, why: str, **changes: object) -> None:
         """The record of a VM after this round, and the sentence about it."""
         record = self._record(name)
-        since = record.since if record.state is state else self.timers.now
-        self.records[name] = dataclasses.replace(
-            record,
-            state=state,
-            since=since,
-            why=why,
-            **changes,  # type: ignore[arg-type]
-        )
+        changes |= {"state": state, "why": why}
+        # Mostly all is as it was.
+        if any(getattr(record, field) != value for field, value in changes.items()):
+            since = record.since if record.state is state else self.timers.now
+            record = dataclasses.replace(record, since=since, **changes)  # type: ignore[arg-type]
+        self.records[name] = record
         self.sentences[name] = f"{state.value.replace('-', ' ')}: {why}"
 
     def _do(self, purpose: Purpose, vm: Vm, plan: Plan, node: str, **more: object) -> None:

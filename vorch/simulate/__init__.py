@@ -6,7 +6,17 @@ played = simulate.play(simulate.read_scenario("power-cut.json"))
 print(played.result)
 """
 
+from vorch.simulate.faults import Failure, play_seed, schedule
 from vorch.simulate.player import Played, Violation, play
 from vorch.simulate.scenario import Scenario, read_scenario
 
-__all__ = ["Played", "Scenario", "Violation", "play", "read_scenario"]
+__all__ = [
+    "Failure",
+    "Played",
+    "Scenario",
+    "Violation",
+    "play",
+    "play_seed",
+    "read_scenario",
+    "schedule",
+]

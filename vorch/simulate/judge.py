@@ -44,7 +44,9 @@ class Judge:
         seen: dict[str, str] = {}
         for machine in self.world.machines.values():
             for guest in machine.guests.values():
-                if guest.power not in ON or guest.client.learn():
+                client = guest.client
+                if guest.power not in ON or client.learn() or client.ceph.blocked(client.address):
+                    # It may believe that it runs; nothing that it does reaches its disks.
                     continue
                 other = seen.setdefault(guest.vm.id, machine.name)
                 if other != machine.name:

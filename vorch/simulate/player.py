@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vorch.availability import (
+    Clients,
     HaPolicy,
     HaVm,
     HostOrder,
@@ -27,7 +28,7 @@ from vorch.config import Settings
 from vorch.drivers import documents
 from vorch.drivers.memory import MemoryWorld
 from vorch.drivers.memory_pool import Stored
-from vorch.drivers.memory_time import ProcessDied
+from vorch.drivers.memory_time import MemoryProcess, ProcessDied
 from vorch.errors import VorchError
 from vorch.model import MIB, HostFacts, Node, Pool, Vm
 from vorch.orchestrator import Orchestrator
@@ -44,6 +45,8 @@ __all__ = ["Played", "Violation", "play"]
 ANSWER_S = 2.0
 # How long a vorch process that died is away.
 RESTART_S = 5.0
+# How long before the end hosts are switched on that a fence had switched off.
+SETTLE_S = 300.0
 # Steps between two commands that lead to nothing new: then something goes round in circles.
 STEPS_LIMIT = 20_000
 
@@ -79,11 +82,18 @@ Onlooker = Callable[[str, Journal, World], None]
 
 
 def play(
-    scenario: Scenario, settings: Settings | None = None, *, onlooker: Onlooker | None = None
+    scenario: Scenario,
+    settings: Settings | None = None,
+    *,
+    onlooker: Onlooker | None = None,
+    mends: bool = False,
 ) -> Played:
-    """All of it, to its end. Raises `Violation` when something happens that never may."""
+    """All of it, to its end. Raises `Violation` when something happens that never may.
+
+    `mends`: hosts that a fence has switched off at the end are switched on again, once.
+    """
     settings = settings or Settings(uri="memory:", ha_answer_s=ANSWER_S)
-    return _Player(scenario, settings, onlooker).run()
+    return _Player(scenario, settings, onlooker, mends=mends).run()
 
 
 @dataclass
@@ -97,9 +107,18 @@ class _Watcher:
 
 class _Player:
     def __init__(
-        self, scenario: Scenario, settings: Settings, onlooker: Onlooker | None = None
+        self,
+        scenario: Scenario,
+        settings: Settings,
+        onlooker: Onlooker | None = None,
+        *,
+        mends: bool = False,
     ) -> None:
         self.scenario = scenario
+        self.mends = mends
+        # Processes that stand still, and what is to happen to the one that leads, and when.
+        self.paused: set[str] = set()
+        self.waylaid: list[tuple[int, str, float]] = []
         self.onlooker = onlooker
         self.settings = settings
         self.world = MemoryWorld(scenario.name, hosts=(), call_timeout_s=ANSWER_S, trace_limit=1)
@@ -110,6 +129,7 @@ class _Player:
         self.said: dict[str, str] = {}
         self.fenced: list[str] = []
         self.steps = 0
+        self._host_records: dict[str, tuple[int, NodeRecord]] = {}
         self.doubles = Doubles(
             {one.vm: one.faults for one in scenario.services.values()}, self._host_is_lost
         )
@@ -122,7 +142,7 @@ class _Player:
         scenario, world = self.scenario, self.world
         for name, host in scenario.hosts.items():
             machine = world.add_host(name, cpus=host.cpus, memory_mib=host.memory_mib)
-            machine.bmc = "well"
+            machine.bmc = host.bmc
             facts = HostFacts(
                 hypervisor="memory",
                 cpus=host.cpus,
@@ -136,7 +156,7 @@ class _Player:
                     uri=f"memory:{name}",
                     facts=facts,
                     cordoned=not host.watches,
-                    storage_address=machine.storage_address,
+                    storage_address=machine.storage_address if host.address_known else "",
                 ),
             )
         world.ceph.mons = tuple(scenario.hosts)
@@ -154,6 +174,8 @@ class _Player:
                 self._boot(name)
             if not host.connected:
                 self._cables(name, connected=False)
+        if scenario.running:
+            self._start_all()
 
     def _make(self, service: Service) -> None:
         vm = vm_of(
@@ -167,6 +189,24 @@ class _Player:
             self.world.pool(POOL).volumes[volume.name] = Stored(volume.name, MIB)
         self._put(f"vm/{vm.name}", vm)
         self._put(f"ha/{vm.name}", service.settings)
+
+    def _start_all(self) -> None:
+        """As if vorch had started them some time ago, and noted by which addresses."""
+        ports = self.world.connect("somebody")
+        for service in self.scenario.services.values():
+            if service.settings.requested is not Requested.STARTED:
+                continue
+            vm = dataclasses.replace(self._vm(service.vm), wanted="running")
+            sources = {
+                disk.name: ports.images(POOL).locate(disk.volume.name)
+                for disk in vm.disks
+                if disk.volume is not None
+            }
+            ports.hypervisor(vm.node).start(vm, sources, {})
+            address = self.world.host(vm.node).guests[vm.id].client.address
+            self._put(f"vm/{vm.name}", vm)
+            noted = Clients(vm=vm.name, node=vm.node, addresses=(address,))
+            self._put(f"client/{vm.name}", noted)
 
     def _seed(self) -> None:
         """What an earlier leader has left."""
@@ -226,8 +266,14 @@ class _Player:
         self._put(f"order/{order.node}", None if empty else order)
 
     def _host_record(self, name: str) -> NodeRecord:
-        body = self._body(f"hanode/{name}")
-        return NodeRecord(node=name) if body is None else decode(NodeRecord, body)
+        key = f"hanode/{name}"
+        version = self.world.store.version(key)
+        known = self._host_records.get(name)
+        if known is None or known[0] != version:
+            body = self._body(key)
+            record = NodeRecord(node=name) if body is None else decode(NodeRecord, body)
+            known = self._host_records[name] = (version, record)
+        return known[1]
 
     def _host_is_lost(self, name: str) -> bool:
         return self._host_record(name).state in (NodeState.FENCED, NodeState.DOWN)
@@ -239,6 +285,10 @@ class _Player:
         for batch in self.scenario.steps:
             self._until(self.zero + batch.at)
             self._command(batch)
+        if self.mends:
+            self._until(ends - SETTLE_S)
+            for name in self.scenario.hosts:
+                self._op_power({"node": name, "to": "on"})
         self._until(ends)
         return Played(
             scenario=self.scenario, result=self._result(), log=tuple(self.log), steps=self.steps
@@ -247,7 +297,12 @@ class _Player:
     def _until(self, end: float) -> None:
         """Let everybody live until then."""
         while self.clock.now() < end:
-            name = min(self.watchers, key=self._turn, default=None)
+            able = [
+                name
+                for name in self.watchers
+                if name not in self.paused and self.world.host(name).runs
+            ]
+            name = min(able, key=self._turn, default=None)
             if name is None or self.watchers[name].next_at >= end:
                 self.clock.sleep(end - self.clock.now())
                 return
@@ -268,11 +323,12 @@ class _Player:
         try:
             watcher.pace = watcher.watch.step()
         except ProcessDied:
-            # Whoever looks after the host's daemons starts it again.
-            self.watchers.pop(name, None)
-            if not self.world.host(name).off:
-                self._boot(name)
-                self.watchers[name].next_at += RESTART_S
+            if self.watchers.get(name) is watcher:
+                # Whoever looks after the host's daemons starts it again.
+                self.watchers.pop(name)
+                if not self.world.host(name).off:
+                    self._boot(name)
+                    self.watchers[name].next_at += RESTART_S
         watcher.next_at = max(self.clock.now(), watcher.next_at + self.settings.ha_every_s)
         self._note_fenced()
         self.judge.look()
@@ -317,11 +373,27 @@ class _Player:
         def hook(point: str, journal: Journal) -> None:
             self.judge.hook(point, journal)
             self.doubles.hook(point, journal)
+            self._waylay(name, world)
             if self.onlooker is not None:
                 self.onlooker(point, journal, world)
 
         watch = Watch(world, self.settings, hook=hook, say=self._say)
         self.watchers[name] = _Watcher(watch, self.clock.now())
+
+    def _waylay(self, name: str, world: World) -> None:
+        """What was laid for whoever is at a plan: it dies, or stands still for a while."""
+        self.waylaid = [(count - 1, what, seconds) for count, what, seconds in self.waylaid]
+        due = [one for one in self.waylaid if one[0] < 0]
+        self.waylaid = [one for one in self.waylaid if one[0] >= 0]
+        for _, what, seconds in due:
+            self._log(f"vorch on {name}: {what}")
+            if what == "crash":
+                assert isinstance(world.processes, MemoryProcess)
+                world.processes.die()
+                raise ProcessDied
+            self.paused.add(name)
+            self._until(self.clock.now() + seconds)
+            self.paused.discard(name)
 
     def _power(self, name: str, on: bool) -> None:
         machine = self.world.host(name)
@@ -378,8 +450,54 @@ class _Player:
         self._power(op["node"], op["to"] == "on")
 
     def _op_network(self, op: Mapping[str, Any]) -> None:
-        self._cables(op["node"], connected=op["to"] == "on")
-        self.judge.switched(op["node"], op["to"] == "on")
+        on, which = op["to"] == "on", op.get("which", "both")
+        machine = self.world.host(op["node"])
+        for network in ("management", "storage"):
+            if which in ("both", network):
+                (machine.mend if on else machine.cut)(network)
+        self.judge.switched(op["node"], on)
+
+    # Faults beyond what the format has.
+
+    def _op_hang(self, op: Mapping[str, Any]) -> None:
+        machine, hangs = self.world.host(op["node"]), op["to"] == "on"
+        if op["what"] == "host":
+            machine.hang(hangs)
+        else:
+            machine.daemon_hung = hangs
+        self.judge.switched(op["node"], not hangs)
+
+    def _op_bmc(self, op: Mapping[str, Any]) -> None:
+        machine = self.world.host(op["node"])
+        machine.bmc = op["to"] if machine.bmc else ""
+
+    def _op_mons(self, op: Mapping[str, Any]) -> None:
+        self.world.ceph.mons_down = set(self.scenario.hosts) if op["to"] == "off" else set()
+
+    def _op_crash(self, op: Mapping[str, Any]) -> None:
+        self.waylaid.append((int(op["after"]), "crash", 0.0))
+
+    def _op_pause(self, op: Mapping[str, Any]) -> None:
+        self.waylaid.append((int(op["after"]), "pause", float(op["seconds"])))
+
+    def _op_calls(self, op: Mapping[str, Any]) -> None:
+        faults, target, times = self.world.faults, op["target"], int(op["times"])
+        match op["how"]:
+            case "lost":
+                faults.lose_answer(target, times=times)
+            case "refused":
+                faults.fail(target, times=times)
+            case "slow":
+                faults.hang(target, ANSWER_S / 2, times=times)
+            case _:
+                faults.clear()
+                self.waylaid.clear()
+
+    def _op_guest_dies(self, op: Mapping[str, Any]) -> None:
+        for machine in self.world.machines.values():
+            for guest in list(machine.guests.values()):
+                if guest.vm.name == self.scenario.names[op["service"]]:
+                    guest.crash()
 
     def _op_shutdown(self, op: Mapping[str, Any]) -> None:
         if not self.world.host(op["node"]).off:
@@ -501,9 +619,10 @@ class _Player:
         for sid, name in self.scenario.names.items():
             if self._body(f"vm/{name}") is None:
                 continue
-            runs = self._runs_on(name)
+            runs, settings = self._runs_on(name), self._ha(name)
             services[sid] = {
                 "state": self._state(name, runs, leads),
+                "requested": settings.requested.value if settings is not None else None,
                 "node": self._vm(name).node,
                 "running_on": runs,
             }

@@ -32,8 +32,11 @@ class Host:
     connected: bool
     cpus: int
     memory_mib: int
-    # It has no vorch of its own and takes no services.
+    # Else it has no vorch of its own and takes no services.
     watches: bool
+    bmc: str = "well"
+    # Its address on the storage network is in its record.
+    address_known: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +82,8 @@ class Scenario:
     # What an earlier leader left: hosts that it was fencing, services that it gave up or moved.
     seeded_hosts: dict[str, str]
     seeded_services: dict[str, Mapping[str, Any]]
+    # What is to be started runs from the beginning.
+    running: bool = False
 
 
 def read_scenario(path: str | Path) -> Scenario:
@@ -121,6 +126,7 @@ def _scenario(body: Mapping[str, Any]) -> Scenario:
         policy=HaPolicy(
             shutdown=cluster.get("shutdown_policy") or "conditional",
             balance_on_start=bool(scheduler.get("balance_on_start")),
+            silent_share=float(cluster.get("silent_share") or 0.5),
         ),
         rules=rules,
         services={
@@ -131,6 +137,7 @@ def _scenario(body: Mapping[str, Any]) -> Scenario:
         names=names,
         seeded_hosts=dict(manager.get("nodes") or {}),
         seeded_services=dict(manager.get("services") or {}),
+        running=bool(body.get("running")),
     )
 
 
@@ -144,6 +151,8 @@ def _host(name: str, one: Mapping[str, Any]) -> Host:
         if one.get("memory")
         else NODE_MEMORY_MIB * ROOM,
         watches=one.get("runs_ha", True),
+        bmc=one.get("bmc", "well"),
+        address_known=one.get("address_known", True),
     )
 
 
@@ -212,6 +221,7 @@ def _service(
         max_restart=int(one.get("max_restart", 1)),
         max_relocate=int(one.get("max_relocate", 1)),
         moves="live" if kind == "vm" else "cold",
+        isolation=one.get("isolation") or "leave",
     )
     memory_mib, vcpus = sizes(load, hosts.get(one["node"]))
     return Service(
