@@ -383,12 +383,14 @@ def start_domain(step: StartDomain, world: World, progress: Progress) -> Outcome
     host = world.hypervisor(vm.node)
     networks = {network.name: network for network in step.networks}
     _ensure_secrets(vm, host, world)
+    sources = _sources(vm, world)
     if host.domain(vm.id) is None:
-        # The record says that it is off everywhere. Whoever has its disks open knows better.
+        # The record says that it is off everywhere. Whoever has its disks open knows better. This
+        # comes last, so that as little as can be happens between the look and the start.
         for pool, disks in _by_pool(vm.data_disks).items():
             for name in _volume_names(disks):
                 world.images(pool).ensure_unused(name)
-    host.start(vm, _sources(vm, world), networks, cpu=step.cpu)
+    host.start(vm, sources, networks, cpu=step.cpu)
     return clients_seen(vm, world, progress)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -138,6 +138,11 @@ class Watch:
             return self._rounds()
         except VorchError as exc:
             return Pace(leading=False, quiet=False, trouble=exc.message)
+
+    def rest(self, seconds: float) -> None:
+        """Until the next step: that long, or until a plan ends that others wait for."""
+        if not self._hands.wait(seconds):
+            self.world.clock.sleep(seconds)
 
     def close(self) -> None:
         """End in good order: somebody else can lead at once."""
@@ -476,7 +481,8 @@ class _Hands:
 
     def carry_out(self, errand: Errand) -> bool:
         """Whether it is done; else it is under way."""
-        if not self._watch.world.threads:
+        # One that only writes records is done at once, so that what follows from it can be, too.
+        if not self._watch.world.threads or errand.purpose == "register":
             self._end(errand, self._run(errand))
             return True
         if self._pool is None:
@@ -490,6 +496,13 @@ class _Hands:
         except VorchError as exc:
             return exc
         return None
+
+    def wait(self, seconds: float) -> bool:
+        """Whether there was something to wait for; up to that long, for the first that ends."""
+        if not self._under_way:
+            return False
+        wait(self._under_way, seconds, FIRST_COMPLETED)
+        return True
 
     def collect(self) -> None:
         """Note what has ended since."""

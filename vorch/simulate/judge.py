@@ -64,10 +64,13 @@ class Judge:
     # -- what vorch is about to do
 
     def hook(self, point: str, journal: Journal) -> None:
-        if point != "before" or journal.direction != "forward":
+        if point not in ("before", "after") or journal.direction != "forward":
             return
         step = journal.plan.steps[journal.position]
-        if isinstance(step, StartDomain):
+        if point == "after":
+            if isinstance(step, FenceNode):
+                self._is_fenced(step.node.name)
+        elif isinstance(step, StartDomain):
             self._starts(step)
         elif isinstance(step, FenceNode):
             machine = self.world.host(step.node.name)
@@ -75,6 +78,11 @@ class Judge:
             well = machine.answers(None) and all(machine.cables.values())
             if well and self.world.clock.now() - since > LATE_S:
                 raise self._say(f"{machine.name} is well, and is to be fenced")
+
+    def _is_fenced(self, host: str) -> None:
+        for guest in self.world.host(host).guests.values():
+            if guest.can_write:
+                raise self._say(f"{host} counts as cut off, and {guest.vm.name} writes there")
 
     def _starts(self, step: StartDomain) -> None:
         """What ran on a lost host starts elsewhere only when that is proven cut off."""

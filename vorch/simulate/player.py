@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vorch.availability import (
-    Clients,
     HaPolicy,
     HaVm,
     HostOrder,
@@ -30,7 +29,7 @@ from vorch.drivers.memory import MemoryWorld
 from vorch.drivers.memory_pool import Stored
 from vorch.drivers.memory_time import MemoryProcess, ProcessDied
 from vorch.errors import VorchError
-from vorch.model import MIB, HostFacts, Node, Pool, Vm
+from vorch.model import MIB, Clients, HostFacts, Node, Pool, Vm
 from vorch.orchestrator import Orchestrator
 from vorch.plan import Journal
 from vorch.ports import World
@@ -205,8 +204,8 @@ class _Player:
             ports.hypervisor(vm.node).start(vm, sources, {})
             address = self.world.host(vm.node).guests[vm.id].client.address
             self._put(f"vm/{vm.name}", vm)
-            noted = Clients(vm=vm.name, node=vm.node, addresses=(address,))
-            self._put(f"client/{vm.name}", noted)
+            seen = Clients(vm=vm.id, node=vm.node, disks={disk.name: address for disk in vm.disks})
+            self._put(f"clients/{vm.id}", seen)
 
     def _seed(self) -> None:
         """What an earlier leader has left."""
