@@ -42,7 +42,7 @@ check:
 	@# The links that mypy finds the packages by would be in every path it prints.
 	@echo $(VENV)/mypy; $(VENV)/mypy | sed -e "s,^.venv/types/vorch_api/,api/," -e "s,^.venv/types/vorch_cli/,cli/," -e "s,^.venv/types/,,"
 	$(VENV)/lint-imports
-	@if command -v shellcheck >/dev/null; then echo shellcheck packaging/*.sh .ci/run && shellcheck packaging/*.sh .ci/run; fi
+	@if command -v shellcheck >/dev/null; then echo shellcheck packaging/*.sh vorch/drivers/*.sh .ci/run && shellcheck packaging/*.sh vorch/drivers/*.sh .ci/run; fi
 
 docs:
 	@packaging/prepare.sh check docs

@@ -26,6 +26,7 @@ from vorch.model import (
     DiskBus,
     FileSource,
     Firmware,
+    Forward,
     HostFacts,
     IoLimits,
     Network,
@@ -52,7 +53,24 @@ LAN = Network(name="lan", kind="nat", bridge="vo-lan", subnet="10.80.0.0/24")
 INNER = Network(name="inner", kind="isolated", bridge="vo-inner", dhcp=False)
 WIRE = Network(name="wire", kind="bridge", bridge="br0")
 TAGGED = Network(name="tagged", kind="bridge", bridge="br0", vlan=42)
-NETWORKS = {one.name: one for one in (LAN, INNER, WIRE, TAGGED)}
+OVERLAY = Network(name="overlay", kind="overlay", bridge="vo-over", dhcp=False, vni=77, mtu=1450)
+PORTS = Network(
+    name="ports",
+    kind="nat",
+    bridge="vo-ports",
+    subnet="10.80.1.0/24",
+    forwards=(
+        Forward(mac="52:54:00:00:00:01", address="10.80.1.5", host_port=8080, guest_port=80),
+        Forward(
+            mac="52:54:00:00:00:01",
+            address="10.80.1.5",
+            host_port=5353,
+            guest_port=53,
+            protocol="udp",
+        ),
+    ),
+)
+NETWORKS = {one.name: one for one in (LAN, INNER, WIRE, TAGGED, OVERLAY)}
 
 ID = "6f1c7e0e-5a4f-4a8e-9e55-0f6d9a3b1c2d"
 
@@ -238,14 +256,15 @@ def test_golden(name: str) -> None:
 
 
 def test_no_golden_file_is_left_over() -> None:
-    networks = {f"network-{one.name}" for one in (LAN, INNER)}
+    networks = {f"network-{one.name}" for one in (LAN, INNER, OVERLAY, PORTS)}
     assert {path.stem for path in GOLDEN.glob("*.xml")} == {*CASES, *networks}
 
 
-@pytest.mark.parametrize("network", [LAN, INNER], ids=lambda one: one.name)
+@pytest.mark.parametrize("network", [LAN, INNER, OVERLAY, PORTS], ids=lambda one: one.name)
 def test_golden_network(network: Network) -> None:
     path = GOLDEN / f"network-{network.name}.xml"
-    text = domain_xml.network_xml(network)
+    hosts = {"h1": "10.0.0.1", "h2": "h2.example.org", "h3": "10.0.0.3", "alone": ""}
+    text = domain_xml.network_xml(network, "h1", hosts if network is OVERLAY else {})
     if UPDATE:
         path.write_text(text, encoding="utf-8")
     assert text == path.read_text(encoding="utf-8"), "UPDATE_GOLDEN=1 writes them anew"
@@ -637,6 +656,39 @@ def test_a_vm_that_moves_is_marked_for_its_new_host() -> None:
     assert after.mark is not None
     assert after.mark.node == "h9"
     assert replace(after, mark=before.mark) == before
+
+
+def test_a_vm_is_plugged_into_the_bridges_of_the_host_that_it_moves_to() -> None:
+    wire = replace(WIRE, bridges={"h2": "br7"})
+    one = vm(nics=(nic("nic0", "wire"), nic("nic1", "lan", 2)))
+    case = domain_xml.domain_xml(
+        one, name="web", sources={}, networks={"wire": wire, "lan": LAN}, facts=KVM
+    )
+    moved = read_domain(domain_xml.moved_xml(case, "h2", bridges={"nic0": "br7", "nic1": "no", "x": "y"}))
+    assert [(one.name, one.bridge, one.network) for one in moved.nics] == [
+        ("nic0", "br7", None),
+        ("nic1", None, "lan"),
+    ]
+    there = domain_xml.nic_xml(replace(one, node="h2"), one.nics[0], wire, KVM)
+    assert "bridge='br7'" in there.replace('"', "'")
+
+
+def test_guests_are_told_how_long_packets_of_an_overlay_may_be() -> None:
+    text = domain_xml.nic_xml(vm(), nic("nic0", "overlay"), OVERLAY, KVM)
+    assert domain_xml.parse(text).find("mtu").get("size") == "1450"
+
+
+def test_a_network_on_trial_consists_of_nothing() -> None:
+    text = domain_xml.network_trial_xml(OVERLAY, "h1", {"h1": "a", "h2": "b"}, "0123")
+    live = domain_xml.parse(text)
+    assert live.findtext("name") == "vorch-trial@0123"
+    assert live.find("forward").get("mode") == "bridge"
+    assert live.find("ip") is None
+    assert [one.get("name") for one in live.findall("portgroup")] == [
+        "vorch/local/a",
+        "vorch/peer/b",
+    ]
+    check_schema(text, "network.rng")
 
 
 def test_a_vm_on_trial_bears_no_mark_and_ends_at_a_reset() -> None:

@@ -3,6 +3,7 @@
 from vorch.codec import shown
 from vorch.config import Settings
 from vorch.config import load as load_settings
+from vorch.drivers.network_hook import install_network_hook, network_hook
 from vorch.drivers.state_copy import StateCopy
 from vorch.errors import (
     BadConfig,
@@ -25,6 +26,8 @@ from vorch.model import (
     CloudInit,
     DiskUse,
     Figures,
+    Forward,
+    ForwardStatus,
     HostFacts,
     Image,
     IoLimits,
@@ -62,6 +65,8 @@ __all__ = [
     "Done",
     "FenceFailed",
     "Figures",
+    "Forward",
+    "ForwardStatus",
     "HostFacts",
     "Image",
     "Invalid",
@@ -97,7 +102,9 @@ __all__ = [
     "connect",
     "copy_state",
     "error_from_dict",
+    "install_network_hook",
     "load_settings",
+    "network_hook",
     "reopen_state",
     "shown",
     "state_path",

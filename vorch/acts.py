@@ -82,6 +82,7 @@ from vorch.plan import (
     StartDomain,
     TrashVolume,
     UnfenceNode,
+    UpdateNetwork,
     WriteIso,
 )
 from vorch.ports import Fencer, Hypervisor, Progress, World
@@ -541,6 +542,7 @@ def _send(step: MigrateDomain, world: World, progress: Progress) -> MoveFigures:
         postcopy_after_s=step.postcopy_after_s,
         copies={name: source for name, source in changed.items() if name in written},
         elsewhere={name: source for name, source in changed.items() if name not in written},
+        bridges=step.bridges,
     )
 
 
@@ -880,8 +882,14 @@ def undo_set_memory(step: SetMemory, world: World, progress: Progress) -> None:
 # Networks
 
 
-def ensure_network(step: EnsureNetwork | RemoveNetwork, world: World, progress: Progress) -> None:
-    world.hypervisor(step.node).ensure_network(step.network)
+def ensure_network(
+    step: EnsureNetwork | UpdateNetwork | RemoveNetwork, world: World, progress: Progress
+) -> None:
+    world.hypervisor(step.node).ensure_network(step.network, step.hosts)
+
+
+def undo_update_network(step: UpdateNetwork, world: World, progress: Progress) -> None:
+    world.hypervisor(step.node).ensure_network(step.before, step.hosts_before)
 
 
 def undo_ensure_network(step: EnsureNetwork, world: World, progress: Progress) -> None:
@@ -995,6 +1003,7 @@ DO: dict[type, Act] = {
     SetVcpus: set_vcpus,
     SetMemory: set_memory,
     EnsureNetwork: ensure_network,
+    UpdateNetwork: ensure_network,
     RemoveNetwork: remove_network,
     FenceNode: fence_node,
     UnfenceNode: unfence_node,
@@ -1034,6 +1043,7 @@ UNDO: dict[type, Act] = {
     SetVcpus: undo_set_vcpus,
     SetMemory: undo_set_memory,
     EnsureNetwork: undo_ensure_network,
+    UpdateNetwork: undo_update_network,
     RemoveNetwork: ensure_network,
     FenceNode: nothing,
     UnfenceNode: nothing,

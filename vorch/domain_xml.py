@@ -43,7 +43,12 @@ from vorch.model import (
 Element: TypeAlias = Any
 
 NAMESPACE = "urn:vorch:domain:1"
+NETWORK_NAMESPACE = "urn:vorch:network:1"
 PREFIX = "vorch"
+# The port that IANA gave to VXLAN.
+VXLAN_PORT = 4789
+# What the names of port groups that are meant for vorch's hook begin with.
+MARK = "vorch/"
 
 # Free slots for devices that are plugged in later; without them q35 can take none at all. What they
 # cost at boot could not be measured.
@@ -328,7 +333,7 @@ def _nic(vm: Vm, nic: Nic, network: Network, facts: HostFacts) -> Element:
     if network.kind == "bridge":
         element = new("interface", type="bridge")
         add(element, "mac", address=nic.mac)
-        add(element, "source", bridge=network.bridge)
+        add(element, "source", bridge=network.bridge_on(vm.node))
     elif facts.networks:
         element = new("interface", type="network")
         add(element, "mac", address=nic.mac)
@@ -354,6 +359,9 @@ def _nic(vm: Vm, nic: Nic, network: Network, facts: HostFacts) -> Element:
             )
         add(add(element, "vlan"), "tag", id=network.vlan)
     add(element, "model", type=nic.model.value)
+    if network.mtu is not None:
+        # A guest with a virtio NIC is told of it, and keeps to it by itself.
+        add(element, "mtu", size=network.mtu)
     if nic.boot is not None:
         add(element, "boot", order=nic.boot)
     add(element, "alias", name=nic_alias(nic.name))
@@ -550,11 +558,12 @@ def moved_xml(
     vm: Vm | None = None,
     sources: Mapping[str, Source] | None = None,
     cached: frozenset[str] = frozenset(),
+    bridges: Mapping[str, str] = {},
 ) -> str:
     """A running VM's definition, as libvirt shows it, for the host that it moves to.
 
     `sources`: by name, disks of the VM that are somewhere else there. All that the guest sees of
-    them stays as it is.
+    them stays as it is. `bridges`: by NIC, the bridge there, where it has another name.
     """
     domain = parse(text)
     for name, source in (sources or {}).items():
@@ -572,6 +581,11 @@ def moved_xml(
         drive.set("type", _disk_type(source))
         for number, tag in enumerate(("driver", "source")):
             drive.insert(number, made.find(tag))
+    for name, bridge in bridges.items():
+        nic = find_nic(domain, name)
+        wire = None if nic is None or nic.get("type") != "bridge" else nic.find("source")
+        if wire is not None:
+            wire.set("bridge", bridge)
     mark = domain.find(f"metadata/{{{NAMESPACE}}}vm")
     if mark is not None:
         mark.set("node", node)
@@ -606,8 +620,57 @@ def media_xml(drive: Element, source: Source | None) -> str:
     return to_text(drive)
 
 
-def network_xml(network: Network) -> str:
-    """The libvirt network behind a NAT or isolated network of vorch's."""
+def network_marks(network: Network, node: str, hosts: Mapping[str, str]) -> tuple[str, ...]:
+    """What vorch's hook on a host is told of a network, and may be told anew while it is in use.
+
+    These are names of port groups, since those are what libvirt lets one add to a network that
+    runs (docs/adr/0012).
+    """
+    marks = []
+    if network.kind == "overlay":
+        marks.append(f"{MARK}local/{hosts.get(node, '')}")
+        others = sorted({hosts[name] for name in hosts if name != node and hosts[name]})
+        marks += [f"{MARK}peer/{address}" for address in others]
+    for one in network.forwards:
+        words = (one.protocol, one.host_port, one.mac, one.address, one.guest_port)
+        marks.append(f"{MARK}forward/{'/'.join(map(str, words))}")
+    return tuple(marks)
+
+
+def mark_xml(mark: str) -> str:
+    return to_text(new("portgroup", name=mark))
+
+
+def reservation_xml(mac: str, address: str) -> str:
+    """An address that DHCP keeps for a NIC."""
+    return to_text(new("host", mac=mac, ip=address))
+
+
+def _network_metadata(element: Element, network: Network, **more: str) -> None:
+    name = f"{{{NETWORK_NAMESPACE}}}network"
+    mark = etree.SubElement(add(element, "metadata"), name, nsmap={PREFIX: NETWORK_NAMESPACE})
+    if network.kind == "overlay":
+        _fill(mark, None, {"vni": network.vni, "port": VXLAN_PORT, "mtu": network.mtu})
+    _fill(mark, None, more)
+
+
+def network_trial_xml(network: Network, node: str, hosts: Mapping[str, str], token: str) -> str:
+    """A network that never begins: a host's hook says in its stead what is in the way.
+
+    Where there is no hook it does begin, and consists of nothing.
+    """
+    element = new("network")
+    add(element, "name", f"vorch-trial@{token}")
+    _network_metadata(element, network, trial=network.bridge)
+    add(element, "forward", mode="bridge")
+    add(element, "bridge", name=network.bridge)
+    for mark in network_marks(network, node, hosts):
+        add(element, "portgroup", name=mark)
+    return to_text(element)
+
+
+def network_xml(network: Network, node: str = "", hosts: Mapping[str, str] = {}) -> str:
+    """The libvirt network behind a network that vorch makes, on that host."""
     if network.kind == "bridge":
         raise Invalid(
             f"cannot make network {network.name!r}: it is an existing bridge, which is used as it"
@@ -615,16 +678,25 @@ def network_xml(network: Network) -> str:
         )
     element = new("network")
     add(element, "name", network_name(network))
+    if network.kind == "overlay":
+        _network_metadata(element, network)
     if network.kind == "nat":
         add(element, "forward", mode="nat")
     # No loop can come of a bridge that leads to no other; with STP each new port would be deaf
     # for its first four seconds, and a guest's first calls for DHCP lost.
     add(element, "bridge", name=network.bridge, stp="off", delay=0)
+    if network.mtu is not None:
+        add(element, "mtu", size=network.mtu)
     if network.subnet is not None:
         host, prefix, first, last = subnet_layout(network.subnet)
         address = add(element, "ip", address=host, prefix=prefix)
         if network.dhcp:
-            add(add(address, "dhcp"), "range", start=first, end=last)
+            dhcp = add(address, "dhcp")
+            add(dhcp, "range", start=first, end=last)
+            for mac, kept in network.reserved.items():
+                add(dhcp, "host", mac=mac, ip=kept)
+    for mark in network_marks(network, node, hosts):
+        add(element, "portgroup", name=mark)
     return to_text(element)
 
 

@@ -663,20 +663,68 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Forward:
+    """A port of the host that a VM runs on, which leads to a port of the VM behind its NAT.
+
+    The VM is known by the MAC address of its NIC, and that NIC is given `address` for good.
+    """
+
+    mac: str
+    address: str
+    host_port: int
+    guest_port: int
+    protocol: Literal["tcp", "udp"] = "tcp"
+
+    def __post_init__(self) -> None:
+        check_mac(self.mac)
+        check_range(self.host_port, 1, 65535, "port of the host")
+        check_range(self.guest_port, 1, 65535, "port of the guest")
+        if self.protocol not in ("tcp", "udp"):
+            raise Invalid(f"cannot forward {self.protocol!r}: it is 'tcp' or 'udp'")
+        try:
+            ipaddress.IPv4Address(self.address)
+        except ValueError as exc:
+            raise Invalid(f"cannot use {self.address!r} as the address of a guest: {exc}") from exc
+
+    def __str__(self) -> str:
+        return f"{self.host_port}:{self.guest_port}/{self.protocol}"
+
+
+NetworkKind = Literal["bridge", "nat", "isolated", "overlay"]
+NETWORK_KINDS: tuple[NetworkKind, ...] = ("bridge", "nat", "isolated", "overlay")
+# A VXLAN number has 24 bits; the last one is kept for hosts that are on trial.
+VNI_MAX = 2**24 - 2
+# What VXLAN puts in front of each packet, on IPv4.
+VXLAN_BYTES = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """A network by name. `bridge`: onto a bridge that exists; `nat`, `isolated`: made by vorch."""
+    """A network by name. `bridge`: onto a bridge that exists; the others are made by vorch.
+
+    `nat` and `isolated` are another one on each host; an `overlay` is one for all of them.
+    """
 
     name: str
-    kind: Literal["bridge", "nat", "isolated"]
+    kind: NetworkKind
     # For `bridge` the host's bridge; for the others the name of the one that vorch makes.
     bridge: str
     subnet: str | None = None
     dhcp: bool = True
     vlan: int | None = None
+    # Hosts whose bridge has another name than `bridge`.
+    bridges: dict[str, str] = field(default_factory=dict)
+    # Of an overlay: its number on the wire between the hosts, and the longest packet of its guests.
+    vni: int | None = None
+    mtu: int | None = None
+    forwards: tuple[Forward, ...] = ()
 
     def __post_init__(self) -> None:
         check_name(self.name, "network name")
         check_interface(self.bridge)
+        self._check_bridges()
+        self._check_overlay()
+        self._check_forwards()
         if self.vlan is not None:
             check_range(self.vlan, 1, 4094, "VLAN tag")
             if self.kind != "bridge":
@@ -689,6 +737,13 @@ class Network:
                 raise Invalid(
                     f"cannot give network {self.name!r} the subnet {self.subnet}: addresses on an"
                     " existing bridge are not vorch's to give; leave the subnet away"
+                )
+            return
+        if self.kind == "overlay":
+            if self.subnet is not None or self.dhcp:
+                raise Invalid(
+                    f"cannot give addresses on network {self.name!r}: those on an overlay are its"
+                    " guests' own; give them static ones (--address), and leave the subnet away"
                 )
             return
         if self.subnet is None:
@@ -706,6 +761,55 @@ class Network:
                 f"cannot use {self.subnet!r} as subnet: it must be a private range between /8 and"
                 " /29; write it as in 10.80.0.0/24"
             )
+
+    def _check_bridges(self) -> None:
+        for node, bridge in self.bridges.items():
+            check_name(node, "node name")
+            check_interface(bridge)
+        if self.bridges and self.kind != "bridge":
+            raise Invalid(
+                f"cannot name bridges of hosts for network {self.name!r}: a {self.kind} network has"
+                " a bridge of its own; make it of kind 'bridge'"
+            )
+
+    def _check_overlay(self) -> None:
+        if (self.kind == "overlay") != (self.vni is not None):
+            raise Invalid(
+                f"cannot make network {self.name!r}: an overlay, and nothing else, has a VXLAN"
+                " number"
+            )
+        if self.vni is not None:
+            check_range(self.vni, 1, VNI_MAX, "VXLAN number")
+        if self.mtu is not None:
+            check_range(self.mtu, 576, 65535 - VXLAN_BYTES, "longest packet (MTU)", "bytes")
+            if self.kind != "overlay":
+                raise Invalid(
+                    f"cannot set the longest packet (MTU) of network {self.name!r}: it is not an"
+                    " overlay; leave it away"
+                )
+
+    def _check_forwards(self) -> None:
+        if self.forwards and self.kind != "nat":
+            raise Invalid(
+                f"cannot forward ports to network {self.name!r}: its guests are not behind NAT;"
+                " reach them by their own addresses"
+            )
+        ports = [(one.protocol, one.host_port) for one in self.forwards]
+        if len(set(ports)) < len(ports):
+            raise Invalid(f"cannot forward one port twice to network {self.name!r}")
+        if len(self.reserved) < len({(one.mac, one.address) for one in self.forwards}):
+            raise Invalid(f"cannot give one NIC two addresses on network {self.name!r}")
+        if len(set(self.reserved.values())) < len(self.reserved):
+            raise Invalid(f"cannot give one address to two NICs on network {self.name!r}")
+
+    @property
+    def reserved(self) -> dict[str, str]:
+        """The NICs that always get the same address, by MAC."""
+        return {one.mac: one.address for one in self.forwards}
+
+    def bridge_on(self, node: str) -> str:
+        """What its bridge is called on that host."""
+        return self.bridges.get(node, self.bridge)
 
 
 def subnet_layout(subnet: str) -> tuple[str, int, str, str]:
@@ -869,6 +973,14 @@ class Node:
             check_bmc(self.bmc)
 
     @property
+    def address(self) -> str:
+        """The address or name by which other hosts reach it; "" when none is known."""
+        try:
+            return urlsplit(self.uri).hostname or ""
+        except ValueError:
+            return ""
+
+    @property
     def peer_uri(self) -> str:
         """How the other hosts reach it: without what is told to this machine's client alone."""
         return self.uri.partition("?")[0]
@@ -941,6 +1053,16 @@ class Silence:
 
     since: float
     waited_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardStatus:
+    """A forwarded port as a person asks for it: whose it is, and on which host it is now."""
+
+    vm: str
+    node: str
+    network: str
+    forward: Forward
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -1107,6 +1229,8 @@ class Cluster:
     silent: dict[str, str] = field(default_factory=dict)
     # What is noted of hosts that did not answer lately.
     silences: dict[str, Silence] = field(default_factory=dict)
+    # Networks that hosts cannot have, as far as they were asked: node → network → why not.
+    lacks: dict[str, dict[str, str]] = field(default_factory=dict)
     # Version of each document as it was read ("vm/web" → 17), for the compare-and-set.
     versions: dict[str, int] = field(default_factory=dict)
 

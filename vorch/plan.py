@@ -438,6 +438,8 @@ class MigrateDomain:
     postcopy_after_s: float | None = None
     # Its disks as they are on the target. Those that hold other volumes there are copied along.
     disks: tuple[Disk, ...] = ()
+    # By NIC: the target's bridge, where it is not called as it is here.
+    bridges: dict[str, str] = field(default_factory=dict)
     kind: Literal["migrate-domain"] = "migrate-domain"
 
     @property
@@ -596,6 +598,8 @@ class EnsureNetwork:
     network: Network
     # The network is new with this plan, so it goes when the plan is undone.
     new: bool = False
+    # Of an overlay: where each host is.
+    hosts: dict[str, str] = field(default_factory=dict)
     kind: Literal["ensure-network"] = "ensure-network"
 
     def __str__(self) -> str:
@@ -603,10 +607,29 @@ class EnsureNetwork:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateNetwork:
+    """The network on the node is as it is to be from now on; guests on it stay plugged in."""
+
+    undoable: ClassVar[bool] = True
+    node: str
+    network: Network
+    before: Network
+    # Of an overlay: where each host is, and where they were.
+    hosts: dict[str, str] = field(default_factory=dict)
+    hosts_before: dict[str, str] = field(default_factory=dict)
+    kind: Literal["update-network"] = "update-network"
+
+    def __str__(self) -> str:
+        return f"bring network {self.network.name!r} on {self.node} up to date"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RemoveNetwork:
     undoable: ClassVar[bool] = True
     node: str
     network: Network
+    # Of an overlay: where each host is, should it be made again.
+    hosts: dict[str, str] = field(default_factory=dict)
     kind: Literal["remove-network"] = "remove-network"
 
     def __str__(self) -> str:
@@ -715,6 +738,7 @@ Step = Annotated[
     | SetVcpus
     | SetMemory
     | EnsureNetwork
+    | UpdateNetwork
     | RemoveNetwork
     | FenceNode
     | UnfenceNode

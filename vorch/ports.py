@@ -535,6 +535,7 @@ class Hypervisor(Protocol):
         postcopy_after_s: float | None = None,
         copies: Mapping[str, Source] = NO_SOURCES,
         elsewhere: Mapping[str, Source] = NO_SOURCES,
+        bridges: Mapping[str, str] = {},
     ) -> MoveFigures:
         """Move the VM to that host, which this one reaches at `uri`, while it runs.
 
@@ -546,6 +547,7 @@ class Hypervisor(Protocol):
         `postcopy_after_s`: so long after its beginning it goes over to the target, and draws its
         memory after it. `copies` says, by the disk's name, into which volumes its disks are copied
         along; `elsewhere`, where what it only reads is there.
+        `bridges`: by NIC, the bridge there, where it has another name.
         """
         ...
 
@@ -662,8 +664,19 @@ class Hypervisor(Protocol):
         """Safe to repeat."""
         ...
 
-    def ensure_network(self, network: Network) -> None:
-        """Safe to repeat. Unsupported when this host cannot; Invalid when the bridge is missing."""
+    def ensure_network(self, network: Network, hosts: Mapping[str, str] = {}) -> None:
+        """Safe to repeat. Unsupported when this host cannot; Invalid when the bridge is missing.
+
+        `hosts`: of an overlay, where each host is. What may change while guests are on it (hosts,
+        forwarded ports, reserved addresses) is brought up to date; Conflict when the rest differs.
+        """
+        ...
+
+    def network_lack(self, network: Network, hosts: Mapping[str, str] = {}) -> str:
+        """Why this host cannot have that network, found out by trying; "" when it can.
+
+        Nothing is changed. The ports that are forwarded to it are a part of the network.
+        """
         ...
 
     def remove_network(self, network: Network) -> None: ...

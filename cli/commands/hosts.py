@@ -36,6 +36,7 @@ def add_to(app: typer.Typer) -> None:
     nodes.command("uncordon")(node_uncordon)
     nodes.command("maintenance")(node_maintenance)
     nodes.command("remove")(node_remove)
+    nodes.command("hook")(node_hook)
     pools = noun(app, "pool", "Places for volumes: add, list, remove.")
     pools.command("add")(pool_add)
     pools.command("list")(pool_list)
@@ -188,6 +189,34 @@ def node_check(name: NodeName, as_json: AsJson = False) -> None:
         )
     if any(one.level == "error" for one in checks):
         raise typer.Exit(1)
+
+
+def node_hook(
+    install: Annotated[
+        bool,
+        typer.Option("--install", help="Put it in its place on this machine instead (as root)."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print the libvirt hook that overlays and forwarded ports need on each host.
+
+    It belongs into /etc/libvirt/hooks/network.d/vorch, executable. libvirtd has to be restarted
+    once to see it; VMs go on meanwhile.
+    """
+    from vorch import install_network_hook, network_hook
+
+    if not install:
+        text = network_hook()
+        if as_json:
+            render.print_json({"hook": text})
+        else:
+            sys.stdout.write(text)
+        return
+    place = install_network_hook()
+    if as_json:
+        render.print_json({"installed": str(place)})
+    else:
+        render.out(f"{place} is installed; restart libvirtd once: systemctl restart libvirtd")
 
 
 def node_cordon(

@@ -20,6 +20,7 @@ OF_THE_LIBRARY_ALONE = {
 }
 # Commands that are about the program and not about the cluster.
 OF_THE_COMMAND_LINE_ALONE = {
+    "node_hook",  # `vorch.network_hook`, `vorch.install_network_hook`: about this machine
     "serve",  # opens the other door
     "simulate_faults",  # `vorch.simulate.play_seed`: the same
     "simulate_ha",  # `vorch.simulate.play`: about hosts in memory, and no cluster
@@ -112,7 +113,16 @@ def test_what_a_verb_takes_in_the_library_can_be_said_here(entry: reference.Entr
 
 
 def test_what_changes_something_can_be_tried_dry() -> None:
-    looking = {"doctor", "list", "show", "figures", "console", "display", "node_check"}
+    looking = {
+        "doctor",
+        "list",
+        "show",
+        "figures",
+        "console",
+        "display",
+        "node_check",
+        "network_check",
+    }
     dry = {entry.verb for entry in of_clusters() if "--dry-run" in option_names(entry)}
     rest = commands() - dry - OF_THE_COMMAND_LINE_ALONE
     changing = {

@@ -567,6 +567,20 @@ def test_a_network_is_not_removed_under_a_vm(host: Host) -> None:
         host.hypervisor.remove_network(network)
 
 
+def test_a_host_says_what_keeps_it_from_a_network(host: Host) -> None:
+    lack = host.hypervisor.network_lack
+    inner = Network(name="xml-inner", kind="isolated", bridge="xmlbr4", dhcp=False)
+    assert lack(inner) == ""
+    # Nothing was made by asking.
+    host.hypervisor.remove_network(inner)
+    wire = Network(name="xml-wire", kind="bridge", bridge="nobridge")
+    assert "nobridge" in lack(wire)
+    other = replace(wire, bridges={host.node: "nobridge2"})
+    assert "nobridge2" in lack(other)
+    with pytest.raises(Invalid, match="nobridge2"):
+        host.hypervisor.ensure_network(other)
+
+
 def test_a_bridge_that_is_missing_is_refused(host: Host) -> None:
     network = Network(name="xml-wire", kind="bridge", bridge="nobridge")
     with pytest.raises(Invalid):

@@ -77,6 +77,14 @@ def stories(
     def new_file() -> str:
         return f"{disk_image}.{uuid.uuid4().hex}.out"
 
+    def overlay(cluster: Orchestrator) -> object:
+        return cluster.network_create("inner", kind="overlay")
+
+    def forward(cluster: Orchestrator) -> object:
+        return cluster.forward_add("web", "8080:80")
+
+    on_nat = make(start=True, node="h1", networks=("default",))
+
     def delete(cluster: Orchestrator) -> object:
         return cluster.delete("web", force=True)
 
@@ -319,6 +327,19 @@ def stories(
             (lambda c: c.network_create("lan", kind="isolated", subnet="10.81.7.0/24"),),
             lambda c: c.network_delete("lan"),
         ),
+        Story("network-overlay", (), overlay, hosts=2),
+        Story("network-change", (overlay,), lambda c: c.network_change("inner"), hosts=2),
+        Story("node-remove", (overlay,), lambda c: c.node_remove("h2"), hosts=2),
+        Story("forward-add", (image, on_nat), forward, web, web, hosts=2),
+        Story(
+            "forward-remove",
+            (image, on_nat, forward),
+            lambda c: c.forward_remove("web", "8080"),
+            web,
+            web,
+            hosts=2,
+        ),
+        Story("delete-forwarded", (image, on_nat, forward), delete, undone=web, hosts=2),
     )
 
 

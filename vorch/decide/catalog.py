@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from vorch.decide.fresh import Fresh
 from vorch.decide.lifecycle import default_pool
-from vorch.decide.records import new_name, reads, save
+from vorch.decide.records import hosts_of, new_name, reads, save
 from vorch.errors import Conflict, Invalid
-from vorch.model import Cluster, Firmware, Image, ImageDisk, Network, Volume
-from vorch.plan import EnsureNetwork, ImportVolume, Plan, PurgeVolume, RemoveNetwork, Step
+from vorch.model import (
+    VNI_MAX,
+    VXLAN_BYTES,
+    Cluster,
+    Firmware,
+    Image,
+    ImageDisk,
+    Network,
+    NetworkKind,
+    Volume,
+)
+from vorch.plan import (
+    EnsureNetwork,
+    ImportVolume,
+    Plan,
+    PurgeVolume,
+    RemoveNetwork,
+    Step,
+    UpdateNetwork,
+)
 
 # Where private networks are looked for when nobody names one.
 SUBNETS = "10.80.0.0/16"
+# What is left of the usual 1500 bytes between the hosts.
+OVERLAY_MTU = 1500 - VXLAN_BYTES
 
 
 def image_import(
@@ -116,7 +137,7 @@ def free_subnet(taken: Iterable[str]) -> str:
 def network_create(
     cluster: Cluster,
     name: str,
-    kind: Literal["bridge", "nat", "isolated"],
+    kind: NetworkKind,
     fresh: Fresh,
     *,
     bridge: str | None,
@@ -124,6 +145,9 @@ def network_create(
     dhcp: bool,
     vlan: int | None,
     used_subnets: Iterable[str],
+    bridges: Mapping[str, str] = {},
+    vni: int | None = None,
+    mtu: int | None = None,
 ) -> Plan:
     """Made on each host at once, so that what cannot work is refused now and not at a start."""
     new_name("network", cluster.networks, name)
@@ -138,9 +162,20 @@ def network_create(
             f"cannot give network {name!r} the bridge {bridge!r}: a {kind} network has a bridge of"
             " its own; leave it away, or make the network of kind 'bridge'"
         )
+    if kind == "overlay":
+        dhcp = False
+        vni = free_vni(cluster, fresh) if vni is None else vni
+        mtu = OVERLAY_MTU if mtu is None else mtu
+        for other in cluster.networks.values():
+            if other.vni == vni:
+                raise Conflict(
+                    f"cannot give network {name!r} the VXLAN number {vni}: {other.name!r} has"
+                    " it; choose another, or none, and vorch looks for a free one",
+                    network=name,
+                )
     ours = [one.subnet for one in cluster.networks.values() if one.subnet]
     taken = [*ours, *used_subnets]
-    if kind != "bridge" and subnet is None and (kind == "nat" or dhcp):
+    if kind in ("nat", "isolated") and subnet is None and (kind == "nat" or dhcp):
         subnet = free_subnet(taken)
     network = Network(
         name=name,
@@ -149,6 +184,9 @@ def network_create(
         subnet=subnet,
         dhcp=dhcp,
         vlan=vlan,
+        bridges=known_bridges(cluster, bridges),
+        vni=vni,
+        mtu=mtu,
     )
     if subnet is not None:
         for one in taken:
@@ -158,10 +196,16 @@ def network_create(
                     " another, or none, and vorch looks for a free one",
                     network=name,
                 )
+    hosts = hosts_of(cluster, network)
     steps: list[Step] = [
-        EnsureNetwork(node=node, network=network, new=True) for node in sorted(cluster.nodes)
+        EnsureNetwork(node=node, network=network, new=True, hosts=hosts)
+        for node in sorted(cluster.nodes)
     ]
     where = f"on {subnet}" if subnet else f"on bridge {network.bridge}"
+    for host, own in sorted(network.bridges.items()):
+        where += f", on {host} {own}"
+    if kind == "overlay":
+        where = f"VXLAN {vni} between {len(cluster.nodes)} host(s), packets up to {mtu} bytes"
     return Plan(
         verb="network create",
         subject=name,
@@ -169,6 +213,88 @@ def network_create(
         steps=(*steps, save("network", name, None, network)),
         claims=(f"network/{name}",),
         reads=reads(cluster, f"network/{name}"),
+    )
+
+
+def known_bridges(cluster: Cluster, bridges: Mapping[str, str]) -> dict[str, str]:
+    """The same, if all of those hosts are there."""
+    return {cluster.node(node).name: bridge for node, bridge in bridges.items()}
+
+
+def free_vni(cluster: Cluster, fresh: Fresh) -> int:
+    """By chance, since networks of other clusters may be on the same wire."""
+    taken = {network.vni for network in cluster.networks.values()}
+    vni = int(fresh.token[:8], 16) % VNI_MAX + 1
+    while vni in taken:
+        vni = vni % VNI_MAX + 1
+    return vni
+
+
+def network_change(
+    cluster: Cluster, name: str, *, bridge: str | None, bridges: Mapping[str, str]
+) -> Plan:
+    """Other bridges for a network on those of the hosts; others are brought up to date everywhere.
+
+    `bridges`: by host; "" for the one that all have.
+    """
+    network = cluster.network(name)
+    common = Plan(
+        verb="network change",
+        subject=name,
+        why="",
+        claims=(f"network/{name}",),
+        reads=reads(cluster, f"network/{name}"),
+    )
+    if network.kind != "bridge":
+        if bridge or bridges:
+            raise Invalid(
+                f"cannot give network {name!r} another bridge: a {network.kind} network has a"
+                " bridge of its own"
+            )
+        answering = [node for node in sorted(cluster.nodes) if node not in cluster.silent]
+        silent = f"; silent: {', '.join(sorted(cluster.silent))}" if cluster.silent else ""
+        return dataclasses.replace(
+            common,
+            why=f"brought up to date on {', '.join(answering) or 'no host'}{silent}",
+            steps=updates(cluster, network, answering),
+        )
+    named = known_bridges(cluster, {node: one for node, one in bridges.items() if one})
+    kept = {node: one for node, one in network.bridges.items() if node not in bridges}
+    after = dataclasses.replace(network, bridge=bridge or network.bridge, bridges={**kept, **named})
+    if after == network:
+        return dataclasses.replace(common, why="it is so already")
+    changed = [
+        node for node in sorted(cluster.nodes) if after.bridge_on(node) != network.bridge_on(node)
+    ]
+    # A bridge is there or not: to see to it changes nothing, and refuses what cannot work.
+    steps: list[Step] = [EnsureNetwork(node=node, network=after) for node in changed]
+    seen = ", ".join(f"{node} has {after.bridge_on(node)}" for node in changed)
+    return dataclasses.replace(
+        common,
+        why=f"{seen or 'no host is affected'}; VMs that run are plugged in there when they next"
+        " start or move",
+        steps=(*steps, save("network", name, network, after)),
+    )
+
+
+def updates(
+    cluster: Cluster,
+    network: Network,
+    nodes: Iterable[str],
+    *,
+    after: Cluster | None = None,
+) -> tuple[Step, ...]:
+    """Have these hosts take a network as it is (or will be, in the cluster `after`)."""
+    later = after or cluster
+    return tuple(
+        UpdateNetwork(
+            node=node,
+            network=network,
+            before=network,
+            hosts=hosts_of(later, network),
+            hosts_before=hosts_of(cluster, network),
+        )
+        for node in nodes
     )
 
 
@@ -183,7 +309,10 @@ def network_delete(cluster: Cluster, name: str) -> Plan:
         )
     steps: list[Step] = []
     if network.kind != "bridge":
-        steps = [RemoveNetwork(node=node, network=network) for node in sorted(cluster.nodes)]
+        hosts = hosts_of(cluster, network)
+        steps = [
+            RemoveNetwork(node=node, network=network, hosts=hosts) for node in sorted(cluster.nodes)
+        ]
     return Plan(
         verb="network delete",
         subject=name,

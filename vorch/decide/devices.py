@@ -9,6 +9,7 @@ from vorch.decide.fresh import Fresh
 from vorch.decide.lifecycle import default_pool
 from vorch.decide.records import (
     cd_bus,
+    hosts_of,
     is_on,
     known_power,
     next_target,
@@ -268,6 +269,14 @@ def nic_attach(
                 raise Conflict(f"cannot use MAC address {mac}: VM {other.name!r} has it")
     else:
         mac = fresh.macs(1, cluster)[0]
+    lack = cluster.lacks.get(vm.node, {}).get(network)
+    if lack is not None:
+        raise Unsupported(
+            f"cannot attach a NIC to VM {name!r}: {vm.node!r} cannot have network {network!r}:"
+            f" {lack}",
+            vm=name,
+            node=vm.node,
+        )
     nic = Nic(
         name=_free_name("nic", [n.name for n in vm.nics]), mac=mac, network=network, model=model
     )
@@ -275,7 +284,7 @@ def nic_attach(
     steps: list[Step] = []
     if running:
         steps = [
-            EnsureNetwork(node=vm.node, network=on),
+            EnsureNetwork(node=vm.node, network=on, hosts=hosts_of(cluster, on)),
             AttachNic(vm=vm, nic=nic, network=on),
         ]
     return Plan(
@@ -291,6 +300,13 @@ def nic_attach(
 def nic_detach(cluster: Cluster, name: str, nic_name: str, *, timeout_s: float) -> Plan:
     vm = cluster.vm(name)
     nic = vm.nic(nic_name)
+    for one in cluster.network(nic.network).forwards:
+        if one.mac == nic.mac:
+            raise Conflict(
+                f"cannot detach NIC {nic.name!r} from VM {name!r}: port {one} is forwarded to it;"
+                f" remove that first (vorch forward remove {name} {one.host_port}/{one.protocol})",
+                vm=name,
+            )
     running = is_on(known_power(cluster, vm, "detach a NIC from"))
     after = dataclasses.replace(vm, nics=tuple(n for n in vm.nics if n is not nic))
     steps: list[Step] = (

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from vorch.decide.baseline import save_baseline
+from vorch.decide.catalog import updates
 from vorch.decide.place import memory_used_mib
-from vorch.decide.records import is_on, new_name, reads, save
+from vorch.decide.records import hosts_of, is_on, new_name, reads, save
 from vorch.decide.storage import check_not_in_class
 from vorch.errors import Conflict, Invalid, Unsupported, VorchError
 from vorch.model import (
@@ -17,6 +18,7 @@ from vorch.model import (
     Cluster,
     Holder,
     HostFacts,
+    Network,
     Node,
     NodeStatus,
     Pool,
@@ -24,7 +26,7 @@ from vorch.model import (
     Source,
     Vm,
 )
-from vorch.plan import Plan, Step
+from vorch.plan import Plan, RemoveNetwork, Step
 
 REMEDY_FOR_POOLS = (
     "see that its QEMU has rbd (on Debian the package qemu-block-extra) and that the host reaches"
@@ -213,6 +215,18 @@ def ways(pool: str, source: Source) -> Iterator[tuple[str, Source]]:
         yield f"pool {pool} by monitor {monitor}", alone
 
 
+def network_check(name: str, network: Network, why_not: str) -> Check:
+    """A host may be without a network, and joins all the same: VMs on it are kept off that host."""
+    if not why_not:
+        return Check(name=name, level="ok", detail=f"it can have it ({network.kind})")
+    return Check(
+        name=name,
+        level="warning",
+        detail=why_not,
+        remedy="VMs with a NIC on it cannot be there until that is put right",
+    )
+
+
 def refuse(what: str, checks: Sequence[Check]) -> None:
     wrong = [check for check in checks if check.level == "error"]
     if wrong:
@@ -241,7 +255,10 @@ def add(
                 node=other.name,
             )
     refuse(f"add host {node.name!r}", checks)
-    steps: list[Step] = [save("node", node.name, None, node)]
+    steps: list[Step] = [
+        *_overlays(cluster, {**cluster.nodes, node.name: node}),
+        save("node", node.name, None, node),
+    ]
     keys = [f"node/{node.name}"]
     if baseline is not None:
         steps += save_baseline(cluster, baseline.architecture, baseline)
@@ -260,6 +277,18 @@ def add(
         claims=tuple(keys),
         reads=reads(cluster, *keys),
     )
+
+
+def _overlays(cluster: Cluster, nodes: Mapping[str, Node]) -> list[Step]:
+    """Tell the hosts that go on being there of those that will be. Silent ones hear it later."""
+    after = dataclasses.replace(cluster, nodes=dict(nodes))
+    told = [name for name in cluster.nodes if name in nodes and name not in cluster.silent]
+    return [
+        step
+        for network in cluster.networks.values()
+        if network.kind == "overlay"
+        for step in updates(cluster, network, sorted(told), after=after)
+    ]
 
 
 def remove(cluster: Cluster, name: str, baseline: Baseline | None = None) -> Plan:
@@ -283,11 +312,19 @@ def remove(cluster: Cluster, name: str, baseline: Baseline | None = None) -> Pla
         )
     noted = cluster.silences.get(name)
     silence = () if noted is None else (save("silence", name, noted, None),)
+    left = {other: one for other, one in cluster.nodes.items() if other != name}
+    taken_off: list[Step] = [
+        RemoveNetwork(node=name, network=network, hosts=hosts_of(cluster, network))
+        for network in cluster.networks.values()
+        if network.kind == "overlay" and name not in cluster.silent
+    ]
     return Plan(
         verb="node remove",
         subject=name,
         why="no VM and no pool is left on it",
         steps=(
+            *_overlays(cluster, left),
+            *taken_off,
             save("node", name, node, None),
             *silence,
             *(save_baseline(cluster, baseline.architecture, baseline) if baseline else ()),

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from vorch.decide.baseline import for_vm
 from vorch.decide.clients import drop_clients, save_clients
+from vorch.decide.forwards import without
 from vorch.decide.fresh import Fresh
 from vorch.decide.place import home, lack, place, refusal
 from vorch.decide.records import (
@@ -353,10 +354,11 @@ def start(cluster: Cluster, name: str, *, overhead_mib: int) -> Plan:
     node = cluster.node(vm.node)
     why_not = refusal(cluster, node, vm, overhead_mib)
     if why_not is not None:
-        kind = NoRoom if "MiB" in why_not else Unsupported
+        short = "MiB" in why_not
+        kind = NoRoom if short else Unsupported
         raise kind(
-            f"cannot start VM {name!r} on {vm.node!r}: {why_not}; stop something else, or make the"
-            " VM smaller (vorch change)",
+            f"cannot start VM {name!r} on {vm.node!r}: {why_not}"
+            + ("; stop something else, or make the VM smaller (vorch change)" if short else ""),
             vm=name,
             node=vm.node,
         )
@@ -572,9 +574,11 @@ def delete(
             vm=name,
         )
     key = f"{name}.{fresh.token[:8]}"
+    forwards, networks = without(cluster, vm, node=vm.node if running else None)
     steps: list[Step] = [CutDomain(vm=vm)] if running else []
     steps += drop_clients(cluster, vm)
-    claims = [f"vm/{name}"]
+    steps += forwards
+    claims = [f"vm/{name}", *networks]
     if purge:
         steps.append(save_vm(vm, None))
         steps += [*forgotten(vm), *(PurgeVolume(volume=volume) for volume in vm.volumes)]
@@ -598,7 +602,7 @@ def delete(
         why=why,
         steps=tuple(steps),
         claims=tuple(claims),
-        reads=reads(cluster, f"vm/{name}", f"clients/{vm.id}"),
+        reads=reads(cluster, f"vm/{name}", f"clients/{vm.id}", *networks),
     )
 
 

@@ -108,6 +108,7 @@ def migrate(
                 postcopy_after_s=postcopy_after_s,
                 disks=load.vm.disks if load.before else (),
                 left=left_behind(cluster, vm),
+                bridges=_other_bridges(cluster, vm, choice.node),
             ),
             save_vm(vm, moved),
             save_clients(cluster, moved),
@@ -152,9 +153,21 @@ def _found_elsewhere(cluster: Cluster, vm: Vm, seen: str, target: str | None) ->
     )
 
 
+def _other_bridges(cluster: Cluster, vm: Vm, target: str) -> dict[str, str]:
+    """The bridges of the target, by NIC. What it is plugged into now may be from an older day."""
+    found = {nic.name: cluster.network(nic.network) for nic in vm.nics}
+    return {
+        name: network.bridge_on(target)
+        for name, network in found.items()
+        if network.kind == "bridge"
+    }
+
+
 def _of_networks(cluster: Cluster, vm: Vm) -> str:
     """Networks that are another one on each host, where connections do not go along."""
-    apart = [network.name for network in networks_of(cluster, vm) if network.kind != "bridge"]
+    apart = [
+        network.name for network in networks_of(cluster, vm) if network.kind in ("nat", "isolated")
+    ]
     if not apart:
         return ""
     return f"; each host has a network {' and '.join(map(repr, apart))} of its own"

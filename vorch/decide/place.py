@@ -32,6 +32,9 @@ def refusal(cluster: Cluster, node: Node, vm: Vm, overhead_mib: int) -> str | No
     far = out_of_reach(cluster, node, vm)
     if far is not None:
         return far
+    unconnected = without_network(cluster, node, vm)
+    if unconnected is not None:
+        return unconnected
     facts = node.facts
     if facts is None:
         return None
@@ -51,6 +54,18 @@ def out_of_reach(cluster: Cluster, node: Node, vm: Vm) -> str | None:
         pool = cluster.pools.get(disk.volume.pool) if disk.volume is not None else None
         if pool is not None and pool.node not in ("", node.name):
             return f"disk {disk.name!r} is in pool {pool.name!r}, which only {pool.node!r} reaches"
+    return None
+
+
+def without_network(cluster: Cluster, node: Node, vm: Vm) -> str | None:
+    """Why a network of the VM cannot be had on this host, where that was asked."""
+    lacks = cluster.lacks.get(node.name, {})
+    for nic in vm.nics:
+        if nic.network in lacks:
+            return (
+                f"it cannot have network {nic.network!r} of NIC {nic.name!r}: "
+                + (lacks[nic.network])
+            )
     return None
 
 
@@ -103,7 +118,7 @@ def home(cluster: Cluster, vm: Vm, only: str | None) -> Choice:
     reasons = {}
     for name in names:
         node = cluster.nodes[name]
-        why_not = out_of_reach(cluster, node, vm)
+        why_not = out_of_reach(cluster, node, vm) or without_network(cluster, node, vm)
         if why_not is None and node.cordoned and only is None:
             why_not = "it is cordoned; lift that with `vorch node uncordon`"
         if why_not is None and node.facts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from vorch.codec import encode
@@ -93,10 +94,28 @@ def networks_of(cluster: Cluster, vm: Vm) -> tuple[Network, ...]:
 
 def ensure_networks(cluster: Cluster, vm: Vm) -> list[Step]:
     return [
-        EnsureNetwork(node=vm.node, network=network)
+        EnsureNetwork(node=vm.node, network=network, hosts=hosts_of(cluster, network))
         for network in networks_of(cluster, vm)
         if network.kind != "bridge" or network.vlan is not None
     ]
+
+
+def hosts_of(cluster: Cluster, network: Network) -> dict[str, str]:
+    """Where the hosts of an overlay are; other networks do not lead from host to host."""
+    if network.kind != "overlay":
+        return {}
+    return {node.name: node.address for node in cluster.nodes.values()}
+
+
+def networks_for(cluster: Cluster, vm: Vm) -> tuple[Network, ...]:
+    """The networks of a VM as it alone needs them: with the ports that are forwarded to it."""
+    macs = [nic.mac for nic in vm.nics]
+    return tuple(
+        dataclasses.replace(
+            network, forwards=tuple(one for one in network.forwards if one.mac in macs)
+        )
+        for network in networks_of(cluster, vm)
+    )
 
 
 def cd_bus(machine: str) -> DiskBus:

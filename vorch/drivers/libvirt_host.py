@@ -70,6 +70,8 @@ CUT_TIMEOUT_S = 30.0
 TRIAL_TIMEOUT_S = 20.0
 # Calls that are on their way to a distant host at the same time.
 REMOTE_CALLS = 16
+# How long it is taken for granted that a host can have a network that it could have.
+TRIAL_HOLDS_S = 20.0
 
 _STATS = (
     libvirt.VIR_DOMAIN_STATS_STATE
@@ -101,6 +103,8 @@ class LibvirtHost:
         self._cached_folders: set[str] = set()
         # The keys that this connection's daemon was given.
         self._secrets: set[tuple[int, str, str]] = set()
+        # When this connection's daemon was last seen to be able to have a network.
+        self._tried: dict[tuple[int, str], float] = {}
 
     # -- what the kinds of host say ---------------------------------------------------------
 
@@ -453,6 +457,7 @@ class LibvirtHost:
         postcopy_after_s: float | None = None,
         copies: Mapping[str, Source] = NO_SOURCES,
         elsewhere: Mapping[str, Source] = NO_SOURCES,
+        bridges: Mapping[str, str] = {},
     ) -> MoveFigures:
         what = f"move VM {vm.name!r} to {node!r}"
         begun = False
@@ -467,6 +472,7 @@ class LibvirtHost:
                 postcopy_after_s=postcopy_after_s,
                 copies=copies,
                 elsewhere=elsewhere,
+                bridges=bridges,
                 cached=frozenset(n for n, source in copies.items() if self._is_cached(source)),
             )
 
@@ -807,22 +813,47 @@ class LibvirtHost:
 
     # -- networks ---------------------------------------------------------------------------
 
-    def ensure_network(self, network: Network) -> None:
+    def ensure_network(self, network: Network, hosts: Mapping[str, str] = {}) -> None:
         facts, where = self.facts(), self.node.name
         libvirt_networks.check_possible(network, facts, where)
         if network.kind == "bridge":
-            what = f"look for bridge {network.bridge!r}"
-            there = self._call(
-                what,
-                lambda handle: libvirt_networks.has_bridge(
-                    handle, network.bridge, local=self.connection.local
-                ),
-            )
-            if not there:
+            if not self._has_bridge(network):
                 raise libvirt_networks.no_bridge(network, where)
         elif facts.networks:
             what = f"make network {network.name!r}"
-            self._call(what, lambda handle: libvirt_networks.make(handle, network, where))
+            self._call(what, lambda handle: libvirt_networks.make(handle, network, where, hosts))
+
+    def _has_bridge(self, network: Network) -> bool:
+        bridge = network.bridge_on(self.node.name)
+        return self._call(
+            f"look for bridge {bridge!r}",
+            lambda handle: libvirt_networks.has_bridge(handle, bridge, local=self.connection.local),
+        )
+
+    def network_lack(self, network: Network, hosts: Mapping[str, str] = {}) -> str:
+        facts, where = self.facts(), self.node.name
+        try:
+            libvirt_networks.check_possible(network, facts, where)
+        except Unsupported as exc:
+            return exc.message
+        if network.kind == "bridge":
+            return (
+                ""
+                if self._has_bridge(network)
+                else libvirt_networks.no_bridge(network, where).message
+            )
+        if not facts.networks or not libvirt_networks.needs_hook(network):
+            return ""
+        key = (self.connection.opened, domain_xml.network_trial_xml(network, where, hosts, "key"))
+        if self._clock() - self._tried.get(key, -TRIAL_HOLDS_S) < TRIAL_HOLDS_S:
+            return ""
+        lack = self._call(
+            f"try network {network.name!r}",
+            lambda handle: libvirt_networks.hook_lack(handle, network, where, hosts),
+        )
+        if not lack:
+            self._tried = {key: self._clock()}
+        return lack
 
     def remove_network(self, network: Network) -> None:
         if network.kind != "bridge" and self.facts().networks:

@@ -74,7 +74,9 @@ class Way:
     # By the disk's name: where it is written on the target, and where it is only read.
     copies: Mapping[str, Source] = field(default_factory=dict)
     elsewhere: Mapping[str, Source] = field(default_factory=dict)
-    # Of these, those whose file system cannot bypass the host's cache.
+    # By NIC: the bridge there, where it has another name.
+    bridges: Mapping[str, str] = field(default_factory=dict)
+    # Of the disks, those whose file system cannot bypass the host's cache.
     cached: frozenset[str] = frozenset()
 
 
@@ -122,7 +124,12 @@ def send(domain: Handle, way: Way, progress: Progress) -> MoveFigures:
     own = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE | libvirt.VIR_DOMAIN_XML_MIGRATABLE)
     parameters: dict[str, Any] = {
         libvirt.VIR_MIGRATE_PARAM_DEST_XML: domain_xml.moved_xml(
-            own, way.node, vm=way.vm, sources={**way.copies, **way.elsewhere}, cached=way.cached
+            own,
+            way.node,
+            vm=way.vm,
+            sources={**way.copies, **way.elsewhere},
+            cached=way.cached,
+            bridges=way.bridges,
         )
     }
     if way.copies:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from vorch import domain_xml
@@ -9,6 +13,13 @@ from vorch.drivers import libvirt_xml
 from vorch.drivers.libvirt_connection import Handle, code_of, libvirt
 from vorch.errors import Conflict, Invalid, Unsupported
 from vorch.model import HostFacts, Network
+
+# How vorch's hook says what is in the way: in the error with which a network does not begin.
+_HOOK_WORDS = re.compile(r"vorch-hook [0-9]+: (.*)", re.DOTALL)
+NO_HOOK = (
+    "vorch's network hook is not there, or libvirtd has not been restarted since; install it there"
+    " (vorch node hook)"
+)
 
 
 def check_possible(network: Network, facts: HostFacts, where: str) -> None:
@@ -20,7 +31,8 @@ def check_possible(network: Network, facts: HostFacts, where: str) -> None:
             " and a network on that",
             network=network.name,
         )
-    if network.kind == "isolated" and not facts.networks:
+    alone = network.kind == "nat" and not network.forwards
+    if network.kind != "bridge" and not alone and not facts.networks:
         raise Unsupported(
             f"cannot make network {network.name!r} on {where!r}: without root's rights this host"
             " offers NAT only; use a 'nat' network or qemu:///system",
@@ -42,9 +54,10 @@ def has_bridge(handle: Handle, name: str, *, local: bool) -> bool:
 def no_bridge(network: Network, where: str) -> Invalid:
     return Invalid(
         f"cannot use network {network.name!r} on {where!r}: there is no bridge"
-        f" {network.bridge!r}; make it in the host's network settings, or name another",
+        f" {network.bridge_on(where)!r}; make it in the host's network settings, or name another"
+        f" (vorch network change {network.name} --bridge-on {where}=BRIDGE)",
         network=network.name,
-        bridge=network.bridge,
+        bridge=network.bridge_on(where),
     )
 
 
@@ -57,11 +70,35 @@ def _find(handle: Handle, network: Network) -> Handle | None:
         raise
 
 
-def make(handle: Handle, network: Network, where: str) -> None:
+def needs_hook(network: Network) -> bool:
+    """libvirt alone makes neither overlays nor forwarded ports."""
+    return network.kind == "overlay" or bool(network.forwards)
+
+
+def hook_lack(handle: Handle, network: Network, where: str, hosts: Mapping[str, str]) -> str:
+    """Why the host's hook could not make this network what it is; "" when it could."""
+    token = secrets.token_hex(4)
+    text = domain_xml.network_trial_xml(network, where, hosts, token)
+    try:
+        begun = handle.networkCreateXML(text)
+    except libvirt.libvirtError as exc:
+        told = _HOOK_WORDS.search(str(exc))
+        if told is None:
+            raise
+        words = " ".join(told[1].split())
+        return "" if words == "well" else words
+    begun.destroy()
+    return NO_HOOK
+
+
+def make(handle: Handle, network: Network, where: str, hosts: Mapping[str, str]) -> None:
     """Safe to repeat. Conflict when there is one of that name with other settings."""
-    wanted = domain_xml.network_xml(network)
+    wanted = domain_xml.network_xml(network, where, hosts)
     existing = _find(handle, network)
     if existing is None:
+        if network.kind == "overlay" and (lack := hook_lack(handle, network, where, hosts)):
+            # Without its hook it would begin, and be one more isolated network.
+            raise _unfit(network, where, lack)
         try:
             handle.networkCreateXML(wanted)
         except libvirt.libvirtError:
@@ -78,6 +115,49 @@ def make(handle: Handle, network: Network, where: str) -> None:
             f" {existing.name()!r} with other settings; remove that first",
             network=network.name,
         )
+    if _bring_up_to_date(existing, wanted, present):
+        # libvirt does not say when a hook fails at this; the hook does, when it is asked.
+        plain = network if network.kind == "overlay" else replace(network, forwards=())
+        lack = hook_lack(handle, plain, where, hosts)
+        if lack and (lack != NO_HOOK or network.kind == "overlay"):
+            raise _unfit(network, where, lack)
+
+
+def _unfit(network: Network, where: str, lack: str) -> Unsupported:
+    return Unsupported(
+        f"cannot make network {network.name!r} on {where!r}: {lack}",
+        network=network.name,
+        node=where,
+    )
+
+
+def _bring_up_to_date(network: Handle, wanted: str, present: str) -> bool:
+    """What libvirt can change while NICs are plugged in; True when something was."""
+    changes: list[tuple[int, int, str]] = []
+    kept, there = map(libvirt_xml.network_reservations, (wanted, present))
+    section = libvirt.VIR_NETWORK_SECTION_IP_DHCP_HOST
+    for mac in sorted(there):
+        if kept.get(mac) != there[mac]:
+            text = domain_xml.reservation_xml(mac, there[mac])
+            changes.append((libvirt.VIR_NETWORK_UPDATE_COMMAND_DELETE, section, text))
+    for mac in sorted(kept):
+        if there.get(mac) != kept[mac]:
+            text = domain_xml.reservation_xml(mac, kept[mac])
+            changes.append((libvirt.VIR_NETWORK_UPDATE_COMMAND_ADD_LAST, section, text))
+    told, known = map(libvirt_xml.network_marks, (wanted, present))
+    section = libvirt.VIR_NETWORK_SECTION_PORTGROUP
+    # What is new comes first: at no time is a host without the others.
+    for mark in told:
+        if mark not in known:
+            text = domain_xml.mark_xml(mark)
+            changes.append((libvirt.VIR_NETWORK_UPDATE_COMMAND_ADD_LAST, section, text))
+    for mark in known:
+        if mark not in told:
+            text = domain_xml.mark_xml(mark)
+            changes.append((libvirt.VIR_NETWORK_UPDATE_COMMAND_DELETE, section, text))
+    for command, section, text in changes:
+        network.update(command, section, -1, text, libvirt.VIR_NETWORK_UPDATE_AFFECT_LIVE)
+    return bool(changes)
 
 
 def remove(handle: Handle, network: Network, where: str) -> None:

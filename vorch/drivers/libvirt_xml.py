@@ -6,7 +6,16 @@ import ipaddress
 from dataclasses import dataclass
 
 from vorch import domain_xml
-from vorch.domain_xml import Element, add, attribute_of, new, parse, to_text
+from vorch.domain_xml import (
+    MARK,
+    NETWORK_NAMESPACE,
+    Element,
+    add,
+    attribute_of,
+    new,
+    parse,
+    to_text,
+)
 from vorch.model import Cpu
 
 
@@ -38,9 +47,12 @@ def secret_xml(identifier: str, usage: str) -> str:
 
 
 def _network_settings(element: Element) -> tuple[object, ...]:
+    overlay = f"metadata/{{{NETWORK_NAMESPACE}}}network"
     return (
         attribute_of(element, "forward", "mode"),
         attribute_of(element, "bridge", "name"),
+        attribute_of(element, overlay, "vni"),
+        attribute_of(element, overlay, "mtu"),
         _network_subnets(element),
         attribute_of(element, "ip/dhcp/range", "start"),
         attribute_of(element, "ip/dhcp/range", "end"),
@@ -50,6 +62,18 @@ def _network_settings(element: Element) -> tuple[object, ...]:
 def same_network(wanted: str, present: str) -> bool:
     """Whether the network that libvirt shows has the settings of the one that is wanted."""
     return _network_settings(parse(wanted)) == _network_settings(parse(present))
+
+
+def network_marks(xml: str) -> tuple[str, ...]:
+    """What vorch's hook is told of a network that libvirt shows."""
+    names = [group.get("name", "") for group in parse(xml).findall("portgroup")]
+    return tuple(name for name in names if name.startswith(MARK))
+
+
+def network_reservations(xml: str) -> dict[str, str]:
+    """The addresses that its DHCP keeps, by MAC."""
+    hosts = parse(xml).findall("ip/dhcp/host[@mac]")
+    return {host.get("mac"): host.get("ip", "") for host in hosts}
 
 
 def _network_subnets(element: Element) -> tuple[str, ...]:

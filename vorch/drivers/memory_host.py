@@ -199,7 +199,7 @@ class MemoryHost:
                 nic=nic.name,
             )
         there = (
-            network.bridge in machine.bridges
+            network.bridge_on(machine.name) in machine.bridges
             if network.kind == "bridge"
             else network.name in machine.networks
         )
@@ -240,13 +240,14 @@ class MemoryHost:
         postcopy_after_s: float | None = None,
         copies: Mapping[str, Source] = NO_SOURCES,
         elsewhere: Mapping[str, Source] = NO_SOURCES,
+        bridges: Mapping[str, str] = {},
     ) -> MoveFigures:
         machine = self._machine
         with machine.faults.lock:
             guest = self._running(vm.id, "move")
             move = machine.moves.get(vm.id)
             if move is None:
-                self._check_can_move(guest, machine.peer(node))
+                self._check_can_move(guest, machine.peer(node), bridges)
                 move = MemoryMove(
                     guest,
                     machine,
@@ -285,7 +286,9 @@ class MemoryHost:
             )
         return move.figures()
 
-    def _check_can_move(self, guest: MemoryGuest, target: MemoryMachine) -> None:
+    def _check_can_move(
+        self, guest: MemoryGuest, target: MemoryMachine, bridges: Mapping[str, str]
+    ) -> None:
         vm, what = guest.vm, f"move VM {guest.vm.name!r} to {target.name!r}"
         if target is self._machine:
             raise Invalid(f"cannot {what}: it is there already; choose another host")
@@ -300,7 +303,13 @@ class MemoryHost:
                 free_mib=free,
             )
         for nic, network in guest.nics.values():
-            if network.kind != "bridge" and network.name not in target.networks:
+            bridge = bridges.get(nic.name, network.bridge_on(self._machine.name))
+            there = (
+                bridge in target.bridges
+                if network.kind == "bridge"
+                else network.name in target.networks
+            )
+            if not there:
                 raise NotFound(
                     f"cannot {what}: network {network.name!r} of its NIC {nic.name!r} is not there;"
                     " make it there first",
@@ -712,26 +721,26 @@ class MemoryHost:
     # -- networks
 
     @gated
-    def ensure_network(self, network: Network) -> None:
+    def ensure_network(self, network: Network, hosts: Mapping[str, str] = {}) -> None:
         machine = self._machine
-        if network.kind == "bridge":
-            if network.bridge not in machine.bridges:
-                raise Invalid(
-                    f"cannot use network {network.name!r} on {machine.name!r}: there is no bridge"
-                    f" {network.bridge!r}; make it, or name one of"
-                    f" {', '.join(sorted(machine.bridges)) or 'none'}",
-                    network=network.name,
-                    node=machine.name,
-                )
-            return
-        if not machine.facts.networks:
-            raise Unsupported(
-                f"cannot make network {network.name!r} on {machine.name!r}: this host cannot make"
-                " networks; use a bridge",
+        # A host without the hook makes a NAT network all the same, and forwards nothing.
+        lack = machine.lack(replace(network, forwards=()))
+        if lack:
+            kind = Invalid if network.kind == "bridge" else Unsupported
+            raise kind(
+                f"cannot use network {network.name!r} on {machine.name!r}: {lack}",
                 network=network.name,
                 node=machine.name,
             )
+        if network.kind == "bridge":
+            return
         machine.networks[network.name] = network
+        if network.kind == "overlay":
+            machine.overlays[network.name] = dict(hosts)
+
+    @gated
+    def network_lack(self, network: Network, hosts: Mapping[str, str] = {}) -> str:
+        return self._machine.lack(network)
 
     @gated
     def remove_network(self, network: Network) -> None:
@@ -749,6 +758,7 @@ class MemoryHost:
                 node=machine.name,
             )
         machine.networks.pop(network.name, None)
+        machine.overlays.pop(network.name, None)
         machine.leases.pop(network.name, None)
 
     @gated

@@ -85,6 +85,11 @@ class MemoryMachine:
         # How those came that have come here while they ran.
         self.arrivals: dict[str, MoveFigures] = {}
         self.networks: dict[str, Network] = {}
+        # Where an overlay's hosts are, as this one was told last.
+        self.overlays: dict[str, dict[str, str]] = {}
+        # vorch's network hook is installed; and what listens on ports of the host's own.
+        self.hook = True
+        self.busy_ports: set[tuple[str, int]] = set()
         self.secrets: dict[str, HostSecret] = {}
         # Address by network and MAC. A guest that comes back gets the one it had.
         self.leases: dict[str, dict[str, str]] = {}
@@ -231,7 +236,41 @@ class MemoryMachine:
         taken = {guest.display_port for guest in self.guests.values()}
         return next(port for port in range(FIRST_DISPLAY_PORT, 65536) if port not in taken)
 
+    def lack(self, network: Network) -> str:
+        """Why it cannot have the network; "" when it can."""
+        bridge = network.bridge_on(self.name)
+        if network.kind == "bridge":
+            there = ", ".join(sorted(self.bridges)) or "none"
+            return (
+                ""
+                if bridge in self.bridges
+                else f"there is no bridge {bridge!r}; make it, or name one of {there}"
+            )
+        if not self.facts.networks:
+            return "this host cannot make networks; use a bridge"
+        if (network.kind == "overlay" or network.forwards) and not self.hook:
+            return "vorch's network hook is not there; install it there (vorch node hook)"
+        for one in network.forwards:
+            if (one.protocol, one.host_port) in self.busy_ports:
+                return (
+                    f"port {one.host_port}/{one.protocol} is in use on it by a program of its own"
+                )
+        return ""
+
+    def forwarded(self) -> set[tuple[str, int]]:
+        """The ports that lead to guests that are here now."""
+        here = {nic.mac for guest in self.settled().values() for nic, _ in guest.nics.values()}
+        return {
+            (one.protocol, one.host_port)
+            for network in self.networks.values()
+            for one in network.forwards
+            if self.hook and one.mac in here
+        }
+
     def lease(self, network: Network, mac: str) -> str | None:
+        known = self.networks.get(network.name, network)
+        if mac in known.reserved:
+            return known.reserved[mac]
         if network.subnet is None or not network.dhcp:
             return None
         given = self.leases.setdefault(network.name, {})

@@ -15,6 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
+from vorch.drivers.network_hook import install_network_hook
 from vorch.errors import Conflict, NotFound, StepFailed, Unsupported
 from vorch.lab import processes
 from vorch.lab.processes import Process
@@ -169,6 +170,10 @@ class LabHost:
                     # A guest's goes with its QEMU, which may be just now.
                     with suppress(StepFailed):
                         self._inside("ip", "link", "del", link["ifname"])
+            # What is forwarded and let in; libvirt writes its own part anew.
+            with suppress(StepFailed):
+                self._inside("nft", "flush", "ruleset")
+            self._inside("rm", "-rf", "/run/vorch")
             # The folders themselves stay: they are mounted.
             places = [str(one) for one in self._kept_folders()]
             self._inside("find", "/run/libvirt", OWN_TMP, *places, "-mindepth", "1", "-delete")
@@ -409,6 +414,8 @@ class LabHost:
                 ]
             ),
         }
+        # Outside of a lab `vorch node hook --install`, or a package, does it.
+        install_network_hook(disk / "etc/libvirt/hooks/network.d/vorch")
         # What libvirt's packages bring along, and libvirtd takes for granted.
         for name in ("var/log/libvirt/qemu", "var/lib/libvirt/images"):
             (disk / name).mkdir(parents=True, exist_ok=True)

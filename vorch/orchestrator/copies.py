@@ -45,6 +45,9 @@ class Copies(Core):
             dry_run=dry_run,
             wait_s=wait_s,
             whole_host=True,
+            networks=(lambda c: self._networks_called(nic.network for nic in c.vm(name).nics)(c))
+            if start
+            else None,
         )
 
     def template(

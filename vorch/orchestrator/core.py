@@ -14,9 +14,9 @@ from vorch.codec import decode
 from vorch.config import Settings
 from vorch.decide import baseline, storage
 from vorch.decide.fresh import Fresh
-from vorch.decide.records import save
+from vorch.decide.records import hosts_of, networks_for, save
 from vorch.decide.seen import seen
-from vorch.errors import Conflict, Invalid, Unreachable, VorchError
+from vorch.errors import Conflict, Invalid, TimedOut, Unreachable, VorchError
 from vorch.execute import Executor, Hook, Watcher
 from vorch.model import (
     Baseline,
@@ -180,6 +180,31 @@ class Core:
         with ThreadPoolExecutor(max_workers=min(16, len(names))) as pool:
             return tuple(pool.map(act, names))
 
+    def _connected(
+        self, cluster: Cluster, hosts: Iterable[str], networks: Iterable[Network]
+    ) -> Cluster:
+        """The same with what keeps those hosts from having these networks."""
+        wanted = tuple(networks)
+        asked = [name for name in dict.fromkeys(hosts) if name in cluster.nodes]
+        asked = [name for name in asked if name not in cluster.silent]
+        if not wanted or not asked:
+            return cluster
+
+        def ask(host: Hypervisor) -> dict[str, str]:
+            told = {one.name: host.network_lack(one, hosts_of(cluster, one)) for one in wanted}
+            return {network: why for network, why in told.items() if why}
+
+        lacks: dict[str, dict[str, str]] = {}
+        silent = dict(cluster.silent)
+        for name, answer in self.hosts.ask(asked, ask).items():
+            if isinstance(answer, (Unreachable, TimedOut)):
+                silent[name] = answer.message
+            elif isinstance(answer, VorchError):
+                lacks[name] = {one.name: answer.message for one in wanted}
+            else:
+                lacks[name] = answer
+        return dataclasses.replace(cluster, lacks=lacks, silent=silent)
+
     def _at(self, name: str) -> Cluster:
         """A look that knows what this VM does, without asking about any other."""
         cluster = self.look()
@@ -205,13 +230,18 @@ class Core:
         hosts: Callable[[Cluster], Iterable[str]] | None = None,
         alone: str | None = None,
         about: tuple[str, ...] = (),
+        networks: Callable[[Cluster], Iterable[Network]] | None = None,
     ) -> Done:
-        """Look, decide, act; look again when what was decided from has changed meanwhile."""
+        """Look, decide, act; look again when what was decided from has changed meanwhile.
+
+        `networks`: those that the hosts looked at are asked about.
+        """
         clock = self.world.clock
         until = clock.now() + (self.settings.wait_s if wait_s is None else wait_s)
         looks = 0
         while True:
             cluster = self.look()
+            names: tuple[str, ...] = ()
             if hosts is not None:
                 names = tuple(hosts(cluster))
                 cluster = self._seen(cluster, names)
@@ -219,7 +249,10 @@ class Core:
                 if self._find_facts(cluster, (one for one in names if one not in cluster.silent)):
                     cluster = self.look(names)
             elif alone is not None:
+                names = (cluster.vm(alone).node,)
                 cluster = self._seen_alone(cluster, cluster.vm(alone))
+            if networks is not None:
+                cluster = self._connected(cluster, names, networks(cluster))
             try:
                 plan = decide(cluster)
             except VorchError as exc:
@@ -349,6 +382,7 @@ class Core:
         dry_run: bool,
         wait_s: float | None,
         whole_host: bool = False,
+        networks: Callable[[Cluster], Iterable[Network]] | None = None,
     ) -> Done:
         """Decide about one VM. `whole_host`: the decision needs to know what else runs there."""
         return self._do(
@@ -358,7 +392,22 @@ class Core:
             hosts=(lambda c: [c.vm(name).node]) if whole_host else None,
             alone=None if whole_host else name,
             about=(f"vm/{check_vm_name(name)}",),
+            networks=networks,
         )
+
+    @staticmethod
+    def _networks_of(name: str) -> Callable[[Cluster], Iterable[Network]]:
+        """What a VM is plugged into, for the hosts that it may come to be on."""
+        return lambda cluster: networks_for(cluster, cluster.vm(name))
+
+    @staticmethod
+    def _networks_called(names: Iterable[str]) -> Callable[[Cluster], Iterable[Network]]:
+        """The same for a VM that is new; a name that is none is refused later, in better words."""
+        return lambda cluster: [
+            dataclasses.replace(cluster.networks[name], forwards=())
+            for name in dict.fromkeys(names)
+            if name in cluster.networks
+        ]
 
     def node_probe(self, name: str) -> HostFacts:
         """Find out anew what the host is and can, by asking it and by booting something tiny."""

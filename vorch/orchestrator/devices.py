@@ -140,6 +140,7 @@ class Devices(Core):
             ),
             dry_run=dry_run,
             wait_s=wait_s,
+            networks=self._networks_called([network]),
         )
 
     def nic_detach(

@@ -67,6 +67,7 @@ class Moves(Core):
             wait_s=wait_s,
             hosts=lambda c: c.nodes if node is None else [c.vm(name).node, node],
             about=(f"vm/{check_vm_name(name)}",),
+            networks=self._networks_of(name),
         )
 
     def _migration(
@@ -139,6 +140,7 @@ class Moves(Core):
             wait_s=wait_s,
             hosts=lambda c: [c.vm(name).node, node],
             about=(f"vm/{check_vm_name(name)}",),
+            networks=self._networks_of(name),
         )
 
     def _move(self, name: str, node: str | None, *, away: bool, wait_s: float | None) -> Done:
@@ -156,4 +158,5 @@ class Moves(Core):
             wait_s=wait_s,
             hosts=lambda c: c.nodes,
             about=(f"vm/{check_vm_name(name)}",),
+            networks=self._networks_of(name),
         )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from vorch.decide import baseline, hosts
+from vorch.decide.records import hosts_of
 from vorch.errors import Conflict, VorchError
 from vorch.model import (
     Baseline,
@@ -15,6 +16,7 @@ from vorch.model import (
     Cluster,
     Cpu,
     HostFacts,
+    Network,
     Node,
     NodeStatus,
     Pool,
@@ -36,6 +38,12 @@ TRIAL_BYTES = 1024**2
 
 # So many of the other hosts exchange a test machine with one that is tried out.
 MOVE_TRIALS = 3
+
+
+def hosts_told(cluster: Cluster) -> Iterable[str]:
+    """The hosts that are told when one comes or goes: all, where an overlay is between them."""
+    overlay = any(network.kind == "overlay" for network in cluster.networks.values())
+    return cluster.nodes if overlay else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +161,7 @@ class Nodes(Convoys):
             lambda cluster: hosts.add(cluster, node, trial.checks, trial.baseline),
             dry_run=dry_run,
             wait_s=wait_s,
+            hosts=hosts_told,
         )
         if not dry_run:
             self._keep_password(name, bmc_password)
@@ -183,6 +192,9 @@ class Nodes(Convoys):
             for pool in cluster.pools.values():
                 if pool.shared:
                     checks += self._try_pool(self.world.images(pool.name), pool, host, found)
+            joined = dataclasses.replace(cluster, nodes={**cluster.nodes, node.name: node})
+            for network in cluster.networks.values():
+                checks += self._try_network(network, joined, host)
             addresses = tuple(dict.fromkeys(found))
             if any(pool.shared for pool in cluster.pools.values()):
                 checks.append(hosts.of_storage(node, addresses))
@@ -277,6 +289,15 @@ class Nodes(Convoys):
             return (hosts.failed(f"pool {pool.name}", exc, "see `vorch doctor`"),)
 
     @staticmethod
+    def _try_network(network: Network, cluster: Cluster, host: Hypervisor) -> tuple[Check, ...]:
+        """Whether a host can have a network; one that cannot is kept clear of VMs on it."""
+        try:
+            why = host.network_lack(network, hosts_of(cluster, network))
+        except VorchError as exc:
+            why = exc.message
+        return (hosts.network_check(f"network {network.name}", network, why),)
+
+    @staticmethod
     def _try_source(
         host: Hypervisor, name: str, label: str, source: Source, see: Callable[[], None]
     ) -> Check:
@@ -291,7 +312,10 @@ class Nodes(Convoys):
         cluster = self.look()
         common = self._common_without(cluster, cluster.node(name))
         done = self._do(
-            lambda cluster: hosts.remove(cluster, name, common), dry_run=dry_run, wait_s=wait_s
+            lambda cluster: hosts.remove(cluster, name, common),
+            dry_run=dry_run,
+            wait_s=wait_s,
+            hosts=hosts_told,
         )
         if not dry_run:
             self._keep_password(name, "")

@@ -157,6 +157,7 @@ class Vms(Core):
             dry_run=dry_run,
             wait_s=wait_s,
             hosts=(lambda c: [node] if node else c.nodes) if start else None,
+            networks=self._networks_called(networks) if start else None,
         )
 
     def install(
@@ -238,6 +239,7 @@ class Vms(Core):
             dry_run=dry_run,
             wait_s=wait_s,
             hosts=lambda c: [node] if node else c.nodes,
+            networks=self._networks_called(networks),
         )
 
     def _installer_on(self, iso: str) -> Installer:
@@ -263,6 +265,7 @@ class Vms(Core):
             dry_run=dry_run,
             wait_s=wait_s,
             whole_host=True,
+            networks=self._networks_of(name),
         )
 
     def stop(
@@ -306,6 +309,7 @@ class Vms(Core):
             dry_run=dry_run,
             wait_s=wait_s,
             whole_host=True,
+            networks=self._networks_of(name),
         )
 
     def reset(self, name: str, *, dry_run: bool = False, wait_s: float | None = None) -> Done:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from vorch.decide import clients
+from vorch.decide.hosts import network_check
 from vorch.errors import VorchError
 from vorch.model import (
     Check,
@@ -56,6 +57,15 @@ class Whole(Networks, Nodes, Tasks):
                         remedy="run `vorch recover`",
                     )
                 )
+        networks = tuple(cluster.networks.values())
+        # What is silent has been said to be.
+        connected = self._connected(cluster, cluster.nodes, networks)
+        checks += [
+            network_check(f"network {network.name} on {name}", network, lacks[network.name])
+            for name, lacks in sorted(connected.lacks.items())
+            for network in networks
+            if network.name in lacks
+        ]
         stuck = [task for task in self.task_list() if task.state.value == "stuck"]
         for task in stuck:
             checks.append(
