@@ -664,7 +664,8 @@ def test_a_vm_is_plugged_into_the_bridges_of_the_host_that_it_moves_to() -> None
     case = domain_xml.domain_xml(
         one, name="web", sources={}, networks={"wire": wire, "lan": LAN}, facts=KVM
     )
-    moved = read_domain(domain_xml.moved_xml(case, "h2", bridges={"nic0": "br7", "nic1": "no", "x": "y"}))
+    bridges = {"nic0": "br7", "nic1": "no", "x": "y"}
+    moved = read_domain(domain_xml.moved_xml(case, "h2", bridges=bridges))
     assert [(one.name, one.bridge, one.network) for one in moved.nics] == [
         ("nic0", "br7", None),
         ("nic1", None, "lan"),

@@ -624,7 +624,7 @@ def network_marks(network: Network, node: str, hosts: Mapping[str, str]) -> tupl
     """What vorch's hook on a host is told of a network, and may be told anew while it is in use.
 
     These are names of port groups, since those are what libvirt lets one add to a network that
-    runs (docs/adr/0012).
+    runs (docs/adr/0015).
     """
     marks = []
     if network.kind == "overlay":
