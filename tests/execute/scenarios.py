@@ -6,6 +6,7 @@ libvirt and qcow2 (kill -9 at every point).
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -87,6 +88,10 @@ def stories(
 
     def delete(cluster: Orchestrator) -> object:
         return cluster.delete("web", force=True)
+
+    def go_over(cluster: Orchestrator) -> object:
+        cluster.settings = dataclasses.replace(cluster.settings, migration_converge_s=1.0)
+        return cluster.migrate("web", "h2", postcopy=True)
 
     return (
         Story("image-import", (), image),
@@ -237,6 +242,37 @@ def stories(
             "migrate-paused",
             (image, make(start=True), lambda c: c.pause("web")),
             lambda c: c.migrate("web"),
+            done=web,
+            undone=web,
+            hosts=2,
+        ),
+        Story(
+            "migrate-with-disks",
+            (
+                image,
+                lambda c: c.pool_add("here", "memory:here", node="h1"),
+                lambda c: c.pool_add("there", "memory:there", node="h2"),
+                lambda c: c.create(
+                    "web",
+                    pool="here",
+                    disk_gib=1,
+                    memory_mib=32,
+                    networks=(),
+                    node="h1",
+                    cloud_init=seed,
+                    firmware="uefi",
+                    start=True,
+                ),
+            ),
+            lambda c: c.migrate("web", "h2", pool="there"),
+            done=web,
+            undone=web,
+            hosts=2,
+        ),
+        Story(
+            "migrate-by-postcopy",
+            (image, make(start=True, node="h1")),
+            go_over,
             done=web,
             undone=web,
             hosts=2,

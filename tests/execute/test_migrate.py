@@ -304,3 +304,208 @@ def test_relocated_it_starts_elsewhere(two: Two) -> None:
     assert two.where() == ([], "h2")
     two.cluster.start("web")
     assert two.where() == (["h2"], "h2")
+
+
+# -- going over with the rest of its memory behind it
+
+
+@pytest.fixture
+def over(two: Two) -> Two:
+    """Whoever moves goes over after two of its five seconds."""
+    two.cluster.settings = dataclasses.replace(two.cluster.settings, migration_converge_s=2.0)
+    return two
+
+
+def test_it_goes_over_where_that_is_allowed(over: Two) -> None:
+    assert over.cluster.settings.migration_postcopy is False
+    assert over.cluster.migrate("web", "h2").task is not None
+    done = over.cluster.migrate("web", "h1", postcopy=True)
+    assert done.task is not None
+    assert done.task.result["postcopy"] is True
+    assert over.where() == (["h1"], "h1")
+    assert leaks(over.cluster) == []
+
+
+def test_one_that_has_gone_over_is_not_called_back(over: Two) -> None:
+    def cancel() -> None:
+        assert over.where() == (["h2"], "h1")
+        (task,) = [task for task in other.task_list() if not task.over]
+        other.task_cancel(task.id)
+
+    other = over.connect()
+    over.in_the_middle(cancel, after_s=3.0)
+    done = over.cluster.migrate("web", "h2", postcopy=True)
+    assert done.task is not None
+    assert done.task.state.value == "done"
+    assert over.where() == (["h2"], "h2")
+    assert leaks(over.cluster) == []
+
+
+@pytest.mark.parametrize("dead", ["h1", "h2"])
+def test_half_a_vm_is_ended(over: Two, dead: str) -> None:
+    """Its memory is in two parts then, and one is lost."""
+    machine = over.world.host(dead)
+    over.in_the_middle(machine.power_off, after_s=3.0)
+    with pytest.raises(vorch.VorchError):
+        over.cluster.migrate("web", "h2", postcopy=True)
+    assert over.where()[0] == []
+    machine.power_on()
+    over.cluster.recover()
+    assert over.where() == ([], "h1")
+    assert all(not one.settled() for one in over.world.machines.values())
+    over.cluster.start("web")
+    assert over.where() == (["h1"], "h1")
+    assert leaks(over.cluster) == []
+
+
+def tear(over: Two) -> None:
+    over.world.host("h1").moves[over.cluster.look().vm("web").id].tear()
+
+
+def test_halves_are_joined_again(over: Two) -> None:
+    over.in_the_middle(lambda: tear(over), after_s=3.0)
+    assert over.cluster.migrate("web", "h2", postcopy=True).task is not None
+    assert over.where() == (["h2"], "h2")
+    assert leaks(over.cluster) == []
+
+
+def test_halves_that_cannot_be_joined_are_both_ended(over: Two) -> None:
+    over.world.behaviour.joins = False
+    over.in_the_middle(lambda: tear(over), after_s=3.0)
+    with pytest.raises(vorch.NotFound, match="it is stopped, start it"):
+        over.cluster.migrate("web", "h2", postcopy=True)
+    assert over.where() == ([], "h1")
+    assert all(not one.settled() for one in over.world.machines.values())
+    over.cluster.start("web")
+    assert leaks(over.cluster) == []
+
+
+def test_an_heir_waits_for_one_that_has_gone_over(over: Two) -> None:
+    def die() -> None:
+        over.world.kill(over.cluster.world)
+
+    over.in_the_middle(die, after_s=3.0)
+    with pytest.raises((ProcessDied, vorch.VorchError)):
+        over.cluster.migrate("web", "h2", postcopy=True)
+    heir = over.connect()
+    heir.recover()
+    assert over.where() == (["h2"], "h2")
+    assert leaks(heir) == []
+
+
+# -- with its disks
+
+
+@pytest.fixture
+def apart(two: Two) -> Two:
+    """A VM whose disk is on its own host alone."""
+    two.cluster.pool_add("here", "memory:here", node="h1")
+    two.cluster.pool_add("there", "memory:there", node="h2")
+    two.cluster.create("db", disk_gib=1, pool="here", networks=(), node="h1", start=True)
+    return two
+
+
+def disk_of(two: Two) -> str:
+    return str(two.connect().look().vm("db").disk("root").volume)
+
+
+def test_disks_go_along(apart: Two) -> None:
+    guest = apart.world.guest("db")
+    guest.write("root", 1 << 20, b"before")
+    old = disk_of(apart)
+    apart.in_the_middle(lambda: guest.write("root", 2 << 20, b"meanwhile"))
+    done = apart.cluster.migrate("db", "h2", pool="there")
+    assert done.task is not None
+    assert done.task.result["copied_mib"] == 1
+    assert disk_of(apart).startswith("there/")
+    there = apart.world.guest("db")
+    assert there.host == "h2"
+    assert there.read("root", 1 << 20, 6) == b"before"
+    assert there.read("root", 2 << 20, 9) == b"meanwhile"
+    # What it writes now is in the new volume alone.
+    there.write("root", 3 << 20, b"after")
+    (trashed,) = apart.cluster.trash_list()
+    assert [str(volume) for volume in trashed.volumes] == [old]
+    assert leaks(apart.cluster) == []
+    apart.cluster.stop("db", force=True)
+    apart.cluster.start("db")
+    assert apart.world.guest("db").read("root", 3 << 20, 5) == b"after"
+
+
+def test_a_cancel_leaves_the_old_disks_and_no_others(apart: Two) -> None:
+    def cancel() -> None:
+        (task,) = [task for task in other.task_list() if not task.over]
+        other.task_cancel(task.id)
+
+    other, old = apart.connect(), disk_of(apart)
+    apart.in_the_middle(cancel)
+    with pytest.raises(vorch.Cancelled):
+        apart.cluster.migrate("db", "h2", pool="there")
+    assert disk_of(apart) == old
+    assert apart.world.guest("db").host == "h1"
+    assert apart.cluster.volume_list("there") == ()
+    assert leaks(apart.cluster) == []
+
+
+def test_the_target_dies_under_the_copies(apart: Two) -> None:
+    old = disk_of(apart)
+    apart.in_the_middle(apart.world.host("h2").power_off)
+    with pytest.raises(vorch.VorchError):
+        apart.cluster.migrate("db", "h2", pool="there")
+    apart.world.host("h2").power_on()
+    apart.cluster.recover(force=True)
+    assert disk_of(apart) == old
+    assert apart.world.guest("db").host == "h1"
+    assert leaks(apart.cluster) == []
+
+
+# -- what it will come to
+
+
+def loaded(two: Two, writes_mib_s: float, **settings: object) -> None:
+    two.world.behaviour.writes_mib_s = writes_mib_s
+    two.cluster.settings = dataclasses.replace(
+        two.cluster.settings,
+        migration_bandwidth_mib_s=100,
+        **settings,  # type: ignore[arg-type]
+    )
+
+
+def test_a_dry_run_tells_the_figures(two: Two) -> None:
+    loaded(two, 50.0)
+    plan = two.cluster.migrate("web", "h2", dry_run=True).plan
+    memory = two.cluster.look().vm("web").memory_mib
+    assert plan.expected["memory_mib"] == memory
+    assert plan.expected["writes_mib_s"] == 50.0
+    assert memory / 100 < plan.expected["takes_s"] <= 2 * memory / 100
+    assert "MiB/s" in plan.why
+    assert two.where() == (["h1"], "h1")
+
+
+def test_a_hopeless_move_is_refused(two: Two) -> None:
+    loaded(two, 5000.0)
+    with pytest.raises(vorch.Conflict, match="slowed down by 99 %") as caught:
+        two.cluster.migrate("web", "h2")
+    assert caught.value.fields["writes_mib_s"] == 5000.0
+    assert two.where() == (["h1"], "h1")
+    assert leaks(two.cluster) == []
+    # It ends where it may go over, and where somebody insists.
+    assert two.cluster.migrate("web", "h2", postcopy=True).task is not None
+    assert two.cluster.migrate("web", "h1", force=True).task is not None
+
+
+def test_short_moves_are_not_measured(two: Two) -> None:
+    loaded(two, 5000.0, migration_estimate_above_s=1000.0)
+    assert two.cluster.migrate("web", "h2").plan.expected == {}
+    assert two.world.faults.calls("host:h1", "write_rate_mib_s") == []
+
+
+def test_earlier_moves_tell_the_speed(two: Two) -> None:
+    before = two.cluster.migrate("web", "h2", dry_run=True).plan.expected
+    assert before["speed_mib_s"] is None
+    assert before["takes_s"] is None
+    two.cluster.migrate("web", "h2")
+    two.cluster.migrate("web", "h1")
+    after = two.cluster.migrate("web", "h2", dry_run=True).plan.expected
+    memory = two.cluster.look().vm("web").memory_mib
+    assert after["speed_mib_s"] == pytest.approx(memory / 5.0, rel=0.1)

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,111 +13,19 @@ import pytest
 
 import vorch
 from tests.lab import bare
-from tests.lab.acks import Acks
-from tests.lab.clusters import cluster_on
-from vorch import Orchestrator
+from tests.lab.places import Place, place_on
 from vorch.domain_xml import read_domain
-from vorch.lab import Lab, guest, verify_disk
-from vorch.lab.spec import CEPH_USER, POOL
+from vorch.lab import Lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(900)]
 
-# Slow enough to meddle: the guest's memory takes several seconds then.
-SLOW_MIB_S = 12
 RUNNING, PAUSED = libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_PAUSED
-
-
-class Place:
-    """A cluster on the lab with one VM, `writer`, that writes; and the same seen past vorch."""
-
-    def __init__(self, lab: Lab, cluster: Orchestrator, acks: Acks, folder: Path) -> None:
-        self.lab = lab
-        self.cluster = cluster
-        self.acks = acks
-        self.config = folder / "vorch.toml"
-        self.config.write_text(f"migration_bandwidth_mib_s = {SLOW_MIB_S}\n")
-        image = guest.build("writer")
-        cluster.image_import("writer", str(image.path), pool="fast")
-        cluster.create(
-            "writer",
-            image="writer",
-            memory_mib=image.memory_mib,
-            networks=("lan",),
-            node="h1",
-            start=True,
-        )
-        acks.await_more(5)
-
-    def slowly(self) -> Orchestrator:
-        settings = vorch.Settings(
-            uri=self.cluster.settings.uri, migration_bandwidth_mib_s=SLOW_MIB_S, ceph_timeout_s=20
-        )
-        return vorch.connect(settings=settings)
-
-    def seen(self) -> dict[str, int]:
-        """State by host, of hosts that answer."""
-        found = {}
-        for host in self.lab.spec.host_names:
-            try:
-                with bare.connected(self.lab, host) as connection:
-                    for domain in connection.listAllDomains():
-                        found[host] = domain.state()[0]
-            except libvirt.libvirtError:
-                continue
-        return found
-
-    def recorded(self) -> str:
-        return self.cluster.look().vm("writer").node
-
-    def check_on(self, host: str) -> None:
-        assert self.seen() == {host: RUNNING}
-        assert self.recorded() == host
-        self.acks.await_more(5)
-
-    def run(self, *words: str) -> subprocess.Popen[str]:
-        """vorch in a process of its own."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "vorch_cli", "--uri", self.cluster.settings.uri, *words],
-            env={**os.environ, "VORCH_CONFIG": str(self.config)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    def await_way(self, source: str) -> None:
-        """Until its memory is really on its way from there."""
-
-        def under_way() -> bool:
-            with bare.connected(self.lab, source) as connection:
-                stats = connection.lookupByName("writer").jobStats()
-                return int(stats.get("data_processed", 0)) > 0
-
-        bare.eventually(under_way, "the migration is under way")
-
-    def verify(self) -> None:
-        """The disk tells that it had one writer at a time and lost nothing."""
-        volume = self.cluster.look().vm("writer").disk("root").volume
-        assert volume is not None
-        verdict = verify_disk(
-            f"rbd:{POOL}/{volume.name}",
-            acks=self.acks.all(),
-            conf=self.lab.spec.ceph_conf,
-            user=CEPH_USER,
-        )
-        assert verdict.ok, verdict.findings
-        assert verdict.acks >= 10
 
 
 @pytest.fixture
 def place(fresh_lab: Lab, tmp_path: Path) -> Iterator[Place]:
-    acks = Acks(fresh_lab.spec.own_management)
-    try:
-        with cluster_on(fresh_lab) as cluster:
-            yield Place(fresh_lab, cluster, acks, tmp_path)
-            with contextlib.suppress(vorch.VorchError):
-                cluster.stop("writer", force=True)
-    finally:
-        acks.close()
+    with place_on(fresh_lab, tmp_path) as found:
+        yield found
 
 
 def test_a_guest_that_writes_goes_round_the_hosts(place: Place) -> None:

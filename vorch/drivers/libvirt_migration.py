@@ -138,6 +138,9 @@ def send(domain: Handle, way: Way, progress: Progress) -> MoveFigures:
         parameters[libvirt.VIR_MIGRATE_PARAM_MIGRATE_DISKS] = targets
     if way.bandwidth_mib_s:
         parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = way.bandwidth_mib_s
+        if way.postcopy_after_s is not None:
+            # It would be as fast as it goes from then on.
+            parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH_POSTCOPY] = way.bandwidth_mib_s
     # Kept by the domain until it has moved.
     domain.migrateSetMaxDowntime(max(1, way.pause_limit_ms), 0)
     return _watched(domain, way, parameters, flags, progress)
