@@ -408,6 +408,64 @@ def test_a_move_can_be_ended_from_outside(host: Host, other: Hypervisor) -> None
     assert other.domain(vm.id) is None
 
 
+@with_two_hosts
+def test_both_hosts_know_what_a_move_came_to(host: Host, other: Hypervisor) -> None:
+    vm = host.vm("told", disks=(a_disk("root"),))
+    host.hypervisor.start(vm, {"root": host.volume("root")}, {})
+    assert host.hypervisor.moved_figures(vm.id) is None
+    told = host.hypervisor.migrate(
+        vm,
+        host.other_node,
+        host.other_uri,
+        pause_limit_ms=300,
+        bandwidth_mib_s=0,
+        progress=no_progress,
+        postcopy_after_s=0.0,
+    )
+    try:
+        assert told.postcopy
+        assert told.memory_bytes
+        assert told.pause_ms is not None
+        seen = other.moved_figures(vm.id)
+        assert seen is not None
+        assert seen.pause_ms == told.pause_ms
+        assert host.hypervisor.moved_figures(vm.id) is None
+    finally:
+        other.cut(vm.id)
+
+
+@with_two_hosts
+def test_disks_are_copied_along(host: Host, other: Hypervisor) -> None:
+    vm = host.vm("carried", disks=(a_disk("root"),))
+    old, new = host.volume("old"), host.volume("new")
+    host.hypervisor.start(vm, {"root": old}, {})
+    host.hypervisor.migrate(
+        vm,
+        host.other_node,
+        host.other_uri,
+        pause_limit_ms=300,
+        bandwidth_mib_s=0,
+        progress=no_progress,
+        copies={"root": new},
+    )
+    try:
+        # The old one is free for others, the new one is not.
+        with running(host, host.vm("heir", disks=(a_disk("root"),)), {"root": old}):
+            pass
+        with pytest.raises(Conflict):
+            other.start(host.vm("thief", disks=(a_disk("root"),)), {"root": new}, {})
+    finally:
+        other.cut(vm.id)
+
+
+def test_how_fast_a_guest_changes_its_memory(host: Host) -> None:
+    with running(host, host.vm("changes"), {}) as vm:
+        assert host.hypervisor.write_rate_mib_s(vm.id, 1) >= 0
+        seen = host.hypervisor.domain(vm.id)
+        assert seen is not None
+        assert seen.power is Power.RUNNING
+
+
 NEEDS_A_RUNNING_VM: dict[str, Callable[[Hypervisor, Vm, Source], object]] = {
     "pause": lambda host, vm, at: host.pause(vm.id),
     "resume": lambda host, vm, at: host.resume(vm.id),
@@ -417,6 +475,7 @@ NEEDS_A_RUNNING_VM: dict[str, Callable[[Hypervisor, Vm, Source], object]] = {
     "grow": lambda host, vm, at: host.grow_disk(vm, vm.disks[0], 2**30),
     "vcpus": lambda host, vm, at: host.set_vcpus(vm.id, 2),
     "memory": lambda host, vm, at: host.set_memory(vm.id, 32),
+    "write rate": lambda host, vm, at: host.write_rate_mib_s(vm.id, 1),
     "freeze": lambda host, vm, at: host.freeze(vm.id),
     "snapshot": lambda host, vm, at: host.snapshot(vm, vm.data_disks, "s"),
     "figures": lambda host, vm, at: host.figures(vm, now=1.0),
