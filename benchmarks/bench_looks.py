@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import statistics
 import time
@@ -16,7 +17,7 @@ from collections import Counter
 import vorch
 from vorch import Orchestrator, Settings
 from vorch.codec import encode
-from vorch.drivers.memory import MemoryGuest, MemoryWorld
+from vorch.drivers.memory import MemoryWorld
 from vorch.drivers.process import SystemClock
 from vorch.model import GIB, Disk, Nic, Node, Power, Volume
 from vorch.ports import Change
@@ -54,17 +55,18 @@ def _vm(number: int) -> vorch.Vm:
 
 
 def _world() -> MemoryWorld:
-    world = MemoryWorld(hosts=HOSTS, clock=SystemClock(), latency_s=LATENCY_S, memory_mib=1024**2)
+    world = MemoryWorld(hosts=HOSTS, clock=SystemClock(), memory_mib=1024**2)
+    ports = world.connect()
     changes = []
     for name in world.machines:
         changes.append(Change(f"node/{name}", 0, encode(Node(name=name, uri="memory:"))))
     for number in range(VMS):
         vm = _vm(number)
         changes.append(Change(f"vm/{vm.name}", 0, encode(vm)))
-        machine = world.machines[vm.node]
-        guest = MemoryGuest(vm, vm.node, world.clock, lambda: world.behaviour)
-        machine.guests[vm.id] = guest
-    world.connect().state.commit(changes)
+        # What it stands on is no matter here.
+        ports.hypervisor(vm.node).start(dataclasses.replace(vm, disks=(), nics=()), {}, {})
+    ports.state.commit(changes)
+    world.faults.latency_s = LATENCY_S
     return world
 
 
