@@ -41,7 +41,7 @@ debian_check=(gcc libc6-dev libvirt-dev pkg-config python3 python3-dev python3-v
 debian_run=(
     gcc libc6-dev libvirt-dev pkg-config python3 python3-dev python3-venv
     dnsmasq-base iproute2 iptables libvirt-clients libvirt-daemon-config-network libvirt-daemon-driver-qemu
-    libvirt-daemon-system ovmf qemu-system-x86 qemu-utils swtpm swtpm-tools
+    libvirt-daemon-system nftables ovmf qemu-system-x86 qemu-utils swtpm swtpm-tools
 )
 # A real Ceph, QEMU's and Python's ways to it, and what one tries out on a host of a lab.
 debian_lab=(
@@ -59,7 +59,7 @@ fedora_check=(ShellCheck gcc libvirt-devel pkgconf-pkg-config python3 python3-de
 fedora_run=(
     gcc libvirt-devel pkgconf-pkg-config python3 python3-devel
     dnsmasq edk2-ovmf iproute iptables-nft libvirt-client libvirt-daemon-config-network libvirt-daemon-driver-network
-    libvirt-daemon-kvm qemu-img qemu-kvm swtpm swtpm-tools
+    libvirt-daemon-kvm nftables qemu-img qemu-kvm swtpm swtpm-tools
 )
 fedora_lab=(ceph-common ceph-mgr ceph-mon ceph-osd ethtool ipmitool iputils python3-rados python3-rbd qemu-kvm-block-rbd)
 fedora_guests=(debootstrap dpkg e2fsprogs mtools qemu-img syslinux)
