@@ -275,7 +275,8 @@ class Core:
                     if self._give_way(plan.claims, until):
                         continue
                     raise self._busy(plan.verb, plan.subject, plan.claims) from exc
-                if not key or looks >= FRESH_LOOKS:
+                # Of its own plan: another process has taken that over, and not to do it twice.
+                if not key or key.startswith("plan/") or looks >= FRESH_LOOKS:
                     raise
                 looks += 1
 
