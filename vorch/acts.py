@@ -639,7 +639,8 @@ def _whereabouts(
             # answered, so nothing of it is left running anywhere after this.
             progress(line="its memory is in two parts that cannot be joined; both are ended")
             for name in (step.vm.node, step.target):
-                world.hypervisor(name).cut(step.vm.id)
+                if not _proven_dead(name, world):
+                    world.hypervisor(name).cut(step.vm.id)
             continue
         if where == "torn":
             _join(step, world, progress)
