@@ -232,6 +232,8 @@ class NodeRecord:
     since: float = 0.0
     sign: Sign = Sign.WELL
     sign_since: float = 0.0
+    # Its storage address has answered a knock once, so that its silence means something.
+    storage_answered: bool = False
     # Why it is to be fenced, or how it is known to be dead.
     why: str = ""
     # A fence or a cleaning that failed is tried again from then on.

@@ -16,6 +16,7 @@ from vorch.availability import (
     Sign,
 )
 from vorch.config import Settings
+from vorch.decide.ha_hosts import believed
 from vorch.decide.signs import patience_s, seen, sign_of, spoken, when_not_well, when_well
 from vorch.watch import limits_of
 
@@ -131,3 +132,11 @@ def test_a_host_that_is_silent(before: NodeRecord, state: NodeState) -> None:
     after = when_not_well(before, 5.0)
     assert after.state is state
     assert dataclasses.replace(after, state=before.state, since=before.since, why="") == before
+
+
+def test_an_address_that_never_answered_is_no_witness() -> None:
+    """A firewall that drops the knocks must not have a healthy host fenced."""
+    silent = evidence(True, storage=SILENCE)
+    assert sign_of(believed(silent, record(NodeState.ONLINE))) is Sign.WELL
+    known = record(NodeState.ONLINE, storage_answered=True)
+    assert sign_of(believed(silent, known)) is Sign.STORAGE_CUT

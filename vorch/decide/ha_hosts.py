@@ -10,6 +10,7 @@ from vorch.availability import (
     Evidence,
     HaVm,
     HostOrder,
+    Knock,
     Limits,
     NodeRecord,
     NodeState,
@@ -26,6 +27,13 @@ from vorch.plan import FenceNode, Plan, Save, UnfenceNode
 SILENT = (Sign.GONE, Sign.STORAGE_CUT)
 # VMs in these states are nobody's business when their host is lost.
 LEFT_ALONE = (VmState.ERROR, VmState.FROZEN, VmState.IGNORED)
+
+
+def believed(evidence: Evidence, record: NodeRecord) -> Evidence:
+    """A storage address that has never answered is filtered, or wrong: its silence is no sign."""
+    if evidence.storage is Knock.SILENCE and not record.storage_answered:
+        return dataclasses.replace(evidence, storage=None)
+    return evidence
 
 
 class Hosts:
@@ -75,7 +83,9 @@ class Hosts:
         if name in self.ha.busy_nodes:
             return record
         evidence = self._evidence(name)
-        sign = sign_of(evidence)
+        if not record.storage_answered and evidence.storage not in (None, Knock.SILENCE):
+            record = dataclasses.replace(record, storage_answered=True)
+        sign = sign_of(believed(evidence, record))
         record = seen(record, sign, now)
         if sign is not Sign.WELL:
             return when_not_well(record, now)
@@ -226,7 +236,12 @@ class Hosts:
 
     def _unfence(self, name: str) -> Errand:
         record = self.records[name]
-        online = NodeRecord(node=name, since=self.timers.now, sign_since=record.sign_since)
+        online = NodeRecord(
+            node=name,
+            since=self.timers.now,
+            sign_since=record.sign_since,
+            storage_answered=record.storage_answered,
+        )
         return Errand(
             purpose="unfence",
             node=name,

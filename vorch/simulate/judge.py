@@ -25,6 +25,7 @@ class Judge:
 
     def __init__(self, world: MemoryWorld) -> None:
         self.world = world
+        self._found: Violation | None = None
         # Since when each fenced host is so.
         self._fenced: dict[str, float] = {}
         # VMs that ran on a host when it was lost.
@@ -33,12 +34,16 @@ class Judge:
         self._well_since: dict[str, float] = {}
 
     def _say(self, what: str) -> Violation:
-        return Violation(f"{what} (at {self.world.clock.now():.1f})")
+        """Kept, since one that is raised within a plan ends only that plan."""
+        self._found = self._found or Violation(f"{what} (at {self.world.clock.now():.1f})")
+        return self._found
 
     # -- the world, at any moment
 
     def look(self) -> None:
-        """No disk has two writers, and no VM runs twice."""
+        """Nothing was found before; no disk has two writers, and no VM runs twice."""
+        if self._found is not None:
+            raise self._found
         for pair in self.world.double_writers():
             raise self._say(f"two can write to one disk: {pair}")
         seen: dict[str, str] = {}
