@@ -918,9 +918,15 @@ def fence_node(step: FenceNode, world: World, progress: Progress) -> Outcome:
     """
     ways = _fencers(step.node, world)
 
+    in_the_dark = bool(step.unknown) and not step.node.storage_address
+
     def attempt(fencer: Fencer) -> tuple[bool, str]:
         try:
-            return True, f"{fencer.name}: {fencer.fence(step.node, step.clients, progress)}"
+            proof = f"{fencer.name}: {fencer.fence(step.node, step.clients, progress)}"
+            if in_the_dark and fencer.by_address:
+                lack = f"the addresses of {', '.join(step.unknown)} and of the host are not known"
+                return False, f"{proof}, but {lack}"
+            return True, proof
         except VorchError as exc:
             return False, f"{fencer.name}: {exc.message}"
 

@@ -195,7 +195,7 @@ class Sign(StrEnum):
     STORAGE_CUT = "storage-cut"
     # Silent on both networks.
     GONE = "gone"
-    # Silent to the leader, and answering to another vorch process.
+    # Silent to the leader, and answering to another vorch process: the leader is cut off.
     PARTED = "parted"
 
 
@@ -303,7 +303,9 @@ class View:
 
     holder: str
     at: float
+    # On whichever network, and on the management network.
     answering: tuple[str, ...] = ()
+    managed: tuple[str, ...] = ()
 
 
 # ---------------------------------------------------------------------------------------------
@@ -334,8 +336,9 @@ class Evidence:
     # How many OSDs on it Ceph counts as up.
     osds_up: int | None = None
     power: Literal["on", "off"] | None = None
-    # Other vorch processes that it answers to.
+    # Other vorch processes that it answers to, and those of them on the management network.
     answers_to: tuple[str, ...] = ()
+    managed_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -649,6 +649,8 @@ class FenceNode:
     node: Node
     # Addresses by which its VMs had their disks open.
     clients: tuple[str, ...] = ()
+    # VMs of which that is not known for every disk.
+    unknown: tuple[str, ...] = ()
     kind: Literal["fence-node"] = "fence-node"
 
     def __str__(self) -> str:

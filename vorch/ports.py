@@ -769,6 +769,8 @@ class Fencer(Protocol):
 
     # In a word, for sentences and settings: "power", "storage", "command".
     name: str
+    # It cuts off addresses, so it proves nothing about a host of which not all are known.
+    by_address: bool
 
     def covers(self, node: Node) -> bool:
         """It is set up for this host. Reads nothing but settings."""

@@ -14,7 +14,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from vorch.availability import (
     Availability,
@@ -126,7 +126,7 @@ class Watch:
         self.sentences: dict[str, str] = {}
         self._mirror = _Mirror(world.state, STANDING_BY)
         self._hands = _Hands(self)
-        self._renewed_at = float("-inf")
+        self._renewed_at = self._stands_back_until = float("-inf")
         self._last_view: View | None = None
 
     def step(self) -> Pace:
@@ -160,7 +160,7 @@ class Watch:
             self.lease = state.renew(self.lease, ttl_s, now=now)
             if self.lease is None:
                 self._mirror = _Mirror(state, STANDING_BY)
-        if self.lease is None:
+        if self.lease is None and now >= self._stands_back_until:
             self.lease = state.acquire(LEASE, self.holder, ttl_s, now=now)
             if self.lease is not None:
                 # What it knew may be of long ago.
@@ -197,24 +197,27 @@ class Watch:
         if not asked and self._last_view is None:
             return
         now = self.world.clock.now()
-        answering = tuple(sorted(name for name in asked if self._answers_here(nodes[name])))
+        managed = tuple(sorted(n for n in asked if self._answers_here(nodes[n], "management")))
+        stored = {name for name in asked if self._answers_here(nodes[name], "storage")}
+        view = View(
+            holder=self.holder,
+            at=now,
+            answering=tuple(sorted({*managed, *stored})),
+            managed=managed,
+        )
         last = self._last_view
         stale = last is None or now - last.at > self.settings.ha_view_for_s / 3
-        if asked and (stale or last is None or last.answering != answering):
-            view = View(holder=self.holder, at=now, answering=answering)
+        if asked and (stale or dataclasses.replace(view, at=0.0) != last_seen(last)):
             self._write({f"view/{_identity(self.world)}": view})
             self._last_view = view
         elif not asked:
             self._write({f"view/{_identity(self.world)}": None})
             self._last_view = None
 
-    def _answers_here(self, node: Node) -> bool:
+    def _answers_here(self, node: Node, network: Literal["management", "storage"]) -> bool:
         assert self.world.witness is not None
-        knocks = [
-            self.world.witness.knock(node, "management", self.settings.ha_answer_s),
-            self.world.witness.knock(node, "storage", self.settings.ha_answer_s),
-        ]
-        return any(knock not in (None, Knock.SILENCE) for knock in knocks)
+        knock = self.world.witness.knock(node, network, self.settings.ha_answer_s)
+        return knock not in (None, Knock.SILENCE)
 
     def _write(self, values: dict[str, Any]) -> None:
         """Documents that nobody else writes."""
@@ -243,10 +246,21 @@ class Watch:
             if not any(done) and not recovered:
                 break
         # What is half silent may change without anybody doing anything: watchers lapse.
+        if any(one.sign is Sign.PARTED for one in self._mirror.of(NodeRecord).values()):
+            self._resign()
+            return Pace(leading=False, quiet=False, sentences=self.sentences)
         clear = all(
             record.sign in (Sign.WELL, Sign.GONE) for record in self._mirror.of(NodeRecord).values()
         )
         return Pace(leading=True, quiet=quiet and clear, due_at=due_at, sentences=self.sentences)
+
+    def _resign(self) -> None:
+        """Others see hosts that this process does not: let one of them lead for a while."""
+        if self.lease is not None and not self._hands.busy:
+            self.world.state.release(self.lease)
+            self.lease = None
+            self._mirror = _Mirror(self.world.state, STANDING_BY)
+            self._stands_back_until = self.world.clock.now() + 2 * self.settings.ha_lease_s
 
     def _recover(self) -> bool:
         """Finish or undo what other processes have left; at once where a host was just fenced."""
@@ -365,7 +379,7 @@ class Watch:
             return Evidence(node=name, libvirt=True, storage=storage), shown
         management = management or witness.knock(node, "management", patience_s)
         disks_open, disks = self._disks_open(name, storage)
-        osds = self._quietly(lambda: witness.osds(node))
+        osds, views = self._quietly(lambda: witness.osds(node)), self._views()
         evidence = Evidence(
             node=name,
             libvirt=False,
@@ -376,7 +390,8 @@ class Watch:
             disks=disks,
             osds_up=None if osds is None else osds[0],
             power=witness.power(node, patience_s),
-            answers_to=self._answers_to(name),
+            answers_to=tuple(sorted(one.holder for one in views if name in one.answering)),
+            managed_by=tuple(sorted(one.holder for one in views if name in one.managed)),
         )
         return evidence, ()
 
@@ -413,17 +428,14 @@ class Watch:
         except Unreachable:
             return None
 
-    def _answers_to(self, name: str) -> tuple[str, ...]:
+    def _views(self) -> list[View]:
+        """What the others see, as long as that is fresh."""
         now = self.world.clock.now()
-        return tuple(
-            sorted(
-                view.holder
-                for view in self._mirror.of(View).values()
-                if name in view.answering
-                and view.holder != self.holder
-                and now - view.at <= self.settings.ha_view_for_s
-            )
-        )
+        return [
+            view
+            for view in self._mirror.of(View).values()
+            if view.holder != self.holder and now - view.at <= self.settings.ha_view_for_s
+        ]
 
     # -- what came of plans
 
@@ -449,6 +461,11 @@ class Watch:
             if node is not None:
                 retry_at = now + self.limits.fence_retry_after_s
                 self.commit({f"hanode/{errand.node}": dataclasses.replace(node, retry_at=retry_at)})
+
+
+def last_seen(view: View | None) -> View | None:
+    """A view without its time, to be compared."""
+    return None if view is None else dataclasses.replace(view, at=0.0)
 
 
 def _identity(world: World) -> str:

@@ -44,6 +44,10 @@ def evidence(libvirt: bool, **other: object) -> Evidence:
         # One network is all that is known of it.
         (evidence(False, management=SILENCE), Sign.GONE),
         (evidence(False, management=ANSWER), Sign.DAEMON_SILENT),
+        (
+            evidence(False, management=SILENCE, storage=ANSWER, managed_by=("other",)),
+            Sign.PARTED,
+        ),
         # Nobody has its disks open any more, though something answers.
         (evidence(False, storage=ANSWER, disks=2, disks_open=0), Sign.HOLLOW),
         (evidence(False, storage=ANSWER, disks=2, disks_open=1), Sign.DAEMON_SILENT),
@@ -81,7 +85,7 @@ def test_a_power_cut_is_decided_within_ten_seconds() -> None:
 def test_a_libvirt_that_hangs_is_left_alone_unless_somebody_says_otherwise() -> None:
     assert patience_s(Sign.DAEMON_SILENT, LIMITS, None) is None
     assert patience_s(Sign.DAEMON_SILENT, LIMITS, 90.0) == 90.0
-    assert patience_s(Sign.PARTED, LIMITS, None) is None
+    assert patience_s(Sign.PARTED, LIMITS, 90.0) is None
     assert patience_s(Sign.GONE, LIMITS, 90.0) == LIMITS.gone_after_s
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 from vorch.availability import HostOrder, NodeRecord, VmRecord
 from vorch.plan import Plan
 
-Purpose = Literal["fence", "unfence", "start", "stop", "cut", "move", "return", "register"]
+Purpose = Literal["fence", "unfence", "start", "stop", "cut", "move", "return", "register", "note"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -151,9 +151,12 @@ def after(
     now: float,
 ) -> VmRecord:
     """The record of a VM after a plan about it has ended, well or not."""
+    later = now + limits.retry_after_s
+    if errand.purpose == "note":
+        # Whether it was found out or not, it is not asked for again at once.
+        return dataclasses.replace(record, retry_at=later)
     if error is None:
         return _succeeded(errand, record)
-    later = now + limits.retry_after_s
     match errand.purpose:
         case "start":
             return _start_failed(errand, error, record, settings, later)

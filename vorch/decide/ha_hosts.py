@@ -24,7 +24,7 @@ from vorch.model import Cluster
 from vorch.plan import FenceNode, Plan, Save, UnfenceNode
 
 # Signs by which a host counts as silent, when it is asked how many are.
-SILENT = (Sign.GONE, Sign.STORAGE_CUT)
+SILENT = (Sign.GONE, Sign.STORAGE_CUT, Sign.DAEMON_SILENT, Sign.PARTED, Sign.HOLLOW)
 # VMs in these states are nobody's business when their host is lost.
 LEFT_ALONE = (VmState.ERROR, VmState.FROZEN, VmState.IGNORED)
 
@@ -214,7 +214,11 @@ class Hosts:
                 subject=name,
                 why=record.why,
                 steps=(
-                    FenceNode(node=self.cluster.nodes[name], clients=record.clients),
+                    FenceNode(
+                        node=self.cluster.nodes[name],
+                        clients=record.clients,
+                        unknown=self._unknown(name),
+                    ),
                     Save(
                         key=f"hanode/{name}",
                         before=encode(record),
@@ -225,6 +229,17 @@ class Hosts:
                 claims=(f"hanode/{name}",),
             ),
         )
+
+    def _unknown(self, name: str) -> tuple[str, ...]:
+        """VMs that may run there by addresses that nobody has noted. All VMs, not only ours."""
+        found = []
+        for vm in self.cluster.vms.values():
+            seen = self.cluster.clients.get(vm.id)
+            noted = seen.disks if seen is not None and seen.node == name else {}
+            may_run = (vm.node == name and vm.wanted == "running") or vm.name in self.ha.busy
+            if may_run and any(disk.name not in noted for disk in vm.written_disks):
+                found.append(vm.name)
+        return tuple(sorted(found))
 
     def _returning(self, name: str) -> str:
         record = self.records[name]

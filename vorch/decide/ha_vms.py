@@ -19,6 +19,7 @@ from vorch.availability import (
     VmRecord,
     VmState,
 )
+from vorch.decide import clients
 from vorch.decide.choose import Board, Pick, Scene, choose
 from vorch.decide.errands import Errand, Purpose, Timers
 from vorch.decide.lifecycle import start, stop
@@ -352,6 +353,9 @@ class Vms:
             tried_here_again=False,
         )
         self.board.put(vm, vm.node, self.limits.vm_overhead_mib)
+        if clients.lacking(self.cluster, vm) and self.timers.due(record.retry_at):
+            # A fence by storage would not know it.
+            self._do("note", vm, clients.record(self.cluster, vm), vm.node)
 
     def _start(self, vm: Vm, settings: HaVm, pick: Pick) -> None:
         record = self._record(vm.name)

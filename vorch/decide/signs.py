@@ -47,6 +47,8 @@ def sign_of(seen: Evidence) -> Sign:
     sign = _ANSWERS[seen.libvirt, bool(management), storage]
     if sign is Sign.DAEMON_SILENT and seen.disks and seen.disks_open == 0:
         return Sign.HOLLOW
+    if sign is Sign.DAEMON_SILENT and not management and seen.managed_by:
+        return Sign.PARTED
     if sign is Sign.GONE and seen.answers_to and seen.power != "off":
         return Sign.PARTED
     return sign
@@ -90,7 +92,7 @@ def patience_s(sign: Sign, limits: Limits, isolation_s: float | None) -> float |
     return {
         Sign.WELL: None,
         Sign.DAEMON_SILENT: isolation_s,
-        Sign.PARTED: isolation_s,
+        Sign.PARTED: None,
         Sign.HOLLOW: limits.hollow_after_s,
         Sign.STORAGE_CUT: limits.storage_cut_after_s,
         Sign.GONE: limits.gone_after_s,

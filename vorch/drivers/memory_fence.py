@@ -74,6 +74,7 @@ class MemoryPowerFencer:
     """Power off by the machine's BMC, read back."""
 
     name = "power"
+    by_address = False
 
     def __init__(self, machine: Machine, gate: Gate) -> None:
         self._machine = machine
@@ -105,6 +106,7 @@ class MemoryStorageFencer:
     """Entries in the blocklist, and the OSD map waited for."""
 
     name = "storage"
+    by_address = True
 
     def __init__(self, machine: Machine, ceph: MemoryCeph, gate: Gate) -> None:
         self._machine = machine

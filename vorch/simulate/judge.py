@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from vorch.availability import NodeRecord, NodeState
 from vorch.codec import decode
 from vorch.drivers.memory import MemoryWorld
 from vorch.errors import StepFailed
-from vorch.model import Power
+from vorch.model import Node, Power
 from vorch.plan import FenceNode, Journal, StartDomain
+from vorch.ports import Fencer, Progress
 
 ON = (Power.RUNNING, Power.STOPPING)
 # A host that was well again for so short a time may be taken for what it was at the last look.
@@ -18,6 +20,26 @@ LATE_S = 10.0
 
 class Violation(StepFailed):
     """Something happened that never may: two copies, a start without proof, a needless fence."""
+
+
+class JudgedFencer:
+    """A fencer, and the judge beside it."""
+
+    def __init__(self, fencer: Fencer, judge: Judge) -> None:
+        self._fencer = fencer
+        self._judge = judge
+        self.name = fencer.name
+        self.by_address = fencer.by_address
+
+    def covers(self, node: Node) -> bool:
+        return self._fencer.covers(node)
+
+    def fence(self, node: Node, clients: Sequence[str], progress: Progress) -> str:
+        self._judge.fences(node.name)
+        return self._fencer.fence(node, clients, progress)
+
+    def unfence(self, node: Node, clients: Sequence[str]) -> None:
+        self._fencer.unfence(node, clients)
 
 
 class Judge:
@@ -77,12 +99,14 @@ class Judge:
                 self._is_fenced(step.node.name)
         elif isinstance(step, StartDomain):
             self._starts(step)
-        elif isinstance(step, FenceNode):
-            machine = self.world.host(step.node.name)
-            since = self._well_since.get(machine.name, -math.inf)
-            well = machine.answers(None) and all(machine.cables.values())
-            if well and self.world.clock.now() - since > LATE_S:
-                raise self._say(f"{machine.name} is well, and is to be fenced")
+
+    def fences(self, host: str) -> None:
+        """A host that is well is not to be touched. Asked at the very moment."""
+        machine = self.world.host(host)
+        since = self._well_since.get(host, -math.inf)
+        well = machine.answers(None) and all(machine.cables.values())
+        if well and self.world.clock.now() - since > LATE_S:
+            raise self._say(f"{host} is well, and is fenced")
 
     def _is_fenced(self, host: str) -> None:
         for guest in self.world.host(host).guests.values():

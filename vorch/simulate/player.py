@@ -34,7 +34,7 @@ from vorch.orchestrator import Orchestrator
 from vorch.plan import Journal
 from vorch.ports import World
 from vorch.simulate.doubles import Doubles
-from vorch.simulate.judge import Judge, Violation
+from vorch.simulate.judge import Judge, JudgedFencer, Violation
 from vorch.simulate.scenario import POOL, Batch, Scenario, Service, sizes, vm_of
 from vorch.watch import Pace, Watch
 
@@ -368,6 +368,8 @@ class _Player:
         if not self.scenario.hosts[name].watches:
             return
         world = self.world.connect(f"vorch@{name}", home=name)
+        judged = tuple(JudgedFencer(fencer, self.judge) for fencer in world.fencers)
+        world = dataclasses.replace(world, fencers=judged)
 
         def hook(point: str, journal: Journal) -> None:
             self.judge.hook(point, journal)
