@@ -12,7 +12,8 @@ from vorch.plan import FenceNode
 from vorch.simulate import faults
 
 # Hours of trouble that every run of the tests plays; `vorch simulate faults` plays any number.
-SEEDS = range(8)
+# The large ones have found something once.
+SEEDS = (*range(5), 86, 132, 136)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
