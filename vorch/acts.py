@@ -6,8 +6,9 @@ Every act is safe to repeat, and every undo is safe when the act was done in par
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from vorch.availability import PROVEN_DEAD, NodeRecord
@@ -96,6 +97,8 @@ BOOT_FILE_LIMIT_BYTES = 512 * 1024**2
 ASK_AGAIN_S = 10.0
 # How long a guest may take to let go again of what a failed plan has just plugged in.
 UNPLUG_TIMEOUT_S = 20.0
+# Once a host is proven cut off one way, the other ways may take so long.
+FENCE_SETTLE_S = 2.0
 # How long the two hosts of a migration that has ended may take to be of one mind about it.
 SETTLE_TIMEOUT_S = 60.0
 SETTLE_POLL_S = 0.2
@@ -920,9 +923,9 @@ def fence_node(step: FenceNode, world: World, progress: Progress) -> Outcome:
 
     in_the_dark = bool(step.unknown) and not step.node.storage_address
 
-    def attempt(fencer: Fencer) -> tuple[bool, str]:
+    def attempt(fencer: Fencer, tell: Progress) -> tuple[bool, str]:
         try:
-            proof = f"{fencer.name}: {fencer.fence(step.node, step.clients, progress)}"
+            proof = f"{fencer.name}: {fencer.fence(step.node, step.clients, tell)}"
             if in_the_dark and fencer.by_address:
                 lack = f"the addresses of {', '.join(step.unknown)} and of the host are not known"
                 return False, f"{proof}, but {lack}"
@@ -931,10 +934,9 @@ def fence_node(step: FenceNode, world: World, progress: Progress) -> Outcome:
             return False, f"{fencer.name}: {exc.message}"
 
     if world.threads and len(ways) > 1:
-        with ThreadPoolExecutor(max_workers=len(ways)) as pool:
-            came_to = list(pool.map(attempt, ways))
+        came_to = _side_by_side(attempt, ways)
     else:
-        came_to = [attempt(fencer) for fencer in ways]
+        came_to = [attempt(fencer, progress) for fencer in ways]
     proofs = [text for proven, text in came_to if proven]
     if not proofs:
         reasons = "; ".join(text for _, text in came_to) or "no way to fence it is set up"
@@ -943,6 +945,33 @@ def fence_node(step: FenceNode, world: World, progress: Progress) -> Outcome:
             node=step.node.name,
         )
     return {"proof": "; ".join(proofs)}
+
+
+def _side_by_side(
+    attempt: Callable[[Fencer, Progress], tuple[bool, str]], ways: Sequence[Fencer]
+) -> list[tuple[bool, str]]:
+    """What they came to. After the first proof the others have a moment, and VMs wait no longer.
+
+    Those that are still at it then are told to leave off, and end by themselves.
+    """
+    over = threading.Event()
+
+    def tell(percent: float | None = None, line: str | None = None) -> None:
+        if over.is_set():
+            raise Cancelled("cannot go on with the fence: another way has proven it")
+
+    pool = ThreadPoolExecutor(max_workers=len(ways), thread_name_prefix="fence")
+    try:
+        pending = {pool.submit(attempt, fencer, tell) for fencer in ways}
+        done: set[Future[tuple[bool, str]]] = set()
+        while pending and not any(one.result()[0] for one in done):
+            ended, pending = wait(pending, return_when=FIRST_COMPLETED)
+            done |= ended
+        ended, _ = wait(pending, FENCE_SETTLE_S)
+        return [one.result() for one in (*done, *ended)]
+    finally:
+        over.set()
+        pool.shutdown(wait=False)
 
 
 def unfence_node(step: UnfenceNode, world: World, progress: Progress) -> None:

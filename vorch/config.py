@@ -15,6 +15,9 @@ from typing import Any
 
 from vorch.errors import BadConfig
 
+# What a storage fence may do to an address that is not the host's alone.
+SHARED = ("refuse", "clients", "whole")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -87,6 +90,17 @@ class Settings:
     ha_fence_retry_after_s: float = 5.0
     # What another vorch process sees counts for so long.
     ha_view_for_s: float = 10.0
+    # How long each way of fencing a host may take.
+    storage_fence_timeout_s: float = 30.0
+    power_fence_timeout_s: float = 20.0
+    fence_command_timeout_s: float = 30.0
+    # A host's storage address that a manager, gateway or metadata server of Ceph shares: "refuse"
+    # to cut it off, cut off the "clients" of its VMs alone, or the "whole" address.
+    storage_fence_shared: str = "refuse"
+    # A program that fences, by its whole path, with words for it; empty: none.
+    fence_command: str = ""
+    # Port that is knocked on at a host's storage address; 0: the one of its libvirt.
+    storage_knock_port: int = 0
     # Address and port of the service.
     listen_host: str = "127.0.0.1"
     listen_port: int = 8420
@@ -96,6 +110,10 @@ class Settings:
             value = getattr(self, item.name)
             if item.type == "float" and (value < 0 or value != value):
                 raise BadConfig(f"cannot use {item.name} = {value}: it must be 0 or more")
+            if item.name == "storage_fence_shared" and value not in SHARED:
+                raise BadConfig(
+                    f"cannot use {item.name} = {value!r}: it must be one of {', '.join(SHARED)}"
+                )
             if item.type == "int" and value < 0:
                 raise BadConfig(f"cannot use {item.name} = {value}: it must be 0 or more")
 

@@ -795,6 +795,10 @@ class Fencer(Protocol):
         """
         ...
 
+    def drill(self, nodes: Sequence[Node], progress: Progress) -> tuple[Check, ...]:
+        """Whether it would work for these hosts, tried out. No host notices anything of it."""
+        ...
+
 
 # ---------------------------------------------------------------------------------------------
 # Files of this machine

@@ -27,7 +27,15 @@ from vorch.errors import BadConfig, NotFound, VorchError
 from vorch.execute import Hook, Watcher
 from vorch.model import Cluster, Node, Pool
 from vorch.orchestrator import Orchestrator
-from vorch.ports import Hypervisor, Images, PowerSwitch, State, World
+from vorch.ports import (
+    Fencer,
+    Hypervisor,
+    Images,
+    PowerSwitch,
+    State,
+    Witness,
+    World,
+)
 
 T = TypeVar("T")
 
@@ -149,11 +157,14 @@ def _real_world(state: State, settings: Settings) -> World:
         hosts.see(cluster.nodes)
         pools.see(cluster.pools)
 
+    witness, fencers, end = _high_availability(state, settings)
+
     def close() -> None:
         # Side by side: each may be one that hangs.
         side_by_side(lambda host: host.close(), hosts.made(), most=64)
         for pool in pools.made():
             pool.close()
+        end()
         state.close()
 
     return World(
@@ -172,7 +183,47 @@ def _real_world(state: State, settings: Settings) -> World:
         who=_who(),
         threads=True,
         close=close,
+        witness=witness,
+        fencers=fencers,
     )
+
+
+def _high_availability(
+    state: State, settings: Settings
+) -> tuple[Witness, tuple[Fencer, ...], Callable[[], None]]:
+    """What shows hosts and what ends them. Nothing is connected before it is asked."""
+    from vorch.drivers.fence_command import CommandFencer
+    from vorch.drivers.fence_storage import StorageFencer
+    from vorch.drivers.witness import HostWitness
+
+    def pools() -> dict[str, Pool]:
+        return {one.name: decode(Pool, one.body) for one in state.read(["pool"]).values()}
+
+    def nodes() -> dict[str, Node]:
+        return {one.name: decode(Node, one.body) for one in state.read(["node"]).values()}
+
+    witness = HostWitness(
+        pools,
+        lambda node, timeout_s: None,
+        answer_s=settings.ha_answer_s,
+        storage_knock_port=settings.storage_knock_port,
+    )
+    storage = StorageFencer(
+        pools,
+        nodes,
+        timeout_s=settings.storage_fence_timeout_s,
+        shared=settings.storage_fence_shared,
+    )
+    fencers: list[Fencer] = [storage]
+    if settings.fence_command:
+        timeout_s = settings.fence_command_timeout_s
+        fencers.append(CommandFencer(settings.fence_command, timeout_s=timeout_s))
+
+    def close() -> None:
+        witness.close()
+        storage.close()
+
+    return witness, tuple(fencers), close
 
 
 def state_path(uri: str) -> Path:

@@ -23,6 +23,7 @@ IN_WORDS = {
     "uri": "`sqlite:///var/lib/vorch/vorch.db` for root",
     "hypervisor_uri": "`qemu:///system` for root",
     "pool_path": "folder `disks` beside the state file",
+    "fence_command": "none",
 }
 
 

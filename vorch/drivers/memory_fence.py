@@ -11,7 +11,7 @@ from vorch.drivers.memory_faults import Gate, gated, gated_waiting
 from vorch.drivers.memory_machine import MemoryMachine
 from vorch.drivers.memory_pool import MemoryPool
 from vorch.errors import FenceFailed, NotFound
-from vorch.model import Node, Volume
+from vorch.model import Check, Node, Volume
 from vorch.ports import Progress
 
 Machine = Callable[[str], MemoryMachine]
@@ -101,6 +101,20 @@ class MemoryPowerFencer:
     def unfence(self, node: Node, clients: Sequence[str]) -> None:
         """Who switches it on is somebody else."""
 
+    @gated
+    def drill(self, nodes: Sequence[Node], progress: Progress) -> tuple[Check, ...]:
+        return tuple(
+            Check(name=f"BMC of {node.name}", level="ok", detail="it lets vorch in")
+            if self._machine(node.name).bmc in ("well", "lies")
+            else Check(
+                name=f"BMC of {node.name}",
+                level="error",
+                detail="it does not do what it is told",
+                remedy="see to it",
+            )
+            for node in nodes
+        )
+
 
 class MemoryStorageFencer:
     """Entries in the blocklist, and the OSD map waited for."""
@@ -136,3 +150,13 @@ class MemoryStorageFencer:
     @gated
     def unfence(self, node: Node, clients: Sequence[str]) -> None:
         self._ceph.unblock(self._entries(node, clients))
+
+    @gated
+    def drill(self, nodes: Sequence[Node], progress: Progress) -> tuple[Check, ...]:
+        """A client that was never there is cut off and let in again."""
+        entry = "192.0.2.254:0/1"
+        self._ceph.block([entry])
+        listed = entry in self._ceph.blocklist
+        self._ceph.unblock([entry])
+        level: Literal["ok", "error"] = "ok" if listed else "error"
+        return (Check(name="storage fence", level=level, detail="entries come and go"),)

@@ -224,6 +224,11 @@ class RadosCluster:
         with self._lock:
             self._shut_down()
 
+    def close(self) -> None:
+        """End a connection that was not got from `kept_cluster`, and so is nobody else's."""
+        with self._lock:
+            self._shut_down()
+
     def _connected(self) -> Any:
         try:
             import rados

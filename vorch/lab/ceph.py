@@ -34,6 +34,8 @@ MONITOR_PORT = 3300
 # Sparse: an OSD takes the room of what is in it, about 20 MiB when it is new.
 OSD_BYTES = 10 << 30
 PLACEMENT_GROUPS = 16
+# What vorch's own user may ask of the monitors, as docs/fencing.md tells administrators to set it.
+MONITOR_CAPS = 'profile rbd, allow r, allow command "osd blocklist"'
 # Ceph's manager makes it for itself.
 MANAGERS_OWN_POOL = "device_health_metrics"
 # One answer of a monitor; a cluster in trouble needs longer than a healthy one.
@@ -112,7 +114,7 @@ class LabCeph:
         key = self.order(
             "auth get-or-create",
             entity=f"client.{CEPH_USER}",
-            caps=["mon", "profile rbd", "osd", "profile rbd", "mgr", "profile rbd"],
+            caps=["mon", MONITOR_CAPS, "osd", "profile rbd", "mgr", "profile rbd"],
         )
         path = self.keyring(f"client.{CEPH_USER}")
         path.write_text(_keyring(key))
