@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Literal
 
 from vorch.errors import Invalid
-from vorch.model import check_name, check_range, check_vm_name
+from vorch.model import Check, check_name, check_range, check_text, check_vm_name
 
 # ---------------------------------------------------------------------------------------------
 # Settings
@@ -295,6 +295,18 @@ class VmRecord:
 
     def __post_init__(self) -> None:
         check_vm_name(self.vm)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drill:
+    """What came of the last drill of the fences, `drill/fencing`."""
+
+    at: float
+    checks: tuple[Check, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        return all(check.level != "error" for check in self.checks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,11 +12,11 @@ import typer
 
 from .. import completion, render, sizes
 from ..options import AsJson, DryRun, NodeName, Wait
-from ..session import cluster, run, show_all, show_done
+from ..session import ask_and_do, cluster, run, show_all, show_done
 from .group import noun
 
 if TYPE_CHECKING:
-    from vorch import HostFacts, NodeStatus
+    from vorch import Done, HostFacts, NodeStatus
 
 
 class OnOff(StrEnum):
@@ -25,7 +25,7 @@ class OnOff(StrEnum):
 
 
 def add_to(app: typer.Typer) -> None:
-    nodes = noun(app, "node", "Hosts: add, list, show, change, check, probe, cordon, remove.")
+    nodes = noun(app, "node", "Hosts: add, list, show, change, check, cordon, fence, remove.")
     nodes.command("add")(node_add)
     nodes.command("list")(node_list)
     nodes.command("show")(node_show)
@@ -35,6 +35,8 @@ def add_to(app: typer.Typer) -> None:
     nodes.command("cordon")(node_cordon)
     nodes.command("uncordon")(node_uncordon)
     nodes.command("maintenance")(node_maintenance)
+    nodes.command("fence")(node_fence)
+    nodes.command("unfence")(node_unfence)
     nodes.command("remove")(node_remove)
     nodes.command("hook")(node_hook)
     pools = noun(app, "pool", "Places for volumes: add, list, remove.")
@@ -255,6 +257,61 @@ def node_maintenance(
         return
     for one in done:
         show_done(one, as_json)
+
+
+def node_fence(
+    name: NodeName,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Also a host that is heard of: all VMs on it end."),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: DryRun = False,
+    wait: Wait = None,
+    as_json: AsJson = False,
+) -> None:
+    """Cut a host off from its power or its disks, and prove it.
+
+    For a host that is dead or out of reach, so that its VMs can start elsewhere.
+    """
+    with cluster(as_json) as found:
+
+        def verb(*, dry_run: bool) -> Done:
+            return found.node_fence(name, force=force, dry_run=dry_run, wait_s=wait)
+
+        done = ask_and_do(verb, dry_run=dry_run, yes=yes)
+    show_done(done, as_json)
+    _say_proof(done, as_json)
+
+
+def _say_proof(done: Done, as_json: bool) -> None:
+    proof = done.task.result.get("proof") if done.task is not None else None
+    if proof and not as_json:
+        render.out(render.clean(f"proof: {proof}"))
+
+
+def node_unfence(
+    name: NodeName,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Also when vorch does not know that it is cut off."),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: DryRun = False,
+    wait: Wait = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take back a host that was cut off.
+
+    What it still runs is ended first: it is older than what is on its disks.
+    """
+    with cluster(as_json) as found:
+
+        def verb(*, dry_run: bool) -> Done:
+            return found.node_unfence(name, force=force, dry_run=dry_run, wait_s=wait)
+
+        done = ask_and_do(verb, dry_run=dry_run, yes=yes)
+    show_done(done, as_json)
 
 
 def node_remove(

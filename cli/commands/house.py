@@ -68,12 +68,22 @@ def _complete(found: Orchestrator) -> None:
         sys.stderr.write(f"vorch: {render.clean(exc.message)}\n")
 
 
-def doctor(as_json: AsJson = False) -> None:
+def doctor(
+    fencing: Annotated[
+        bool,
+        typer.Option(
+            "--fencing",
+            help="Try out instead whether hosts can be fenced: a client of vorch's own is cut off"
+            " from a throw-away volume. No host and no VM notices.",
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """What is missing here, and why a VM would not run.
 
     Ends with exit code 1 if something is wrong.
     """
-    checks = _checks(as_json)
+    checks = _checks(as_json, fencing)
     if as_json:
         render.print_json(checks)
     else:
@@ -85,12 +95,12 @@ def doctor(as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-def _checks(as_json: bool) -> tuple[Check, ...]:
+def _checks(as_json: bool, fencing: bool) -> tuple[Check, ...]:
     from vorch import Check, VorchError
 
     try:
         with session.cluster(as_json, recover=False) as found:
-            return found.doctor()
+            return found.doctor(fencing=fencing)
     except VorchError as exc:
         # A cluster that cannot even be opened is a finding, too.
         return (Check(name="cluster", level="error", detail=exc.message),)

@@ -1,6 +1,6 @@
 """Ceph's blocklist, from entries to proof: read back, in force everywhere, locks gone.
 
-Why an answer of every placement group is the proof: docs/adr/0015.
+Why an answer of every placement group is the proof: docs/adr/0016.
 """
 
 from __future__ import annotations

@@ -13,14 +13,21 @@ from vorch.model import (
     Node,
     Pool,
 )
+from vorch.orchestrator.fencing import Fencing
 from vorch.orchestrator.networks import Networks
 from vorch.orchestrator.nodes import Nodes
 from vorch.orchestrator.tasks import Tasks
 
 
-class Whole(Networks, Nodes, Tasks):
-    def doctor(self) -> tuple[Check, ...]:
-        """What is missing, and why a VM would not run."""
+class Whole(Networks, Nodes, Fencing, Tasks):
+    def doctor(self, *, fencing: bool = False) -> tuple[Check, ...]:
+        """What is missing, and why a VM would not run.
+
+        `fencing`: instead, whether hosts could be fenced, by really cutting off a client of our
+        own from a throw-away volume. No host and no VM notices.
+        """
+        if fencing:
+            return self._fencing_drill()
         checks: list[Check] = []
         cluster = self.look(None)
         if not cluster.nodes:
