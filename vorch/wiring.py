@@ -193,6 +193,7 @@ def _high_availability(
 ) -> tuple[Witness, tuple[Fencer, ...], Callable[[], None]]:
     """What shows hosts and what ends them. Nothing is connected before it is asked."""
     from vorch.drivers.fence_command import CommandFencer
+    from vorch.drivers.fence_power import PowerFencer
     from vorch.drivers.fence_storage import StorageFencer
     from vorch.drivers.witness import HostWitness
 
@@ -202,9 +203,13 @@ def _high_availability(
     def nodes() -> dict[str, Node]:
         return {one.name: decode(Node, one.body) for one in state.read(["node"]).values()}
 
+    def switch(node: Node) -> PowerSwitch:
+        secret = state.get(f"secret/bmc.{node.name}")
+        return _power_switch(node, "" if secret is None else str(secret.body["password"]))
+
     witness = HostWitness(
         pools,
-        lambda node, timeout_s: None,
+        lambda node, timeout_s: power.read(node, timeout_s),
         answer_s=settings.ha_answer_s,
         storage_knock_port=settings.storage_knock_port,
     )
@@ -214,7 +219,8 @@ def _high_availability(
         timeout_s=settings.storage_fence_timeout_s,
         shared=settings.storage_fence_shared,
     )
-    fencers: list[Fencer] = [storage]
+    power = PowerFencer(switch, witness.knock, timeout_s=settings.power_fence_timeout_s)
+    fencers: list[Fencer] = [storage, power]
     if settings.fence_command:
         timeout_s = settings.fence_command_timeout_s
         fencers.append(CommandFencer(settings.fence_command, timeout_s=timeout_s))

@@ -20,7 +20,12 @@ from vorch.errors import BadConfig, Cancelled, FenceFailed, Unreachable
 from vorch.model import Node
 from vorch.ports import Fencer, no_progress
 
-NODE = Node(name="h1", uri="qemu+tls://192.0.2.11/system", storage_address="198.18.0.1")
+NODE = Node(
+    name="h1",
+    uri="qemu+tls://192.0.2.11/system",
+    storage_address="198.18.0.1",
+    bmc="ipmi://admin@192.0.2.111",
+)
 CLIENTS = ("198.18.0.1:0/17", "198.18.0.1:0/18")
 
 Program = Callable[[str], str]
@@ -149,7 +154,7 @@ class Machine:
 
     def __init__(self, how: str = "well") -> None:
         self.how = how
-        self.on = True
+        self.runs = True
         self.orders = 0
         self.looks = 0
 
@@ -158,13 +163,16 @@ class Machine:
             raise Unreachable("its BMC says 503")
         self.looks += 1
         if self.how == "slow" and self.orders and self.looks > 2:
-            self.on = False
-        return self.on and not (self.how == "lies" and self.orders > 0)
+            self.runs = False
+        return self.runs and not (self.how == "lies" and self.orders > 0)
 
     def off(self) -> None:
         self.orders += 1
         if self.how == "well":
-            self.on = False
+            self.runs = False
+
+    def on(self) -> None:
+        raise AssertionError("a fence switches nothing on")
 
     def close(self) -> None:
         pass
@@ -172,7 +180,7 @@ class Machine:
     def knock(
         self, node: Node, network: Literal["management", "storage"], timeout_s: float
     ) -> Knock | None:
-        return Knock.RESET if self.on else Knock.SILENCE
+        return Knock.RESET if self.runs else Knock.SILENCE
 
     def fencer(self, timeout_s: float = 1.5) -> PowerFencer:
         return PowerFencer(lambda node: self, self.knock, timeout_s=timeout_s)
@@ -182,7 +190,7 @@ class Machine:
 def test_off_is_what_is_read_back(how: str) -> None:
     machine = Machine(how)
     assert "off" in machine.fencer(20).fence(NODE, (), no_progress)
-    assert not machine.on
+    assert not machine.runs
     assert "already" in machine.fencer(20).fence(NODE, (), no_progress)
     assert machine.orders == 1
 
@@ -199,7 +207,7 @@ def test_a_bmc_that_fails_proves_nothing(how: str, why: str) -> None:
     machine = Machine(how)
     with pytest.raises(FenceFailed, match=why):
         machine.fencer().fence(NODE, (), no_progress)
-    assert machine.on
+    assert machine.runs
 
 
 def test_no_order_is_given_when_another_way_has_proven_it() -> None:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal, Protocol, TypeVar
+from contextlib import closing
+from typing import Literal, TypeVar
 
 from vorch.availability import Knock
 from vorch.errors import FenceFailed, TimedOut, VorchError
 from vorch.model import Check, Node
-from vorch.ports import Progress
+from vorch.ports import PowerSwitch, Progress
 
 POLL_S = 0.5
 # An order that had no effect is given again after this time: BMCs drop orders while they are busy.
@@ -30,26 +31,14 @@ T = TypeVar("T")
 KnockOn = Callable[[Node, Literal["management", "storage"], float], Knock | None]
 
 
-class Switch(Protocol):
-    """What a fence needs of a host's BMC. Each call ends by itself, if late."""
-
-    def is_on(self) -> bool: ...
-
-    def off(self) -> None:
-        """Cut the power. That it is off now, only `is_on` says."""
-        ...
-
-    def close(self) -> None: ...
-
-
 class PowerFencer:
-    """The Fencer port. `switch` finds a host's, None: it has none. `knock` asks the host itself."""
+    """The Fencer port. `switch` is a host's BMC. `knock` asks the host itself."""
 
     name = "power"
 
     def __init__(
         self,
-        switch: Callable[[Node], Switch | None],
+        switch: Callable[[Node], PowerSwitch],
         knock: KnockOn,
         *,
         timeout_s: float,
@@ -62,15 +51,17 @@ class PowerFencer:
         self._call_s = min(call_s, timeout_s)
 
     def covers(self, node: Node) -> bool:
-        return bool(getattr(node, "bmc", ""))
+        return bool(node.bmc)
 
     def fence(self, node: Node, clients: Sequence[str], progress: Progress) -> str:
-        bmc = self._switch(node)
-        if bmc is None:
-            raise FenceFailed(f"cannot switch {node.name!r} off: it has no BMC", node=node.name)
+        with closing(self._switch(node)) as bmc:
+            return self._fence(node, bmc, progress)
+
+    def _fence(self, node: Node, bmc: PowerSwitch, progress: Progress) -> str:
         until = time.monotonic() + self._timeout_s
-        problem, on, ordered_at, orders = "", True, float("-inf"), 0
+        on, ordered_at, orders = True, float("-inf"), 0
         while True:
+            problem = "its BMC says that it is still on"
             # Ends it when somebody else has proven that the host is cut off.
             progress()
             try:
@@ -97,7 +88,7 @@ class PowerFencer:
             if time.monotonic() + POLL_S >= until:
                 raise FenceFailed(
                     f"cannot switch {node.name!r} off within {self._timeout_s:g} s:"
-                    f" {problem or 'its BMC says that it is still on'}; see to its BMC",
+                    f" {problem}; see to its BMC",
                     node=node.name,
                 )
             time.sleep(POLL_S)
@@ -105,21 +96,28 @@ class PowerFencer:
     def unfence(self, node: Node, clients: Sequence[str]) -> None:
         """Who switches it on is a person, or the BMC's own policy."""
 
+    def read(self, node: Node, timeout_s: float) -> Literal["on", "off"] | None:
+        """What its BMC says; None when it has none, or that does not answer in time."""
+        if not node.bmc:
+            return None
+        try:
+            with closing(self._switch(node)) as bmc:
+                return "on" if self._within(bmc.is_on, time.monotonic() + timeout_s) else "off"
+        except VorchError:
+            return None
+
     def drill(self, nodes: Sequence[Node], progress: Progress) -> tuple[Check, ...]:
         return tuple(check for node in nodes for check in self._drill(node, progress))
 
     def _drill(self, node: Node, progress: Progress) -> tuple[Check, ...]:
         """Its BMC lets us in, and agrees with what is seen of the host. Nothing is switched."""
-        bmc = self._switch(node)
         name = f"BMC of {node.name}"
-        if bmc is None:
-            return ()
         progress()
-        until = time.monotonic() + self._call_s
         try:
-            on = self._within(bmc.is_on, until)
+            with closing(self._switch(node)) as bmc:
+                on = self._within(bmc.is_on, time.monotonic() + self._call_s)
         except VorchError as exc:
-            remedy = "see to its address, user and password (vorch node show)"
+            remedy = "see to its address, user and password (vorch node change)"
             return (Check(name=name, level="error", detail=exc.message, remedy=remedy),)
         answers = self._answers(node)
         if answers and not on:

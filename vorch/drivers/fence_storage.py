@@ -224,7 +224,7 @@ def _address_of(node: Node) -> Address:
                 if given
                 else "it has no storage address"
             )
-            + "; record it while the host is well (vorch node add --storage-address)"
+            + "; record it while the host is well (vorch node change --storage-address)"
         ) from None
 
 
