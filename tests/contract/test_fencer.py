@@ -210,6 +210,14 @@ def test_a_bmc_that_fails_proves_nothing(how: str, why: str) -> None:
     assert machine.runs
 
 
+def test_a_bmc_that_cannot_be_read_is_given_no_order() -> None:
+    """It might carry it out much later, when the host has long been taken back."""
+    machine = Machine("refuses")
+    with pytest.raises(FenceFailed):
+        machine.fencer().fence(NODE, (), no_progress)
+    assert machine.orders == 0
+
+
 def test_no_order_is_given_when_another_way_has_proven_it() -> None:
     def over(percent: float | None = None, line: str | None = None) -> None:
         raise Cancelled("cannot go on: it is proven")

@@ -62,6 +62,9 @@ def test_a_broken_bmc_proves_nothing(fresh_lab: Lab, how: str) -> None:
         fencer(3.0).fence(node, (), no_progress)
     assert has_power(lab, "h2")
     lab.heal()
+    # Nor does a BMC that was silent carry out later what nobody wants any more.
+    assert switch(node).is_on()
+    assert has_power(lab, "h2")
 
 
 def test_the_bmc_of_another_host_proves_nothing(fresh_lab: Lab) -> None:

@@ -59,9 +59,9 @@ class PowerFencer:
 
     def _fence(self, node: Node, bmc: PowerSwitch, progress: Progress) -> str:
         until = time.monotonic() + self._timeout_s
-        on, ordered_at, orders = True, float("-inf"), 0
+        ordered_at, orders = float("-inf"), 0
         while True:
-            problem = "its BMC says that it is still on"
+            on, problem = False, "its BMC says that it is still on"
             # Ends it when somebody else has proven that the host is cut off.
             progress()
             try:
@@ -77,6 +77,8 @@ class PowerFencer:
                     problem = f"its BMC says that it is off, and it still answers at {answers}"
             except VorchError as exc:
                 problem = exc.message
+            # Only to one that answers: another one might carry it out much later, when the host has
+            # long been taken back.
             if on and time.monotonic() - ordered_at >= AGAIN_AFTER_S:
                 ordered_at, orders = time.monotonic(), orders + 1
                 try:
