@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Literal
 
 from vorch.errors import Invalid
-from vorch.model import Check, check_name, check_range, check_text, check_vm_name
+from vorch.model import Check, check_name, check_range, check_vm_name
 
 # ---------------------------------------------------------------------------------------------
 # Settings

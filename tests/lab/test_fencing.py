@@ -13,8 +13,8 @@ import rbd
 
 import vorch
 from tests.lab import bare
+from tests.lab.acks import Acks
 from tests.lab.clusters import ceph_url, cluster_on, disk_of, import_writer, start_writer
-from tests.lab.test_migrate import Acks
 from vorch import Orchestrator
 from vorch import lab as labs
 from vorch.availability import Knock

@@ -32,6 +32,7 @@ class CommandFencer:
     """The Fencer port. `command`: a program by its whole path, and words for it."""
 
     name = "command"
+    by_address = False
 
     def __init__(self, command: str, *, timeout_s: float) -> None:
         try:

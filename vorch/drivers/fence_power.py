@@ -35,6 +35,7 @@ class PowerFencer:
     """The Fencer port. `switch` is a host's BMC. `knock` asks the host itself."""
 
     name = "power"
+    by_address = False
 
     def __init__(
         self,

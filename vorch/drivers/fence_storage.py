@@ -33,6 +33,7 @@ class StorageFencer:
     """
 
     name = "storage"
+    by_address = True
 
     def __init__(
         self,

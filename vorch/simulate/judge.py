@@ -9,7 +9,7 @@ from vorch.availability import NodeRecord, NodeState
 from vorch.codec import decode
 from vorch.drivers.memory import MemoryWorld
 from vorch.errors import StepFailed
-from vorch.model import Node, Power
+from vorch.model import Check, Node, Power
 from vorch.plan import FenceNode, Journal, StartDomain
 from vorch.ports import Fencer, Progress
 
@@ -40,6 +40,9 @@ class JudgedFencer:
 
     def unfence(self, node: Node, clients: Sequence[str]) -> None:
         self._fencer.unfence(node, clients)
+
+    def drill(self, nodes: Sequence[Node], progress: Progress) -> tuple[Check, ...]:
+        return self._fencer.drill(nodes, progress)
 
 
 class Judge:
