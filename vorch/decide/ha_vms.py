@@ -182,7 +182,7 @@ class Vms:
 
     def _error_words(self, name: str) -> str:
         why = self._record(name).why
-        hint = f"disable it to clear that (vorch ha set {name} --requested disabled)"
+        hint = "to clear that, have it requested as disabled"
         return why if hint in why else f"{why}; {hint}"
 
     def _refuse_move(self, name: str) -> None:
