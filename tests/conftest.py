@@ -16,7 +16,9 @@ pytest_plugins = ["vorch.lab.pytest_plugin"]
 ONE_AT_A_TIME = ("test_up_down.py", "test_prepare.py")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+# Around all others: xdist looks for the groups very early.
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
     """What runs side by side (`-n`): a file of lab tests stays together, the machine's take turns.
 
     Each worker has a lab of its own. This machine's libvirt is one, its VMs bear fixed names, and
@@ -27,6 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("machine"))
         elif item.get_closest_marker("lab") or item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    yield
 
 
 @pytest.fixture(scope="session")
