@@ -33,7 +33,7 @@ lab:
 
 test:
 	@packaging/prepare.sh test
-	@$(VENV)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	@$(VENV)/python -m pytest -n $(WORKERS) $(ARGS)
 
 check:
 	@packaging/prepare.sh check

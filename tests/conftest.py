@@ -5,31 +5,33 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Generator
+from typing import Any
 
 import pytest
+from xdist.scheduler.loadscope import LoadScopeScheduling
 
 # `lab` and `fresh_lab`: a real cluster, one for the whole run.
 pytest_plugins = ["vorch.lab.pytest_plugin"]
 
 
-# Not marked as real, and yet about the whole machine.
-ONE_AT_A_TIME = ("test_up_down.py", "test_prepare.py")
+# Those of this machine's own libvirt, whose VMs bear fixed names, and of what a lab leaves behind.
+OF_THE_MACHINE = ("tests/real/", "tests/lab/test_up_down.py", "tests/house/test_prepare.py")
 
 
-# Around all others: xdist looks for the groups very early.
-@pytest.hookimpl(wrapper=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
-    """What runs side by side (`-n`): a file of lab tests stays together, the machine's take turns.
+class ByPlace(LoadScopeScheduling):  # type: ignore[misc]
+    """What runs side by side (`-n`): files do, and each worker has a lab of its own.
 
-    Each worker has a lab of its own. This machine's libvirt is one, its VMs bear fixed names, and
-    who counts what a lab leaves behind wants nobody else to leave anything meanwhile.
+    What is about this machine as a whole stays in one worker, wherever it is written.
     """
-    for item in items:
-        if item.get_closest_marker("real") or item.path.name in ONE_AT_A_TIME:
-            item.add_marker(pytest.mark.xdist_group("machine"))
-        elif item.get_closest_marker("lab") or item.get_closest_marker("slow"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-    yield
+
+    def _split_scope(self, nodeid: str) -> str:
+        if nodeid.startswith(OF_THE_MACHINE) or "[libvirt" in nodeid:
+            return "machine"
+        return nodeid.split("::", 1)[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByPlace:
+    return ByPlace(config, log)
 
 
 @pytest.fixture(scope="session")
