@@ -365,6 +365,11 @@ class LabUnderTest(QemuUnderTest):
         self._images.create(volume, size_bytes)
         return self._images.locate(volume)
 
+    def linked(self, base: Source) -> Source:
+        """On a file: what stands on another image in RBD is flattened there, not by a host."""
+        below = self._qcow2("base", str(16 * MIB))
+        return self._qcow2("linked", base=Path(Path(below.path).name))
+
     def _new(self, name: str) -> str:
         self._volumes.append(f"{name}-{uuid.uuid4().hex[:8]}")
         return self._volumes[-1]
