@@ -876,6 +876,8 @@ class World:
     # Long acts keep a sign of life going in a thread of their own; a simulated world has none.
     threads: bool
     close: Callable[[], None]
+    # Another cluster, by its URI. It is kept, and closed with this one.
+    other: Callable[[str], World]
     # What high availability sees and ends hosts by. None, and none: it cannot be had here.
     witness: Witness | None = None
     fencers: tuple[Fencer, ...] = ()

@@ -111,14 +111,19 @@ def reopen_state(uri: str, *, settings: Settings | None = None) -> None:
 @contextlib.contextmanager
 def _store(uri: str, settings: Settings | None, *, new: bool = False) -> Iterator[State]:
     settings = dataclasses.replace(settings or config.load(uri), uri=uri)
-    if uri.startswith("sqlite:") and not new and not state_path(uri).exists():
-        # Opening it would make it.
-        raise NotFound(f"cannot open {uri!r}: there is no such file; see that it is the right one")
+    if not new:
+        _need_store(uri)
     world, _ = _world(settings)
     try:
         yield world.state
     finally:
         world.close()
+
+
+def _need_store(uri: str) -> None:
+    """Opening a file that is not there would make it."""
+    if uri.startswith("sqlite:") and not state_path(uri).exists():
+        raise NotFound(f"cannot open {uri!r}: there is no such file; see that it is the right one")
 
 
 # ---------------------------------------------------------------------------------------------
@@ -158,8 +163,10 @@ def _real_world(state: State, settings: Settings) -> World:
         pools.see(cluster.pools)
 
     witness, fencers, end = _high_availability(state, settings)
+    others = _Others(settings)
 
     def close() -> None:
+        others.close()
         # Side by side: each may be one that hangs.
         side_by_side(lambda host: host.close(), hosts.made(), most=64)
         for pool in pools.made():
@@ -183,6 +190,7 @@ def _real_world(state: State, settings: Settings) -> World:
         who=_who(),
         threads=True,
         close=close,
+        other=others,
         witness=witness,
         fencers=fencers,
     )
@@ -242,6 +250,37 @@ def state_path(uri: str) -> Path:
             " sqlite:///var/lib/vorch/vorch.db"
         )
     return Path(os.path.normpath("/" + path.lstrip("/")))
+
+
+class _Others:
+    """Other clusters that this process has to do with, by their URIs."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._made: dict[str, World] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, uri: str) -> World:
+        with self._lock:
+            if uri not in self._made:
+                self._made[uri] = self._new(uri)
+            return self._made[uri]
+
+    def _new(self, uri: str) -> World:
+        _need_store(uri)
+        world, _ = _world(dataclasses.replace(self._settings, uri=uri))
+        try:
+            check_in_use(world.state, uri)
+        except BaseException:
+            world.close()
+            raise
+        return world
+
+    def close(self) -> None:
+        with self._lock:
+            for world in self._made.values():
+                world.close()
+            self._made.clear()
 
 
 class _Kept(Generic[T]):

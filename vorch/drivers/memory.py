@@ -194,10 +194,18 @@ class MemoryWorld:
         ]
 
     def connect(
-        self, who: str = "somebody", *, media: Media | None = None, home: str = ""
+        self,
+        who: str = "somebody",
+        *,
+        media: Media | None = None,
+        home: str = "",
+        elsewhere: MemoryProcess | None = None,
     ) -> World:
-        """All ports, for one more process; `home`: it runs on that host and dies with it."""
-        process = self.processes.begin(home)
+        """All ports, for one more process; `home`: it runs on that host and dies with it.
+
+        `elsewhere`: it is a process of another world, which comes here as well.
+        """
+        process = self.processes.begin(home, elsewhere)
         at = self.host(home) if home else None
         if at is not None:
             at.on_power_off.append(process.die)
@@ -232,9 +240,19 @@ class MemoryWorld:
             machine = self.host(node.uri.rpartition(":")[2] or node.name)
             return MemorySwitch(machine, Gate(self.faults, f"bmc:{machine.name}", process, who))
 
+        others: dict[str, World] = {}
+
+        def other(uri: str) -> World:
+            if uri not in others:
+                world = _world_at(uri)
+                others[uri] = world.connect(who, media=media, elsewhere=process)
+            return others[uri]
+
         def close() -> None:
+            for one in others.values():
+                one.close()
             state.close()
-            process.die()
+            process.leave()
 
         return World(
             state=state,
@@ -253,6 +271,7 @@ class MemoryWorld:
             # Where time stands still there is nothing to be done meanwhile.
             threads=not isinstance(self.clock, MemoryClock),
             close=close,
+            other=other,
             witness=MemoryWitness(self.host, self.pool, at, to_ceph("ceph")),
             fencers=(
                 MemoryPowerFencer(self.host, Gate(self.faults, "power", process, who)),
@@ -358,6 +377,17 @@ def world_named(address: str) -> MemoryWorld:
         if name not in _worlds:
             _worlds[name] = MemoryWorld(name, **options)
         return _worlds[name]
+
+
+def _world_at(uri: str) -> MemoryWorld:
+    """Another one, that this process has made before, or that is made now."""
+    scheme, _, address = uri.partition(":")
+    if scheme != "memory" or not address.partition("?")[0]:
+        raise BadConfig(
+            f"cannot reach {uri!r} from a world in memory: only others that have a name can be"
+            " reached, as in memory:other"
+        )
+    return world_named(address)
 
 
 def forget(name: str) -> None:

@@ -113,10 +113,10 @@ class ProcessTable:
         self._hidden: set[int] = set()
         self._known: set[int] = set()
 
-    def begin(self, home: str = "") -> MemoryProcess:
+    def begin(self, home: str = "", elsewhere: MemoryProcess | None = None) -> MemoryProcess:
         number = next(self._numbers)
         self._known.add(number)
-        return MemoryProcess(self, number, home)
+        return MemoryProcess(self, number, home, elsewhere)
 
     def declare_dead(self, identity: Mapping[str, Any]) -> None:
         self.dead.add(identity["process"])
@@ -137,8 +137,16 @@ class ProcessTable:
 class MemoryProcess:
     """The Processes port, as one process of the world sees it."""
 
-    def __init__(self, table: ProcessTable, number: int, home: str = "") -> None:
+    def __init__(
+        self,
+        table: ProcessTable,
+        number: int,
+        home: str = "",
+        elsewhere: MemoryProcess | None = None,
+    ) -> None:
         self._table = table
+        # The same process, as the world that it came from knows it.
+        self._elsewhere = elsewhere
         self.number = number
         # The host that it runs on; "" for somewhere else.
         self.home = home
@@ -155,7 +163,14 @@ class MemoryProcess:
 
     @property
     def dead(self) -> bool:
-        return self.number in self._table.dead
+        there = self._elsewhere is not None and self._elsewhere.dead
+        return there or self.number in self._table.dead
 
     def die(self) -> None:
+        self._table.declare_dead(self.me())
+        if self._elsewhere is not None:
+            self._elsewhere.die()
+
+    def leave(self) -> None:
+        """It has closed its connection to this world, and may live on."""
         self._table.declare_dead(self.me())
