@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
+from vorch import arrivals
 from vorch.availability import PROVEN_DEAD, NodeRecord
 from vorch.codec import decode
 from vorch.decide import clients
@@ -41,6 +42,7 @@ from vorch.model import (
     Volume,
 )
 from vorch.plan import (
+    AnnounceArrival,
     AskToStop,
     AttachDisk,
     AttachNic,
@@ -61,6 +63,7 @@ from vorch.plan import (
     ExtractFile,
     FenceNode,
     FlattenVolume,
+    ForgetArrival,
     ForgetDomain,
     GrowVolume,
     ImportVolume,
@@ -70,12 +73,15 @@ from vorch.plan import (
     PauseDomain,
     PlaceFile,
     PurgeVolume,
+    RecordArrival,
     RemoveNetwork,
     ResetDomain,
     RestoreVolume,
     ResumeDomain,
     RollbackDisks,
     SeeClients,
+    SeeUnused,
+    SendVolume,
     SetMemory,
     SetVcpus,
     SnapshotDisks,
@@ -86,7 +92,7 @@ from vorch.plan import (
     UpdateNetwork,
     WriteIso,
 )
-from vorch.ports import Fencer, Hypervisor, Progress, World
+from vorch.ports import Fencer, Hypervisor, Images, Progress, World
 
 Outcome = dict[str, Any]
 Act = Callable[[Any, World, Progress], Outcome | None]
@@ -162,6 +168,12 @@ def _volume_names(disks: list[Disk]) -> list[str]:
     return [disk.volume.name for disk in disks if disk.volume is not None]
 
 
+def _ensure_unused(vm: Vm, world: World) -> None:
+    for pool, disks in _by_pool(vm.data_disks).items():
+        for name in _volume_names(disks):
+            world.images(pool).ensure_unused(name)
+
+
 def _purge(volume: Volume, world: World) -> None:
     world.images(volume.pool).purge(volume.name)
 
@@ -199,8 +211,18 @@ def copy_volume(step: CopyVolume, world: World, progress: Progress) -> None:
     if step.source.pool == step.volume.pool:
         target.copy(step.source.name, step.snapshot, step.volume.name, progress)
         return
+    _across(step, step.snapshot, source, target, progress)
+
+
+def _across(
+    step: CopyVolume | SendVolume,
+    snapshot: str | None,
+    source: Images,
+    target: Images,
+    progress: Progress,
+) -> None:
     halves = _Halves(progress)
-    with source.content(step.source.name, step.snapshot, halves.first) as content:
+    with source.content(step.source.name, snapshot, halves.first) as content:
         target.take_in(step.volume.name, content, step.content, halves.second)
 
 
@@ -391,9 +413,7 @@ def start_domain(step: StartDomain, world: World, progress: Progress) -> Outcome
     if host.domain(vm.id) is None:
         # The record says that it is off everywhere. Whoever has its disks open knows better. This
         # comes last, so that as little as can be happens between the look and the start.
-        for pool, disks in _by_pool(vm.data_disks).items():
-            for name in _volume_names(disks):
-                world.images(pool).ensure_unused(name)
+        _ensure_unused(vm, world)
     host.start(vm, sources, networks, cpu=step.cpu)
     return clients_seen(vm, world, progress)
 
@@ -906,6 +926,67 @@ def remove_network(step: RemoveNetwork, world: World, progress: Progress) -> Non
 
 
 # ---------------------------------------------------------------------------------------------
+# To another cluster
+
+
+def see_unused(step: SeeUnused, world: World, progress: Progress) -> None:
+    _see_unused(step.vm, world)
+
+
+def _see_unused(vm: Vm, world: World) -> None:
+    domain = world.hypervisor(vm.node).domain(vm.id)
+    if domain is not None:
+        raise Conflict(
+            f"cannot send VM {vm.name!r}: it is {domain.power.value} on {vm.node!r}; stop it (vorch"
+            f" stop {vm.name})",
+            vm=vm.name,
+            node=vm.node,
+        )
+    _ensure_unused(vm, world)
+
+
+def announce_arrival(step: AnnounceArrival, world: World, progress: Progress) -> None:
+    arrivals.announce(world.other(step.other).state, step.arrival, step.vm)
+
+
+def undo_announce_arrival(step: AnnounceArrival, world: World, progress: Progress) -> None:
+    arrivals.withdraw(world.other(step.other).state, step.arrival, step.vm)
+
+
+def send_volume(step: SendVolume, world: World, progress: Progress) -> None:
+    source = world.images(step.source.pool)
+    target = world.other(step.other).images(step.volume.pool)
+    _across(step, None, source, target, progress)
+
+
+def undo_send_volume(step: SendVolume, world: World, progress: Progress) -> None:
+    _purge(step.volume, world.other(step.other))
+
+
+def record_arrival(step: RecordArrival, world: World, progress: Progress) -> Outcome:
+    there = world.other(step.other)
+    if not arrivals.has_arrived(there.state, step.arrival):
+        # What came up since the first look, past vorch, is seen now, as late as can be.
+        _see_unused(step.vm, world)
+        arrivals.record(there, step.arrival, step.arriving)
+    return {"cluster": step.other, "node": step.arriving.node}
+
+
+def undo_record_arrival(step: RecordArrival, world: World, progress: Progress) -> None:
+    """Once it is called back, a recording of it that is still on its way is refused there."""
+    if arrivals.withdraw(world.other(step.other).state, step.arrival, step.arriving):
+        raise CameToPass
+
+
+def forget_arrival(step: ForgetArrival, world: World, progress: Progress) -> None:
+    try:
+        arrivals.forget(world.other(step.other).state, step.arrival)
+    except VorchError as exc:
+        # Never as a refusal: nothing that was done before this may be undone any more.
+        raise Unreachable(exc.message, **exc.fields) from exc
+
+
+# ---------------------------------------------------------------------------------------------
 # Hosts
 
 
@@ -1041,6 +1122,11 @@ DO: dict[type, Act] = {
     EnsureNetwork: ensure_network,
     UpdateNetwork: ensure_network,
     RemoveNetwork: remove_network,
+    SeeUnused: see_unused,
+    AnnounceArrival: announce_arrival,
+    SendVolume: send_volume,
+    RecordArrival: record_arrival,
+    ForgetArrival: forget_arrival,
     FenceNode: fence_node,
     UnfenceNode: unfence_node,
 }
@@ -1081,6 +1167,10 @@ UNDO: dict[type, Act] = {
     EnsureNetwork: undo_ensure_network,
     UpdateNetwork: undo_update_network,
     RemoveNetwork: ensure_network,
+    SeeUnused: nothing,
+    AnnounceArrival: undo_announce_arrival,
+    SendVolume: undo_send_volume,
+    RecordArrival: undo_record_arrival,
     FenceNode: nothing,
     UnfenceNode: nothing,
 }

@@ -637,6 +637,84 @@ class RemoveNetwork:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SeeUnused:
+    """No domain of the VM is there, and nobody has a disk of it open for writing."""
+
+    undoable: ClassVar[bool] = True
+    vm: Vm
+    kind: Literal["see-unused"] = "see-unused"
+
+    def __str__(self) -> str:
+        return f"see that {self.vm.name} is off and that nobody has its disks open"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnnounceArrival:
+    """Tell another cluster which VM is to come, under a mark that is this plan's own."""
+
+    undoable: ClassVar[bool] = True
+    # The URI of the other cluster.
+    other: str
+    arrival: str
+    # As it will be there.
+    vm: Vm
+    kind: Literal["announce-arrival"] = "announce-arrival"
+
+    def __str__(self) -> str:
+        return f"tell {self.other} that {self.vm.name} is to come"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendVolume:
+    """A full copy, in a pool of another cluster, of a volume that nobody writes."""
+
+    undoable: ClassVar[bool] = True
+    other: str
+    source: Volume
+    # There.
+    volume: Volume
+    content: Literal["disk", "file"] = "disk"
+    kind: Literal["send-volume"] = "send-volume"
+
+    def __str__(self) -> str:
+        return f"copy {self.source} to {self.volume} of {self.other}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordArrival:
+    """The VM is the other cluster's from here on; it is seen to be off once more just before.
+
+    To undo it is to call the VM back. One that has been recorded there is never called back: then
+    the plan goes forward.
+    """
+
+    undoable: ClassVar[bool] = True
+    goes_on_alone: ClassVar[bool] = True
+    other: str
+    arrival: str
+    # As it is here, and as it will be there.
+    vm: Vm
+    arriving: Vm
+    kind: Literal["record-arrival"] = "record-arrival"
+
+    def __str__(self) -> str:
+        return f"record {self.vm.name} as a VM of {self.other}, on {self.arriving.node}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForgetArrival:
+    """Take the mark away that told what became of the VM: nobody will ask any more."""
+
+    undoable: ClassVar[bool] = False
+    other: str
+    arrival: str
+    kind: Literal["forget-arrival"] = "forget-arrival"
+
+    def __str__(self) -> str:
+        return f"tell {self.other} that nothing is left of it here"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FenceNode:
     """Cut a host off from its power or its disks, and prove it. Outcome `proof`: by what.
 
@@ -742,6 +820,11 @@ Step = Annotated[
     | EnsureNetwork
     | UpdateNetwork
     | RemoveNetwork
+    | SeeUnused
+    | AnnounceArrival
+    | SendVolume
+    | RecordArrival
+    | ForgetArrival
     | FenceNode
     | UnfenceNode
     | Save,

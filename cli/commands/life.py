@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -63,6 +64,7 @@ def add_to(app: typer.Typer) -> None:
         resume,
         migrate,
         relocate,
+        send,
         delete,
         undelete,
         rename,
@@ -350,6 +352,65 @@ def relocate(
 ) -> None:
     """Let a VM that is off start on another host from now on."""
     run(lambda found: found.relocate(name, node, dry_run=dry_run, wait_s=wait), as_json)
+
+
+def send(
+    name: VmName,
+    other: Annotated[
+        str,
+        typer.Argument(
+            metavar="OTHER", help="The other cluster, as in sqlite:///path or rados://POOL."
+        ),
+    ],
+    node: Annotated[
+        str | None, typer.Option("--node", metavar="NODE", help="The host there that it goes to.")
+    ] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option("--pool", metavar="POOL", help="The pool there that its disks go into."),
+    ] = None,
+    network: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--network", metavar="HERE=THERE", help="What a network is called there; repeat it."
+        ),
+    ] = None,
+    dry_run: DryRun = False,
+    wait: Wait = None,
+    as_json: AsJson = False,
+) -> None:
+    """Move a VM that is off, with its disks, to another cluster.
+
+    Nothing of it starts there before it is seen to be off here and nobody has its disks open. Its
+    disks are copied in full; the old ones stay in the trash here for a while.
+    """
+    with cluster(as_json) as found:
+        done = found.send(
+            name,
+            other,
+            node=node,
+            pool=pool,
+            networks=_called_there(network or ()),
+            dry_run=dry_run,
+            wait_s=wait,
+        )
+    show_done(done, as_json)
+
+
+def _called_there(words: Sequence[str]) -> dict[str, str]:
+    """`lan=office`, as often as it is said."""
+    from vorch import Invalid
+
+    networks = {}
+    for word in words:
+        here, _, there = word.partition("=")
+        if not (here and there):
+            raise Invalid(
+                f"cannot use {word!r} as a network's name there: write it as HERE=THERE, as in"
+                " lan=office"
+            )
+        networks[here] = there
+    return networks
 
 
 def delete(

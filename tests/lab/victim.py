@@ -22,6 +22,7 @@ STORIES: dict[str, Callable[..., object]] = {
     "import": lambda cluster, name, path: cluster.image_import(name, path, pool="fast"),
     "clone": lambda cluster, name, copy: cluster.clone(name, copy),
     "snapshot": lambda cluster, name, taken: cluster.snapshot_create(name, taken),
+    "send": lambda cluster, name, other: cluster.send(name, other),
     "drain": lambda cluster, host: cluster.node_maintenance(host, True),
 }
 

@@ -16,6 +16,8 @@ from vorch.plan import Plan, Save
 
 VM_NOTE = "vm"
 IMAGE_NOTE = "image."
+# Of documents that say that something is still to be noted.
+MARKER = "note"
 FORMAT = 1
 
 
@@ -43,6 +45,11 @@ class Rebuilding:
     unknown: tuple[str, ...]
     # A sentence for each thing that a person should know.
     notes: tuple[str, ...]
+
+
+def marker(kind: str, name: str, pools: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """The document that says that a definition is still to be noted, by its key."""
+    return f"{MARKER}/{kind}.{name}", {"key": f"{kind}/{name}", "pools": list(pools)}
 
 
 def vm_note(vm: dict[str, Any], networks: Sequence[dict[str, Any]], pool: str) -> str:

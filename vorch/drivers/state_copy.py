@@ -22,8 +22,9 @@ from vorch.ports import Change, Document, State
 MOVED = "cluster/moved"
 ARRIVING = "cluster/arriving"
 
-# While there are any, somebody is at work on the cluster, or died at it.
-AT_WORK = ("plan", "claim")
+# While there are any, somebody is at work on the cluster, or died at it. Arrivals are at work from
+# another cluster, which sends a VM to this one.
+AT_WORK = ("plan", "claim", "arrival")
 
 # What is written at once: below what any store takes.
 BATCH_DOCUMENTS = 500

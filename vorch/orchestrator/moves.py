@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vorch.codec import decode
-from vorch.decide import estimate, move
+from vorch.decide import estimate, move, send
 from vorch.decide.records import is_on, known_power
 from vorch.model import (
     Cluster,
     Task,
+    Vm,
     check_vm_name,
 )
 from vorch.orchestrator.core import Core, Done
@@ -141,6 +143,59 @@ class Moves(Core):
             hosts=lambda c: [c.vm(name).node, node],
             about=(f"vm/{check_vm_name(name)}",),
             networks=self._networks_of(name),
+        )
+
+    def send(
+        self,
+        name: str,
+        other: str,
+        *,
+        node: str | None = None,
+        pool: str | None = None,
+        networks: Mapping[str, str] | None = None,
+        dry_run: bool = False,
+        wait_s: float | None = None,
+    ) -> Done:
+        """Move a VM that is off, with its disks, to another cluster, which is reached by its URI.
+
+        `node`, `pool` and what `networks` are called (here → there) are those of that cluster. Its
+        disks are copied there in full; the old ones are in the trash here.
+        """
+        fresh, keep_s = self._fresh(), self.settings.keep_deleted_h * 3600
+        called = dict(networks or {})
+
+        def decide(cluster: Cluster) -> Plan:
+            there = self._look_at(other, cluster.vm(name), node, called)
+            return send.send(
+                cluster,
+                name,
+                other,
+                there,
+                fresh,
+                node=node,
+                pool=pool,
+                networks=called,
+                keep_s=keep_s,
+            )
+
+        return self._do(
+            decide,
+            dry_run=dry_run,
+            wait_s=wait_s,
+            hosts=lambda c: c.nodes,
+            about=(f"vm/{check_vm_name(name)}",),
+        )
+
+    def _look_at(
+        self, other: str, vm: Vm, node: str | None, networks: Mapping[str, str]
+    ) -> Cluster:
+        """What another cluster is, and whether its hosts can have what this VM is plugged into."""
+        there = Core(self.world.other(other), self.settings)
+        cluster = there.look()
+        hosts = [node] if node in cluster.nodes else list(cluster.nodes)
+        names = dict.fromkeys(networks.get(nic.network, nic.network) for nic in vm.nics)
+        return there._connected(
+            there._seen(cluster, hosts), hosts, self._networks_called(names)(cluster)
         )
 
     def _move(self, name: str, node: str | None, *, away: bool, wait_s: float | None) -> Done:

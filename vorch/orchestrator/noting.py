@@ -19,7 +19,7 @@ from vorch.model import Image, Network, Vm, Volume
 from vorch.plan import Save
 from vorch.ports import Change, Document, World
 
-KIND = "note"
+KIND = rebuild.MARKER
 KINDS = ("vm", "image")
 # So long it waits for other verbs to end, which it would take time from.
 DELAY_S = 0.5
@@ -46,8 +46,8 @@ class Noter:
             kind, _, name = save.key.partition("/")
             pools = sorted(self._pools(save.before) | self._pools(body)) if kind in KINDS else []
             if pools:
-                key = f"{KIND}/{kind}.{name}"
-                changes[key] = Change(key, None, {"key": save.key, "pools": pools})
+                key, marker = rebuild.marker(kind, name, pools)
+                changes[key] = Change(key, None, marker)
         return list(changes.values())
 
     def _pools(self, body: dict[str, Any] | None) -> set[str]:
