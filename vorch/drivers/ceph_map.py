@@ -100,7 +100,7 @@ def services(cluster: RadosCluster) -> Services:
     for kind, service in others.items():
         for name, daemon in service.get("daemons", {}).items():
             # Beside the daemons there is a summary, which is a text.
-            if isinstance(daemon, dict) and daemon.get("addr"):
+            if isinstance(daemon, dict) and _is_address(daemon.get("addr", "")):
                 at.setdefault(host_of(daemon["addr"]), []).append(f"{kind}.{name}")
     maps = [filesystem["mdsmap"]["info"].values() for filesystem in filesystems["filesystems"]]
     for info in (*maps, filesystems.get("standbys", [])):
@@ -112,10 +112,14 @@ def services(cluster: RadosCluster) -> Services:
 
 def host_of(address: str) -> Address:
     """The host's part of an address as Ceph writes it: "v2:10.0.0.3:0/12", "[fd00::3]:0/12"."""
+    return ipaddress.ip_address(_host_part(address))
+
+
+def _host_part(address: str) -> str:
     text = address.partition("/")[0]
     for prefix in ("v1:", "v2:", "any:"):
         text = text.removeprefix(prefix)
-    return ipaddress.ip_address(text.rpartition(":")[0].strip("[]"))
+    return text.rpartition(":")[0].strip("[]")
 
 
 def entry_of(address: Address) -> str:
@@ -143,7 +147,12 @@ def client_entry(text: str) -> str:
 
 
 def _addresses(said: dict[str, Any]) -> frozenset[Address]:
-    return frozenset(host_of(one["addr"]) for one in said["addrvec"])
+    return frozenset(host_of(one["addr"]) for one in said["addrvec"] if _is_address(one["addr"]))
+
+
+def _is_address(text: str) -> bool:
+    """A daemon that has only just been started is listed with an address of no family."""
+    return bool(_host_part(text))
 
 
 def _time(text: str) -> float:

@@ -163,6 +163,8 @@ class RbdPool:
                     abandon(self._ioctx)
                 # Clones of version 2: no protected snapshots, and a base can be deleted first.
                 handle.conf_set("rbd_default_clone_format", "2")
+                # The connection may be older than the pool, which was then made anew.
+                handle.wait_for_latest_osdmap()
                 ioctx = handle.open_ioctx(self.address.pool)
                 ioctx.set_namespace(self.address.namespace)
                 # A full pool is to answer, not to wait until somebody makes room.

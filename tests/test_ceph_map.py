@@ -1,0 +1,37 @@
+"""What Ceph says of its daemons, as it is read."""
+
+from __future__ import annotations
+
+import pytest
+
+from vorch.drivers import ceph_map
+from vorch.drivers.ceph_map import Services
+
+
+@pytest.mark.parametrize(
+    ("written", "host"),
+    [
+        ("10.0.0.3:6800/12", "10.0.0.3"),
+        ("v2:10.0.0.3:0/12", "10.0.0.3"),
+        ("[fd00::3]:0/12", "fd00::3"),
+        ("v1:[fd00::3]:0/12", "fd00::3"),
+    ],
+)
+def test_the_host_of_an_address(written: str, host: str) -> None:
+    assert str(ceph_map.host_of(written)) == host
+
+
+@pytest.mark.parametrize("blank", ["-", ":/0", "", "(unrecognized address family 0)/0"])
+def test_a_daemon_that_has_no_address_yet_is_nowhere(
+    blank: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = {"x": {"addr": blank}, "y": {"addr": "10.0.0.3:0/7"}, "summary": ""}
+    said = {
+        "mgr dump": {"active_name": "x", "active_addrs": {"addrvec": [{"addr": blank}]}},
+        "service dump": {"services": {"rgw": {"daemons": there}}},
+        "fs dump": {"filesystems": []},
+    }
+    monkeypatch.setattr(ceph_map, "ask", lambda cluster, what: said[what])
+    found = ceph_map.services(cluster=None)  # type: ignore[arg-type]
+    assert isinstance(found, Services)
+    assert {str(address): names for address, names in found.at.items()} == {"10.0.0.3": ("rgw.y",)}
