@@ -49,7 +49,8 @@ def test_a_host_that_joins_is_tried_out(fresh_lab: Lab) -> None:
         (monitor,) = [name for name in checks if name.startswith("pool fast by monitor ")]
         moves = [f"move {way}" for name in ("h1", "h3") for way in ways(name)]
         expected = {"libvirt", "QEMU", "accelerator", "clock", monitor, "storage address", "BMC"}
-        assert set(checks) == {*expected, *moves}
+        networks = [f"network {one.name}" for one in cluster.network_list()]
+        assert set(checks) == {*expected, *moves, *networks}
         bad = {name: one for name, one in checks.items() if one.level == "error"}
         assert bad == {}
         assert lab.spec.storage_address("h2") in checks["storage address"].detail
