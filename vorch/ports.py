@@ -8,10 +8,11 @@ quietly, because a plan may be carried on after a crash at any point.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, BinaryIO, Literal, Protocol
+from typing import Any, BinaryIO, Literal, Protocol, TypeVar
 
 from vorch.availability import Knock
 from vorch.model import (
@@ -36,6 +37,8 @@ from vorch.model import (
     Volume,
 )
 from vorch.plan import ExportFormat
+
+T = TypeVar("T")
 
 # ---------------------------------------------------------------------------------------------
 # State
@@ -881,3 +884,12 @@ class World:
     # What high availability sees and ends hosts by. None, and none: it cannot be had here.
     witness: Witness | None = None
     fencers: tuple[Fencer, ...] = ()
+
+    def each(
+        self, act: Callable[[str], T], names: Sequence[str], *, most: int = 16
+    ) -> tuple[T, ...]:
+        """One after the other, or side by side where there are several and threads are allowed."""
+        if len(names) < 2 or not self.threads:
+            return tuple(act(name) for name in names)
+        with ThreadPoolExecutor(min(most, len(names))) as pool:
+            return tuple(pool.map(act, names))

@@ -37,6 +37,7 @@ from vorch.codec import decode, encode
 from vorch.config import Settings
 from vorch.decide import ha
 from vorch.decide.errands import Errand, Round
+from vorch.decide.seen import seen
 from vorch.errors import Conflict, Unreachable, Unsupported, VorchError
 from vorch.execute import Executor, Hook
 from vorch.model import Clients, Cluster, Domain, Network, Node, Pool, Task, Vm, Volume
@@ -303,30 +304,21 @@ class Watch:
         mirror.refresh()
         nodes = mirror.of(Node)
         names = sorted(nodes)
-        answers = self._each(self._look_at, names)
-        domains: dict[str, Domain] = {}
-        silent: dict[str, str] = {}
-        homes = {vm.id: vm.node for vm in mirror.of(Vm).values()}
-        evidence = {}
-        for name, (found, shown) in zip(names, answers, strict=True):
-            evidence[name] = found
-            if not found.libvirt:
-                silent[name] = found.libvirt_says
-            for domain in shown:
-                # One that is on its way to another host is seen on both.
-                if domain.id not in domains or homes.get(domain.id) == name:
-                    domains[domain.id] = domain
-        cluster = Cluster(
+        answers = self.world.each(self._look_at, names)
+        evidence = {name: found for name, (found, _) in zip(names, answers, strict=True)}
+        told = {
+            name: shown if found.libvirt else found.libvirt_says
+            for name, (found, shown) in zip(names, answers, strict=True)
+        }
+        known = Cluster(
             vms=mirror.of(Vm),
             nodes=nodes,
             pools=mirror.of(Pool),
             networks=mirror.of(Network),
             clients=mirror.of(Clients),
-            domains=domains,
-            silent=silent,
             versions=mirror.versions,
         )
-        seen = Availability(
+        availability = Availability(
             policy=mirror.of(HaPolicy).get("ha") or HaPolicy(),
             vms=mirror.of(HaVm),
             rules=mirror.of(Rule),
@@ -338,7 +330,7 @@ class Watch:
             busy=self._busy("vm") | self._hands.vms,
             busy_nodes=frozenset(self._busy("hanode")) | self._hands.nodes,
         )
-        return cluster, seen
+        return seen(known, told), availability
 
     def _busy(self, kind: str) -> dict[str, str]:
         """What a plan has a claim on, whoever runs it."""
@@ -348,12 +340,6 @@ class Watch:
             for name in self._mirror.keys("claim")
             if name.startswith(prefix)
         }
-
-    def _each(self, act: Callable[[str], T], names: list[str]) -> list[T]:
-        if len(names) < 2 or not self.world.threads:
-            return [act(name) for name in names]
-        with ThreadPoolExecutor(max_workers=min(WORKERS, len(names))) as pool:
-            return list(pool.map(act, names))
 
     def _look_at(self, name: str) -> tuple[Evidence, tuple[Domain, ...]]:
         """Everything about one host. One that was silent is knocked at before it is asked."""
@@ -369,10 +355,7 @@ class Watch:
             management = witness.knock(node, "management", patience_s)
         if management is not Knock.SILENCE:
             try:
-                shown = tuple(
-                    dataclasses.replace(domain, node=name)
-                    for domain in self.world.hypervisor(name).domains()
-                )
+                shown = self.world.hypervisor(name).domains()
             except VorchError as exc:
                 says = exc.message
         if shown is not None:

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vorch.decide.fresh import Fresh
-from vorch.decide.records import save
+from vorch.decide.records import save_trashed
 from vorch.errors import Conflict, Invalid, Unsupported
-from vorch.model import Cluster, Disk, Pool, Trashed, Vm, Volume
+from vorch.model import Cluster, Disk, Pool, Vm, Volume
 from vorch.plan import CarryVolume, CreateVolume, Step, TrashVolume
 
 
@@ -59,14 +59,7 @@ def carried(
             before.append(CreateVolume(volume=new[disk.name], size_bytes=disk.size_bytes))
     old = tuple(disk.volume for disk in going if disk.volume is not None)
     key = f"{vm.name}.{fresh.token[:8]}"
-    trashed = Trashed(
-        key=key,
-        name=vm.name,
-        volumes=old,
-        vm=None,
-        deleted_at=fresh.now,
-        purge_at=fresh.now + keep_s,
-    )
+    trashed = save_trashed(key, vm.name, old, fresh, keep_s, vm=None)
     disks = tuple(
         dataclasses.replace(disk, volume=new[disk.name]) if disk.name in new else disk
         for disk in vm.disks
@@ -75,7 +68,7 @@ def carried(
         vm=dataclasses.replace(vm, disks=disks),
         before=tuple(before),
         after=(
-            save("trash", key, None, trashed),
+            trashed,
             *(TrashVolume(volume=volume) for volume in old),
         ),
         claims=(f"trash/{key}",),

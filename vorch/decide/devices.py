@@ -15,6 +15,7 @@ from vorch.decide.records import (
     next_target,
     reads,
     save,
+    save_trashed,
     save_vm,
 )
 from vorch.errors import Conflict, Invalid, NotFound, Unsupported
@@ -27,7 +28,6 @@ from vorch.model import (
     IoLimits,
     Nic,
     NicModel,
-    Trashed,
     Vm,
     Volume,
     check_mac,
@@ -193,16 +193,9 @@ def disk_detach(
     claims = [f"vm/{name}"]
     if disk.owned and disk.volume is not None and not keep:
         key = f"{name}.{disk_name}.{fresh.token[:8]}"
-        trashed = Trashed(
-            key=key,
-            name=name,
-            volumes=(disk.volume,),
-            vm=None,
-            deleted_at=fresh.now,
-            purge_at=fresh.now + keep_s,
-        )
+        trashed = save_trashed(key, name, (disk.volume,), fresh, keep_s, vm=None)
         steps += [TrashVolume(volume=disk.volume), save_vm(vm, after)]
-        steps.append(save("trash", key, None, trashed))
+        steps.append(trashed)
         claims.append(f"trash/{key}")
         why = (
             f"it can be had back for {keep_s / 3600:g} h (vorch disk attach --volume {disk.volume})"

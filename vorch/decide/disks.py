@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 from vorch.decide.clients import save_clients
 from vorch.decide.fresh import Fresh
-from vorch.decide.records import is_on, known_power, reads, save, save_vm
+from vorch.decide.records import is_on, known_power, reads, save_trashed, save_vm
 from vorch.errors import Conflict, Invalid, Unsupported
-from vorch.model import Cluster, Disk, IoLimits, Pool, Power, Trashed, Vm, Volume
+from vorch.model import Cluster, Disk, IoLimits, Pool, Power, Vm, Volume
 from vorch.plan import (
     ChangeMedia,
     CopyVolume,
@@ -116,14 +116,7 @@ def disk_move(
     moved = dataclasses.replace(disk, volume=volume)
     after = dataclasses.replace(vm, disks=tuple(moved if d is disk else d for d in vm.disks))
     key = f"{name}.{disk_name}.{fresh.token[:8]}"
-    trashed = Trashed(
-        key=key,
-        name=name,
-        volumes=(old,),
-        vm=None,
-        deleted_at=fresh.now,
-        purge_at=fresh.now + keep_s,
-    )
+    trashed = save_trashed(key, name, (old,), fresh, keep_s, vm=None)
     steps: list[Step]
     if disk.device == "cdrom":
         steps = [CopyVolume(source=old, snapshot=None, volume=volume, content="file")]
@@ -143,7 +136,7 @@ def disk_move(
     else:
         copied = CopyVolume(source=old, snapshot=None, volume=volume)
         steps = [copied, save_vm(vm, after)]
-    steps += [TrashVolume(volume=old), save("trash", key, None, trashed)]
+    steps += [TrashVolume(volume=old), trashed]
     same = old.pool == pool_name
     how = "while it runs" if is_on(power) else "it is off"
     return Plan(

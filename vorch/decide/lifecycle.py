@@ -26,6 +26,7 @@ from vorch.decide.records import (
     next_target,
     reads,
     save,
+    save_trashed,
     save_vm,
 )
 from vorch.decide.seed import seed_files
@@ -43,7 +44,6 @@ from vorch.model import (
     Nic,
     NicModel,
     Power,
-    Trashed,
     Vm,
     Volume,
     check_mac,
@@ -584,16 +584,11 @@ def delete(
         steps += [*forgotten(vm), *(PurgeVolume(volume=volume) for volume in vm.volumes)]
         why = "its disks are deleted for good"
     else:
-        trashed = Trashed(
-            key=key,
-            name=name,
-            volumes=vm.volumes,
-            vm=dataclasses.replace(vm, wanted="stopped"),
-            deleted_at=fresh.now,
-            purge_at=fresh.now + keep_s,
+        trashed = save_trashed(
+            key, name, vm.volumes, fresh, keep_s, vm=dataclasses.replace(vm, wanted="stopped")
         )
         steps += [TrashVolume(volume=volume) for volume in vm.volumes]
-        steps += [save_vm(vm, None), save("trash", key, None, trashed)]
+        steps += [save_vm(vm, None), trashed]
         claims.append(f"trash/{key}")
         why = f"it can be had back for {keep_s / 3600:g} h (vorch undelete {name})"
     return Plan(

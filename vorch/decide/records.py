@@ -6,8 +6,19 @@ import dataclasses
 from typing import Any
 
 from vorch.codec import encode
+from vorch.decide.fresh import Fresh
 from vorch.errors import Conflict, Invalid, Unreachable
-from vorch.model import Cluster, DiskBus, Network, Power, Vm, check_name, check_vm_name
+from vorch.model import (
+    Cluster,
+    DiskBus,
+    Network,
+    Power,
+    Trashed,
+    Vm,
+    Volume,
+    check_name,
+    check_vm_name,
+)
 from vorch.plan import EnsureNetwork, Save, Step
 
 
@@ -24,6 +35,27 @@ def save(kind: str, name: str, before: Any, after: Any, fill: dict[str, str] | N
         after=None if after is None else encode(after),
         fill=fill or {},
     )
+
+
+def save_trashed(
+    key: str,
+    name: str,
+    volumes: tuple[Volume, ...],
+    fresh: Fresh,
+    keep_s: float,
+    *,
+    vm: Vm | None,
+) -> Save:
+    """What can be had back for a while: a whole VM, or (None) volumes alone."""
+    trashed = Trashed(
+        key=key,
+        name=name,
+        volumes=volumes,
+        vm=vm,
+        deleted_at=fresh.now,
+        purge_at=fresh.now + keep_s,
+    )
+    return save("trash", key, None, trashed)
 
 
 def reads(cluster: Cluster, *keys: str) -> dict[str, int]:

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from vorch.decide.clients import drop_clients
 from vorch.decide.fresh import Fresh
 from vorch.decide.place import home, out_of_reach
-from vorch.decide.records import need_stopped, reads, save, save_vm
+from vorch.decide.records import need_stopped, reads, save_trashed, save_vm
 from vorch.errors import Conflict, Invalid, NotFound, Unreachable, Unsupported
-from vorch.model import Cluster, Disk, Firmware, Nic, Trashed, Vm, Volume
+from vorch.model import Cluster, Disk, Firmware, Nic, Vm, Volume
 from vorch.plan import (
     AnnounceArrival,
     ForgetArrival,
@@ -69,15 +69,8 @@ def send(
     arriving = _placed(cluster, there, vm, arriving, node)
     arriving, empty = _with_media(cluster, there, vm, arriving)
     key = f"{name}.{fresh.token[:8]}"
-    trashed = Trashed(
-        key=key,
-        name=name,
-        volumes=vm.volumes,
-        # Its definition is not kept: it must not come to life here as well.
-        vm=None,
-        deleted_at=fresh.now,
-        purge_at=fresh.now + keep_s,
-    )
+    # Its definition is not kept: it must not come to life here as well.
+    trashed = save_trashed(key, name, vm.volumes, fresh, keep_s, vm=None)
     return Plan(
         verb="send",
         subject=name,
@@ -92,7 +85,7 @@ def send(
             *(TrashVolume(volume=volume) for volume in vm.volumes),
             save_vm(vm, None),
             *drop_clients(cluster, vm),
-            save("trash", key, None, trashed),
+            trashed,
             ForgetArrival(other=other, arrival=fresh.token),
         ),
         claims=(f"vm/{name}", f"trash/{key}"),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -172,13 +171,6 @@ class Core:
             return cluster
         silences = silence.note(self.world, cluster.silences, asked, cluster.silent)
         return dataclasses.replace(cluster, silences=silences)
-
-    def _each(self, act: Callable[[str], T], names: Sequence[str]) -> tuple[T, ...]:
-        """One after the other, or side by side where there are several and threads are allowed."""
-        if len(names) < 2 or not self.world.threads:
-            return tuple(act(name) for name in names)
-        with ThreadPoolExecutor(max_workers=min(16, len(names))) as pool:
-            return tuple(pool.map(act, names))
 
     def _connected(
         self, cluster: Cluster, hosts: Iterable[str], networks: Iterable[Network]
@@ -364,7 +356,7 @@ class Core:
                 return None
             wanted = default
         names = [name for name in wanted.pools if name in cluster.pools]
-        rooms = dict(zip(names, self._each(self._room, names), strict=True))
+        rooms = dict(zip(names, self.world.each(self._room, names), strict=True))
         return storage.choose(
             cluster, wanted, rooms, node=node, beside=beside, needed_bytes=needed_bytes
         )

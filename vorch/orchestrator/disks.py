@@ -18,7 +18,7 @@ class Disks(Core):
         """Every disk of a VM, with what it takes up in its pool."""
         vm = self.look().vm(name)
         by_name = {disk.name: disk for disk in vm.disks}
-        return self._each(lambda one: self._use(by_name[one]), tuple(by_name))
+        return self.world.each(lambda one: self._use(by_name[one]), tuple(by_name))
 
     def _use(self, disk: Disk) -> DiskUse:
         if disk.volume is None:

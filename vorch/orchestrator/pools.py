@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from vorch.decide import hosts, lifecycle, rebuild
@@ -129,11 +128,7 @@ class Pools(Nodes):
             except NotFound:
                 return None
 
-        if self.world.threads:
-            with ThreadPoolExecutor(OPENED_AT_ONCE) as pool:
-                read_notes = list(pool.map(read, volumes))
-        else:
-            read_notes = [read(one) for one in volumes]
+        read_notes = self.world.each(read, volumes, most=OPENED_AT_ONCE)
         return {
             name: notes
             for name, notes in zip(volumes, read_notes, strict=True)
@@ -153,7 +148,7 @@ class Pools(Nodes):
     def pool_list(self) -> tuple[tuple[Pool, PoolUsage], ...]:
         pools = self.look().pools
         names = sorted(pools)
-        usages = self._each(lambda name: self.world.images(name).usage(), names)
+        usages = self.world.each(lambda name: self.world.images(name).usage(), names)
         return tuple(zip((pools[name] for name in names), usages, strict=True))
 
     def volume_list(self, pool: str) -> tuple[VolumeInfo, ...]:

@@ -40,7 +40,7 @@ class Whole(Networks, Nodes, Fencing, Tasks):
                 )
             )
         names = sorted(cluster.nodes)
-        for of_host in self._each(lambda name: self._host_checks(cluster, name), names):
+        for of_host in self.world.each(lambda name: self._host_checks(cluster, name), names):
             checks += of_host
         for name in sorted(cluster.pools):
             checks.append(self._pool_check(name))
