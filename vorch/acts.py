@@ -99,6 +99,8 @@ Act = Callable[[Any, World, Progress], Outcome | None]
 
 # The largest kernel, initrd or answer file that is handled in memory.
 BOOT_FILE_LIMIT_BYTES = 512 * 1024**2
+# How long others may have a disk open that a VM is being started with.
+OTHERS_LEAVE_S = 3.0
 # How long a guest may stay deaf before it is asked to shut down once more.
 ASK_AGAIN_S = 10.0
 # How long a guest may take to let go again of what a failed plan has just plugged in.
@@ -405,17 +407,66 @@ def rollback_disks(step: RollbackDisks, world: World, progress: Progress) -> Non
 
 
 def start_domain(step: StartDomain, world: World, progress: Progress) -> Outcome:
+    """Between a look and a start anything may happen, to a process that stands still most of all.
+
+    So it is started without executing anything, with its disks open where everybody sees that, and
+    is let go only when nobody else has them open. Of two that start it at once both see the other.
+    """
     vm = step.vm
     host = world.hypervisor(vm.node)
     networks = {network.name: network for network in step.networks}
     _ensure_secrets(vm, host, world)
     sources = _sources(vm, world)
     if host.domain(vm.id) is None:
-        # The record says that it is off everywhere. Whoever has its disks open knows better. This
-        # comes last, so that as little as can be happens between the look and the start.
+        # The record says that it is off everywhere. Whoever has its disks open knows better, and
+        # who died with them open is waited for.
         _ensure_unused(vm, world)
-    host.start(vm, sources, networks, cpu=step.cpu)
-    return clients_seen(vm, world, progress)
+        host.start(vm, sources, networks, cpu=step.cpu, paused=True)
+    there = host.domain(vm.id)
+    if there is None or there.power is not Power.PAUSED:
+        return clients_seen(vm, world, progress)
+    try:
+        seen = _alone(vm, world)
+    except Conflict:
+        host.cut(vm.id)
+        raise
+    # Who stood still for long writes to the journal now, and is told if it is not his any more.
+    progress(percent=90.0)
+    host.resume(vm.id)
+    return {"clients": seen}
+
+
+def _alone(vm: Vm, world: World) -> dict[str, str]:
+    """The client of each disk of a VM that is held at its start; `Conflict` if there are others.
+
+    vorch itself has a disk open for moments, as when it leaves a note on it.
+    """
+    seen: dict[str, str] = {}
+    until = world.clock.now() + OTHERS_LEAVE_S
+    for disk in vm.written_disks:
+        while disk.volume is not None and disk.name not in seen:
+            try:
+                seen[disk.name] = _only_client(vm, disk.name, disk.volume, world)
+            except (Conflict, Unreachable):
+                if world.clock.now() >= until:
+                    raise
+                world.clock.sleep(0.1)
+    return seen
+
+
+def _only_client(vm: Vm, disk: str, volume: Volume, world: World) -> str:
+    holders = world.images(volume.pool).holders(volume.name)
+    client = clients.only_client(holders)
+    if client is None:
+        who = sorted({one.address for one in holders or ()})
+        raise Conflict(
+            f"cannot start VM {vm.name!r} on {vm.node!r}: its disk {disk!r} is open at"
+            f" {', '.join(who) or 'nobody'}, so it may run elsewhere; stop it there",
+            vm=vm.name,
+            node=vm.node,
+            holders=who,
+        )
+    return client
 
 
 def see_clients(step: SeeClients, world: World, progress: Progress) -> Outcome:

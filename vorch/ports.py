@@ -470,10 +470,12 @@ class Hypervisor(Protocol):
         networks: Mapping[str, Network],
         *,
         cpu: Cpu | None = None,
+        paused: bool = False,
     ) -> None:
-        """As a transient domain. Safe to repeat while it runs.
+        """As a transient domain. Safe to repeat while it is there, running or paused.
 
-        `cpu` is what "default" means for it; without one the host gives what it thinks best.
+        `cpu` is what "default" means for it; without one the host gives what it thinks best. With
+        `paused` it has its disks open and executes nothing before it is resumed.
         """
         ...
 

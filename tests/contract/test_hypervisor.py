@@ -226,6 +226,23 @@ def test_starting_again_changes_nothing(host: Host, idle: tuple[Vm, dict[str, So
     assert seen.generation == 7
 
 
+def test_what_is_started_paused_executes_nothing_until_it_is_resumed(host: Host) -> None:
+    vm = host.vm("held", disks=(a_disk("root"),))
+    sources = {"root": host.volume("root")}
+    try:
+        for _ in range(2):
+            host.hypervisor.start(vm, sources, {}, paused=True)
+            seen = host.hypervisor.domain(vm.id)
+            assert seen is not None
+            assert seen.power is Power.PAUSED
+        host.hypervisor.resume(vm.id)
+        seen = host.hypervisor.domain(vm.id)
+        assert seen is not None
+        assert seen.power is Power.RUNNING
+    finally:
+        host.hypervisor.cut(vm.id)
+
+
 def test_a_cut_vm_is_gone_and_can_be_cut_again(host: Host) -> None:
     vm = host.vm("cut")
     host.hypervisor.start(vm, {}, {})

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
 import vorch
 from tests.execute.scenarios import leaks
-from vorch import Orchestrator
+from vorch import Conflict, Orchestrator, Unreachable
 from vorch.decide import clients
 from vorch.drivers.memory import MemoryWorld
+from vorch.drivers.memory_host import MemoryHost
+from vorch.model import Power, Source, Vm
 
 _numbers = itertools.count()
 SILENT = vorch.Unreachable("cannot hear its answer: it came too late; look again")
@@ -34,11 +38,55 @@ def recorded(cluster: Orchestrator) -> dict[str, str]:
     return look.clients[look.vm("web").id].disks
 
 
-def test_a_storage_that_does_not_say_who_writes_stops_no_start(
+def test_nothing_is_let_go_before_the_storage_says_who_writes(
     world: MemoryWorld, cluster: Orchestrator
 ) -> None:
+    cluster.create("web", disk_gib=1, networks=(), node="h1")
+    asked = world.faults.fail("pool:*", "holders")
+    with pytest.raises(Unreachable):
+        cluster.start("web")
+    assert asked.met > 10
+    assert cluster.show("web").power is Power.STOPPED
+    assert not [call for call in world.faults.trace if call.name == "resume"]
+    world.faults.clear()
+    # A single answer that is lost stops nothing.
     world.faults.fail("pool:*", "holders", times=1)
-    done = cluster.create("web", disk_gib=1, networks=(), node="h1", start=True)
+    cluster.start("web")
+    assert cluster.show("web").power is Power.RUNNING
+    assert recorded(cluster)["root"].startswith("198.18.0.1:0/")
+    assert leaks(cluster) == []
+
+
+@pytest.mark.parametrize("paused", [False, True], ids=["running", "held"])
+def test_who_is_let_go_was_alone(
+    world: MemoryWorld, cluster: Orchestrator, monkeypatch: pytest.MonkeyPatch, paused: bool
+) -> None:
+    """Another copy comes up just after the look that found nobody: it has been let go, or not."""
+    cluster.create("web", disk_gib=1, networks=(), node="h1")
+    ports, _ = world.connection()
+    start = MemoryHost.start
+
+    def late(
+        self: MemoryHost, vm: Vm, sources: Mapping[str, Source], *rest: Any, **more: Any
+    ) -> None:
+        if not world.host("h2").guests:
+            start(ports.hypervisor("h2"), vm, sources, {}, paused=paused)  # type: ignore[arg-type]
+        start(self, vm, sources, *rest, **more)
+
+    monkeypatch.setattr(MemoryHost, "start", late)
+    with pytest.raises(Conflict, match="may run elsewhere"):
+        cluster.start("web")
+    assert not world.host("h1").guests
+    assert [call.target for call in world.faults.trace if call.name == "resume"] == []
+    assert len(world.host("h2").guests) == 1
+
+
+def test_a_storage_that_does_not_say_who_writes_stops_no_move(
+    world: MemoryWorld, cluster: Orchestrator
+) -> None:
+    cluster.create("web", disk_gib=1, networks=(), node="h2", start=True)
+    world.faults.fail("pool:*", "holders", times=1)
+    done = cluster.migrate("web", "h1")
     assert done.task is not None
     assert any("client of disk 'root' is not known" in line for line in done.task.log)
     assert recorded(cluster) == {}

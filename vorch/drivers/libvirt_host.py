@@ -263,8 +263,10 @@ class LibvirtHost:
         networks: Mapping[str, Network],
         *,
         cpu: Cpu | None = None,
+        paused: bool = False,
     ) -> None:
         facts = self._start_facts()
+        flags = libvirt.VIR_DOMAIN_START_PAUSED if paused else 0
         what = f"start VM {vm.name!r}"
 
         def work(handle: Handle) -> None:
@@ -282,7 +284,8 @@ class LibvirtHost:
                     )
                 # Crashed and kept: what is left of it holds the disks open.
                 existing.destroy()
-            self._create(handle, vm, self._free_name(handle, vm), sources, networks, facts, cpu)
+            name = self._free_name(handle, vm)
+            self._create(handle, vm, name, sources, networks, facts, cpu, flags)
 
         self._call(what, work)
 
@@ -306,6 +309,7 @@ class LibvirtHost:
         networks: Mapping[str, Network],
         facts: HostFacts,
         cpu: Cpu | None,
+        flags: int,
     ) -> None:
         nvram = self._nvram(vm) if vm.firmware is Firmware.UEFI else ""
         while True:
@@ -320,7 +324,7 @@ class LibvirtHost:
                 cpu=cpu,
             )
             try:
-                handle.createXML(text, 0)
+                handle.createXML(text, flags)
             except libvirt.libvirtError as exc:
                 if self._learn_cached(exc, sources.values()):
                     continue

@@ -17,6 +17,7 @@ from vorch.ports import Clock
 
 # A busy guest writes into so many places, over and over.
 WRITTEN_PLACES = 16
+HELD_AT_START = "not let go yet"
 
 
 @dataclass(kw_only=True)
@@ -139,6 +140,17 @@ class MemoryGuest:
     def _boot(self) -> None:
         self._began_to_boot_at = self.clock.now()
         wake(self.clock, self._began_to_boot_at + self._behaviour().boot_s, self.settle)
+
+    def hold_at_start(self) -> None:
+        """It has its disks open, and has not executed anything."""
+        self._power, self.reason = Power.PAUSED, HELD_AT_START
+
+    def resume(self) -> None:
+        if self.power is not Power.PAUSED:
+            return
+        if self.reason == HELD_AT_START:
+            self._boot()
+        self.power, self.reason = Power.RUNNING, "resumed"
 
     def _end_at(self, when: float) -> None:
         self._ends_at = when

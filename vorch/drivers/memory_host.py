@@ -141,6 +141,7 @@ class MemoryHost:
         networks: Mapping[str, Network],
         *,
         cpu: Cpu | None = None,
+        paused: bool = False,
     ) -> None:
         machine = self._machine
         if vm.id in machine.settled():
@@ -180,6 +181,8 @@ class MemoryHost:
             guest.nics[nic.name] = (nic, networks[nic.network])
         guest.display_port = machine.free_display_port() if vm.graphics else 0
         guest.cpu = cpu
+        if paused:
+            guest.hold_at_start()
         machine.add(guest)
 
     def _open(self, guest: MemoryGuest, disk: Disk, source: Source | None) -> Held:
@@ -441,8 +444,7 @@ class MemoryHost:
     @gated
     def resume(self, vm_id: str) -> None:
         guest = self._running(vm_id, "resume")
-        if guest.power is Power.PAUSED:
-            guest.power, guest.reason = Power.RUNNING, "resumed"
+        guest.resume()
 
     @gated
     def reset(self, vm_id: str) -> None:

@@ -416,11 +416,15 @@ class MemoryImages:
     @gated
     def holders(self, volume: str) -> tuple[Holder, ...] | None:
         stored = self._pool.find(volume, "see who uses")
-        return tuple(
+        watching = stored.watchers()
+        found = [
             Holder(one.client.address, one.client.number, one.writes)
             for one in stored.open_by.values()
-            if one.client is not None
-        )
+            if one.client is not None and (one.client.seen or not one.writes)
+        ]
+        known = {one.address for one in found}
+        dead = [one for one in watching if one.address not in known]
+        return (*found, *(Holder(one.address, one.number, owns_lock=False) for one in dead))
 
     def secret(self) -> HostSecret | None:
         return None
