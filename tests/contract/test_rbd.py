@@ -473,6 +473,24 @@ def test_notes_stay_with_their_volume(pool: Pool) -> None:
         images.note("a", "no key", "text")
 
 
+def test_a_note_on_a_disk_in_use_disturbs_nobody(pool: Pool) -> None:
+    """Neither is it opened for that, nor does its lock go round."""
+    import rbd
+
+    pool.images.create("a", SIZE)
+    pool.write("a", 0, ONES)
+    with rbd.Image(pool.ioctx, "a") as image:
+        image.lock_acquire(rbd.RBD_LOCK_MODE_EXCLUSIVE)
+        before = pool.images.holders("a")
+        assert len(before) == 1
+        for number in range(20):
+            pool.images.note("a", "vm", f"text {number}")
+            assert pool.images.holders("a") == before
+        assert dict(image.metadata_list())["vorch.vm"] == "text 19"
+        pool.images.note("a", "vm", "")
+        assert dict(image.metadata_list()) == {}
+
+
 def test_the_trash_is_rbds_own(pool: Pool) -> None:
     import rbd
 

@@ -454,15 +454,8 @@ class RbdImages:
         if not volume:
             self._note_on_pool(key, text)
             return
-        with (
-            self._pool.translated(f"note {key!r} on volume {volume!r}", volume),
-            self._pool.opened(volume, "note something on", read_only=False) as image,
-        ):
-            if text:
-                image.metadata_set(NOTE + key, text)
-            else:
-                with suppress(KeyError):
-                    image.metadata_remove(NOTE + key)
+        with self._pool.translated(f"note {key!r} on volume {volume!r}", volume):
+            self._pool.set_metadata(volume, NOTE + key, text)
 
     def _note_on_pool(self, key: str, text: str) -> None:
         rbd = librbd()
