@@ -338,6 +338,7 @@ def _until(machine: Machine, command: str, answer: str, timeout_s: float = 20) -
 
 @pytest.mark.real
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_debian_is_seeded_by_cloud_init(boot: Boot, tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("debootstrap works as root only")

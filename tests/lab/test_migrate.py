@@ -6,14 +6,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import libvirt
 import pytest
 
 import vorch
 from tests.lab import bare
-from tests.lab.places import Place, place_on
+from tests.lab.places import Kept, Place
 from vorch.domain_xml import read_domain
 from vorch.lab import Lab
 
@@ -22,10 +21,16 @@ pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(900)]
 RUNNING, PAUSED = libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_PAUSED
 
 
+@pytest.fixture(scope="module")
+def kept(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
+    found = Kept(lab, tmp_path_factory.mktemp("place"))
+    yield found
+    found.close()
+
+
 @pytest.fixture
-def place(fresh_lab: Lab, tmp_path: Path) -> Iterator[Place]:
-    with place_on(fresh_lab, tmp_path) as found:
-        yield found
+def place(kept: Kept) -> Place:
+    return kept.ready()
 
 
 def test_a_guest_that_writes_goes_round_the_hosts(place: Place) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,10 +23,13 @@ from vorch.lab.spec import HOME
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(600)]
 
 # Where anything that a host or Ceph writes would end if it were not kept apart.
+CONTROL_GROUPS = "/sys/fs/cgroup"
 PLACES = [
     *("/etc", "/run", "/var/lib/libvirt", "/var/log", "/var/cache/libvirt", "/var/lib/ceph"),
-    *("/var/lib/vorch", "/var/lib/swtpm-localca", "/dev/shm", "/dev/net", "/sys/fs/cgroup"),
+    *("/var/lib/vorch", "/var/lib/swtpm-localca", "/dev/shm", "/dev/net", CONTROL_GROUPS),
 ]
+# What libvirt calls its machines' groups, and what a lab would call its own.
+OUR_GROUPS = re.compile("machine|libvirt|vorch|qemu")
 NAMESPACES = ("pid", "net", "mnt", "uts", "ipc")
 
 
@@ -43,6 +47,10 @@ def files(name: str) -> set[str]:
         for folder, names, others in os.walk(place):
             if folder == str(HOME):
                 names[:] = [one for one in names if one == name]
+            if place == CONTROL_GROUPS and not OUR_GROUPS.search(folder):
+                # Whatever else runs on the machine has its own, which come and go.
+                found |= {f"{folder}/{one}" for one in names if OUR_GROUPS.search(one)}
+                continue
             found |= {f"{folder}/{one}" for one in (*names, *others)}
     found |= {str(path) for path in Path("/tmp").glob(f"vorch-lab-{name}-*")}
     return found

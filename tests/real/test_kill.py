@@ -128,9 +128,10 @@ def place(libvirt_system: str) -> Iterator[Place]:
 
 @pytest.mark.parametrize("name", KILLED)
 def test_killed_at_every_point(name: str, place: Place) -> None:
+    """The first points, then every third. In memory, where time costs nothing, it is every one."""
     story = place.stories()[name]
     ready = False
-    for number in itertools.count():
+    for number in itertools.chain(range(4), itertools.count(6, 3)):
         if not ready:
             place.clear()
             place.fresh()
