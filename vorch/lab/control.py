@@ -18,6 +18,8 @@ from typing import Any
 
 from vorch.errors import StepFailed, Unreachable, VorchError, from_dict
 
+# Every wait of the daemon ends before that, or says something.
+SILENCE_LIMIT_S = 300.0
 Say = Callable[[str], None]
 Handler = Callable[[str, dict[str, Any], Say], Any]
 
@@ -26,6 +28,7 @@ def call(path: str | Path, verb: str, *, say: Say | None = None, **arguments: An
     """What the daemon answers. Raises what it raised."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
+            link.settimeout(SILENCE_LIMIT_S)
             link.connect(str(path))
             link.sendall(json.dumps({"verb": verb, "arguments": arguments}).encode() + b"\n")
             for line in link.makefile("r", encoding="utf-8"):
@@ -37,6 +40,12 @@ def call(path: str | Path, verb: str, *, say: Say | None = None, **arguments: An
                     raise from_dict(answer["error"])
                 else:
                     return answer["result"]
+    except TimeoutError as exc:
+        raise Unreachable(
+            f"cannot {_words(verb)}: the lab's daemon has not said a word for"
+            f" {SILENCE_LIMIT_S:.0f} s; what it is at stands in"
+            f" {Path(path).parent / 'log' / 'daemon.log'}"
+        ) from exc
     except OSError as exc:
         raise Unreachable(
             f"cannot reach the daemon of lab {Path(path).parent.name!r} to {_words(verb)}:"
