@@ -23,6 +23,8 @@ class Upkeep:
         self._every_s = every_s
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._rounds, name="vorch-upkeep", daemon=True)
+        # What takes long is carried on beside the rounds, one at a time.
+        self._lasting: threading.Thread | None = None
 
     def start(self) -> None:
         self._thread.start()
@@ -42,5 +44,18 @@ class Upkeep:
                 log.info("recovered %s %s: %s", task.verb, task.subject, task.state)
             for done in self._cluster.trash_purge():
                 log.info("purged %s", done.plan.subject)
+            if self._lasting is None or not self._lasting.is_alive():
+                self._lasting = threading.Thread(
+                    target=self._carry_on, name="vorch-lasting", daemon=True
+                )
+                self._lasting.start()
         except Exception as exc:  # noqa: BLE001 - a loop that must outlive any one failure
+            log.warning("upkeep: %s", exc)
+
+    def _carry_on(self) -> None:
+        """What an import that was left has yet to bring in."""
+        try:
+            for task in self._cluster.recover(force=False, lasting=True):
+                log.info("carried on %s %s: %s", task.verb, task.subject, task.state)
+        except Exception as exc:  # noqa: BLE001 - as above
             log.warning("upkeep: %s", exc)

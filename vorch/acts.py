@@ -62,12 +62,14 @@ from vorch.plan import (
     ExtendInitrd,
     ExtractFile,
     FenceNode,
+    FillVolume,
     FlattenVolume,
     ForgetArrival,
     ForgetDomain,
     GrowVolume,
     ImportVolume,
     LimitDisk,
+    LinkVolume,
     MigrateDomain,
     MoveDisk,
     PauseDomain,
@@ -80,6 +82,7 @@ from vorch.plan import (
     ResumeDomain,
     RollbackDisks,
     SeeClients,
+    SeeReadable,
     SeeUnused,
     SendVolume,
     SetMemory,
@@ -189,6 +192,7 @@ NewVolume = (
     | CopyVolume
     | CarryVolume
     | ImportVolume
+    | LinkVolume
     | WriteIso
     | ExtractFile
     | ExtendInitrd
@@ -257,6 +261,53 @@ def import_volume(step: ImportVolume, world: World, progress: Progress) -> Outco
         f"{step.volume} format": found.format,
         f"{step.volume} sha256": found.sha256,
     }
+
+
+def link_volume(step: LinkVolume, world: World, progress: Progress) -> Outcome:
+    found = world.images(step.volume.pool).link(step.location, step.volume.name, progress)
+    return {
+        f"{step.volume} size_bytes": found.size_bytes,
+        f"{step.volume} format": found.format,
+    }
+
+
+def see_readable(step: SeeReadable, world: World, progress: Progress) -> None:
+    """Each host opens it as its VMs will: only that tells whether it reaches the source."""
+    images = world.images(step.volume.pool)
+    source, secret = images.locate(step.volume.name), images.secret()
+
+    def attempt(node: str) -> str:
+        try:
+            host = world.hypervisor(node)
+            if secret is not None:
+                host.ensure_secret(secret)
+            host.try_source(step.trial, source)
+        except VorchError as exc:
+            return f"{node}: {exc.message}"
+        return ""
+
+    failed = [text for text in world.each(attempt, step.nodes) if text]
+    if failed:
+        raise Unsupported(
+            f"cannot make VMs of {step.volume} at once: their hosts must be able to read it where"
+            f" it is ({'; '.join(failed)}); see that they all reach that address, or import it"
+            " without --at-once",
+            volume=step.volume.name,
+        )
+
+
+def fill_volume(step: FillVolume, world: World, progress: Progress) -> Outcome:
+    progress(0, "VMs can be made of it from here on")
+    world.images(step.volume.pool).fill(step.volume.name, step.sha256, progress)
+    return {f"{step.volume} sha256": step.sha256}
+
+
+def undo_fill_volume(step: FillVolume, world: World, progress: Progress) -> None:
+    try:
+        world.images(step.volume.pool).withdraw(step.volume.name)
+    except Conflict as exc:
+        progress(None, f"it cannot be undone: {exc.message}")
+        raise CameToPass from exc
 
 
 def write_iso(step: WriteIso, world: World, progress: Progress) -> None:
@@ -1136,6 +1187,9 @@ DO: dict[type, Act] = {
     CopyVolume: copy_volume,
     CarryVolume: carry_volume,
     ImportVolume: import_volume,
+    LinkVolume: link_volume,
+    SeeReadable: see_readable,
+    FillVolume: fill_volume,
     WriteIso: write_iso,
     ExtractFile: extract_file,
     ExtendInitrd: extend_initrd,
@@ -1188,6 +1242,9 @@ UNDO: dict[type, Act] = {
     CopyVolume: undo_new_volume,
     CarryVolume: undo_new_volume,
     ImportVolume: undo_new_volume,
+    LinkVolume: undo_new_volume,
+    SeeReadable: nothing,
+    FillVolume: undo_fill_volume,
     WriteIso: undo_new_volume,
     ExtractFile: undo_new_volume,
     ExtendInitrd: undo_new_volume,

@@ -104,16 +104,31 @@ class Executor:
 
     # -- recovery -----------------------------------------------------------------------------
 
-    def recover(self, *, force: bool = False) -> tuple[Task, ...]:
-        """Finish or undo every plan whose process has ended. `force`: stuck ones at once, too."""
+    def recover(self, *, force: bool = False, lasting: bool = False) -> tuple[Task, ...]:
+        """Finish or undo every plan whose process has ended. `force`: stuck ones at once, too.
+
+        `lasting`: also those of which only such a step is left as takes long and holds up nobody.
+        """
         done = []
         for document in self.world.state.read(["plan"]).values():
             journal = decode(Journal, document.body)
+            if not lasting and self._lasts(journal):
+                continue
             if self.abandoned(journal, force=force):
                 task = self.take_over(document, journal)
                 if task is not None:
                     done.append(task)
         return tuple(done)
+
+    def _lasts(self, journal: Journal) -> bool:
+        steps = journal.plan.steps[journal.position :]
+        return (
+            journal.direction == "forward"
+            and bool(steps)
+            and hasattr(steps[0], "lasting")
+            # One that was cancelled is undone by whoever comes.
+            and self.world.state.get(f"cancel/{journal.id}") is None
+        )
 
     def abandoned(self, journal: Journal, *, force: bool = False) -> bool:
         silent_s = self.world.clock.now() - journal.beat_at

@@ -647,6 +647,8 @@ class Image:
     memory_mib: int = 1024
     description: str = ""
     created_at: float = 0.0
+    # VMs can be made from it already, but it still takes data from its source.
+    arriving: bool = False
 
     def __post_init__(self) -> None:
         check_name(self.name, "image name")

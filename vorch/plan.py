@@ -95,6 +95,57 @@ class ImportVolume:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LinkVolume:
+    """A volume that shows a disk image at a URL at once, and takes its data from there."""
+
+    undoable: ClassVar[bool] = True
+    location: str
+    volume: Volume
+    kind: Literal["link-volume"] = "link-volume"
+
+    def __str__(self) -> str:
+        return f"show {self.location} as {self.volume}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeeReadable:
+    """Hosts can open the volume, and so reach what it takes its data from."""
+
+    undoable: ClassVar[bool] = True
+    volume: Volume
+    nodes: tuple[str, ...]
+    # What the machines are called that try it, for a moment.
+    trial: str
+    kind: Literal["see-readable"] = "see-readable"
+
+    def __str__(self) -> str:
+        return f"see that {', '.join(self.nodes)} can read {self.volume}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FillVolume:
+    """Bring all the data of a linked volume into the pool; then it needs its source no more.
+
+    To undo it is to see that nothing stands on the volume, and to let nothing stand on it any
+    more. When something does, the plan goes forward.
+    """
+
+    undoable: ClassVar[bool] = True
+    goes_on_alone: ClassVar[bool] = True
+    # As long as a download, with everything at work already: nobody waits for it who came for
+    # something else.
+    lasting: ClassVar[bool] = True
+    volume: Volume
+    # "": nobody knows it.
+    sha256: str = ""
+    kind: Literal["fill-volume"] = "fill-volume"
+
+    def __str__(self) -> str:
+        checked = ", and check it against its SHA-256" if self.sha256 else ""
+        return f"bring the data of {self.volume} into the pool{checked}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WriteIso:
     """A small CD image with these files on it: a cloud-init seed, an answer file."""
 
@@ -783,6 +834,9 @@ Step = Annotated[
     | CopyVolume
     | CarryVolume
     | ImportVolume
+    | LinkVolume
+    | SeeReadable
+    | FillVolume
     | WriteIso
     | ExtractFile
     | ExtendInitrd

@@ -268,6 +268,31 @@ class Images(Protocol):
         """
         ...
 
+    def link(self, location: str, volume: str, progress: Progress) -> Imported:
+        """A volume that shows the disk image at a URL at once, and reads it there until `fill`.
+
+        Clones can be made of it; nothing else is done with it but `fill`, `withdraw` and `purge`.
+        Who opens it or a clone reads the URL by itself. `Unsupported` where pools cannot do it;
+        `Invalid`, before anything is made, for what cannot be read rightly in this way. The sum is
+        not known ("").  A partial earlier one is replaced.
+        """
+        ...
+
+    def fill(self, volume: str, sha256: str, progress: Progress) -> None:
+        """Bring all data of a linked volume in. Safe to repeat, and of one that has them all.
+
+        `Invalid` when the source was changed, or the sum differs; then it stays linked. Ends soon
+        when `progress` raises, and goes on from there the next time.
+        """
+        ...
+
+    def withdraw(self, volume: str) -> None:
+        """No clone can be made of a linked volume any more until it is filled. Safe to repeat.
+
+        `Conflict` when clones stand on it, or it is filled.
+        """
+        ...
+
     def write_file(self, volume: str, data: bytes) -> None:
         """A small raw volume with exactly these bytes. Replaces an earlier one."""
         ...

@@ -67,6 +67,14 @@ def import_image(
     pool: PoolOption = None,
     storage_class: ClassOption = None,
     description: Description = None,
+    at_once: Annotated[
+        bool,
+        typer.Option(
+            "--at-once",
+            help="VMs can be made of it while its data still come in: from http(s), raw or plain"
+            " qcow2, into Ceph.",
+        ),
+    ] = False,
     dry_run: DryRun = False,
     wait: Wait = None,
     as_json: AsJson = False,
@@ -84,6 +92,7 @@ def import_image(
             pool=pool,
             storage_class=storage_class,
             description=description or "",
+            at_once=at_once,
             dry_run=dry_run,
             wait_s=wait,
         ),
@@ -102,7 +111,7 @@ def list_images(as_json: AsJson = False) -> None:
             [
                 (
                     one.name,
-                    one.kind,
+                    f"{one.kind}, coming in" if one.arriving else one.kind,
                     sizes.shown_bytes(one.size_bytes),
                     "" if one.kind == "iso" else one.firmware,
                     render.moment(one.created_at),
@@ -136,6 +145,7 @@ def _facts(image: Image) -> list[tuple[str, object]]:
         ("from", image.source),
         ("format", image.format),
         ("SHA-256", image.sha256),
+        ("data", "still coming in" if image.arriving else ""),
         ("disks", "\n".join(disks)),
         ("firmware", "" if image.kind == "iso" else image.firmware),
         ("vCPUs", "" if image.kind == "iso" else image.vcpus),

@@ -7,6 +7,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
+from vorch.decide import at_once as arriving_images
 from vorch.decide.fresh import Fresh
 from vorch.decide.lifecycle import default_pool
 from vorch.decide.records import hosts_of, new_name, reads, save
@@ -51,6 +52,7 @@ def image_import(
     memory_mib: int,
     pool: str | None,
     description: str,
+    at_once: bool = False,
 ) -> Plan:
     new_name("image", cluster.images, name)
     sha256 = sha256.lower()
@@ -76,6 +78,8 @@ def image_import(
         "sha256": f"{volume} sha256",
         "format": f"{volume} format",
     }
+    if at_once:
+        return arriving_images.image_import(cluster, image, volume, sha256, fill, fresh)
     return Plan(
         verb="image import",
         subject=name,
@@ -92,6 +96,7 @@ def image_import(
 def image_delete(cluster: Cluster, name: str) -> Plan:
     """VMs that were cloned from it keep what they need of it."""
     image = cluster.image(name)
+    arriving_images.check_arrived(image, f"delete image {name!r}")
     volumes = [disk.volume for disk in image.disks]
     for vm in cluster.vms.values():
         for disk in vm.disks:

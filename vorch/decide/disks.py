@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from vorch.decide.at_once import check_arrived
 from vorch.decide.clients import save_clients
 from vorch.decide.fresh import Fresh
 from vorch.decide.records import is_on, known_power, reads, save_trashed, save_vm
@@ -275,6 +276,7 @@ def image_export(
         raise Invalid(f"cannot export disk {disk!r} of image {name!r}: it has {', '.join(parts)}")
     if image.kind == "iso" and format_ != "raw":
         raise Invalid(f"cannot export image {name!r} as {format_}: it is a CD; export it as raw")
+    check_arrived(image, f"export image {name!r}")
     part = parts[disk] if disk is not None else image.disks[0]
     return Plan(
         verb="image export",

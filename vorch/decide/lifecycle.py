@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from vorch.decide.at_once import check_arrived
 from vorch.decide.baseline import for_vm
 from vorch.decide.clients import drop_clients, save_clients
 from vorch.decide.forwards import without
@@ -279,6 +280,7 @@ def _first_disks(
         if new.linked and pool == part.volume.pool:
             steps.append(CloneVolume(base=part.volume, volume=volume, size_bytes=size))
         else:
+            check_arrived(image, f"copy image {image.name!r} for VM {new.name!r}")
             steps.append(CopyVolume(source=part.volume, snapshot=None, volume=volume))
             if size > part.size_bytes:
                 steps.append(GrowVolume(volume=volume, size_bytes=size))

@@ -103,16 +103,16 @@ def _open_url(url: str) -> Iterator[Origin]:
     import urllib.request
 
     what = f"import {url!r}"
-    parts = _check_url(url, what)
+    parts = check_url(url, what)
     request = urllib.request.Request(url, headers={"User-Agent": "vorch"})  # noqa: S310  (checked)
     opener = _opener(parts.scheme.lower() == "https", what)
     try:
         answer: HTTPResponse = opener.open(request, timeout=SILENCE_LIMIT_S)
     except urllib.error.HTTPError as exc:
         exc.close()
-        raise _refused(exc.code, what) from exc
+        raise refused(exc.code, what) from exc
     except (OSError, http.client.HTTPException, ValueError) as exc:
-        raise _lost(exc, what) from exc
+        raise lost(exc, what) from exc
     with answer:
         if answer.headers.get("Content-Encoding", "identity") not in ("", "identity"):
             raise Invalid(f"cannot {what}: the server packs it on the way; use another server")
@@ -123,12 +123,12 @@ def _open_url(url: str) -> Iterator[Origin]:
             try:
                 return answer.read1(count)
             except (OSError, http.client.HTTPException) as exc:
-                raise _lost(exc, what) from exc
+                raise lost(exc, what) from exc
 
         yield Origin(read, size)
 
 
-def _check_url(url: str, what: str) -> urllib.parse.SplitResult:
+def check_url(url: str, what: str) -> urllib.parse.SplitResult:
     wrong = Invalid(
         f"cannot {what}: that is not a sound URL; write it as in https://example.org/disk.qcow2"
     )
@@ -172,7 +172,7 @@ def _opener(secure: bool, what: str) -> urllib.request.OpenerDirector:
                     f"cannot {what}: the server sends us on to {target!r}, which is not"
                     f" {' or '.join(allowed)}; if you trust that address, give it yourself"
                 )
-            _check_url(target, what)
+            check_url(target, what)
             return super().http_error_302(req, fp, code, msg, headers)
 
         http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
@@ -190,7 +190,7 @@ def _opener(secure: bool, what: str) -> urllib.request.OpenerDirector:
     return opener
 
 
-def _refused(status: int, what: str) -> VorchError:
+def refused(status: int, what: str) -> VorchError:
     if status in (404, 410):
         return NotFound(f"cannot {what}: the server has no such file; see that the URL is right")
     if status in (401, 403, 407):
@@ -200,7 +200,7 @@ def _refused(status: int, what: str) -> VorchError:
     return Unreachable(f"cannot {what}: the server answers with status {status}; try again later")
 
 
-def _lost(exc: Exception, what: str) -> VorchError:
+def lost(exc: Exception, what: str) -> VorchError:
     reason = getattr(exc, "reason", exc)
     if isinstance(exc, TimeoutError) or isinstance(reason, TimeoutError):
         return TimedOut(

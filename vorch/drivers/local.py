@@ -338,6 +338,20 @@ class LocalImages:
                     self._folder, location, source, volume, content, sha256, progress
                 )
 
+    def link(self, location: str, volume: str, progress: Progress) -> Imported:
+        raise Unsupported(
+            f"cannot import {location!r} at once: only Ceph can show data that are still coming in;"
+            " import it without --at-once, or into a pool in Ceph",
+            volume=volume,
+        )
+
+    def fill(self, volume: str, sha256: str, progress: Progress) -> None:
+        """Nothing is ever linked here, so all data are there."""
+        self.info(volume)
+
+    def withdraw(self, volume: str) -> None:
+        """As above."""
+
     def write_file(self, volume: str, data: bytes) -> None:
         what = f"write volume {volume!r}"
         with translated(what):

@@ -20,7 +20,7 @@ from vorch.drivers.memory_time import wait
 from vorch.errors import Conflict, Invalid, NotFound, Unsupported
 from vorch.model import FileSource, Holder, PoolUsage, Room, Source
 from vorch.plan import ExportFormat
-from vorch.ports import Content, HostSecret, Imported, Progress, VolumeInfo
+from vorch.ports import Content, HostSecret, Imported, Progress, VolumeInfo, no_progress
 
 
 class MemoryImages:
@@ -74,6 +74,12 @@ class MemoryImages:
                 " give the clone as many or more",
                 volume=volume,
             )
+        if below.linked and not below.lends:
+            raise Conflict(
+                f"cannot clone volume {base!r}: its data are still coming in, and nothing more is"
+                " made of it until they are there; see `vorch task list`",
+                volume=base,
+            )
         if any(opening.writes for opening in below.open_by.values()) or not below.whole:
             raise Conflict(
                 f"cannot clone volume {base!r} in pool {pool.name!r}: it is still being written;"
@@ -92,6 +98,7 @@ class MemoryImages:
         pool = self._pool
         with self._gate.faults.lock:
             original = pool.find(source, "copy")
+            pool.check_arrived(original, "copy")
             if snapshot is not None and snapshot not in original.snapshots:
                 raise self._no_snapshot(source, snapshot)
             if source == volume:
@@ -115,6 +122,7 @@ class MemoryImages:
 
     def _still(self, volume: str, snapshot: str | None) -> Content:
         stored = self._pool.find(volume, "read")
+        self._pool.check_arrived(stored, "read")
         if snapshot is not None and snapshot not in stored.snapshots:
             raise self._no_snapshot(volume, snapshot)
         if snapshot is None and any(one.writes for one in stored.open_by.values()):
@@ -159,6 +167,7 @@ class MemoryImages:
     def flatten(self, volume: str, progress: Progress) -> None:
         with self._gate.faults.lock:
             stored = self._find(volume, "flatten")
+            self._pool.check_arrived(stored, "flatten")
             below = stored.base
             if below is None:
                 return
@@ -226,6 +235,65 @@ class MemoryImages:
             pool.volumes[volume] = new
         self._fill(new, whole, progress)
         return Imported(size_bytes, kind, found)
+
+    @gated_waiting
+    def link(self, location: str, volume: str, progress: Progress) -> Imported:
+        """What is there is kept; that it is not in the pool yet is only noted."""
+        pool, what = self._pool, f"import {location!r} at once"
+        if not pool.live_snapshots:
+            raise Unsupported(
+                f"cannot {what}: only a pool that is like Ceph can show data that are still coming"
+                " in; import it without --at-once"
+            )
+        data = self._files.fetch(location, progress)
+        kind, size_bytes, disk = judge(location, data, "disk")
+        if kind not in ("raw", "qcow2"):
+            raise Unsupported(
+                f"cannot {what}: {kind} images are not read in this way; import it without"
+                " --at-once"
+            )
+        new = Stored(volume, size_bytes, linked=location, link_sum=hashlib.sha256(data).hexdigest())
+        new.first_bytes(disk)
+        with self._gate.faults.lock:
+            pool.check_room(0, what)
+            pool.replace(volume, "import")
+            pool.volumes[volume] = new
+        return Imported(size_bytes, kind, "")
+
+    @gated_waiting
+    def fill(self, volume: str, sha256: str, progress: Progress) -> None:
+        what = f"bring in the data of volume {volume!r}"
+        with self._gate.faults.lock:
+            stored = self._pool.find(volume, what)
+            if not stored.linked:
+                return
+        found = hashlib.sha256(self._files.fetch(stored.linked, no_progress)).hexdigest()
+        progress(50.0)
+        self._gate.midway()
+        changed = found != stored.link_sum
+        if changed or (sha256 and found != sha256.lower()):
+            stored.lends = False
+            why = "it was changed on its server" if changed else f"its SHA-256 is {found}"
+            raise Invalid(
+                f"cannot {what}: {why}; delete what was made of it, and import it anew",
+                volume=volume,
+            )
+        with self._gate.faults.lock:
+            stored.linked, stored.lends = "", True
+        progress(100.0, "all data are there")
+
+    @gated
+    def withdraw(self, volume: str) -> None:
+        stored = self._pool.volumes.get(volume)
+        if stored is None:
+            return
+        if self._pool.clones(stored):
+            raise Conflict(
+                f"cannot take back volume {volume!r}: VMs were made of it, and need its data;"
+                " delete those first",
+                volume=volume,
+            )
+        stored.lends = False
 
     @gated
     def write_file(self, volume: str, data: bytes) -> None:
@@ -386,6 +454,7 @@ class MemoryImages:
         if stored is None:
             return
         pool.check_closed(stored, "delete")
+        pool.check_unlent(stored, "delete")
         pool.volumes.pop(volume, None)
         pool.trashed.pop(volume, None)
         pool.delete(stored)

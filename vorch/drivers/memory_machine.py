@@ -14,6 +14,7 @@ from vorch.drivers.memory_faults import Faults
 from vorch.drivers.memory_guests import Behaviour, MemoryGuest
 from vorch.drivers.memory_moves import MemoryMove
 from vorch.drivers.memory_pool import MemoryPool, Stored
+from vorch.errors import Unreachable
 from vorch.model import (
     Check,
     HostFacts,
@@ -51,7 +52,9 @@ class MemoryMachine:
         self.ceph = ceph
         self.faults = faults
         self.clock = faults.clock
-        self.find = find
+        self._find = find
+        # What is offered by HTTP.
+        self.reaches_web = True
         self.behaviour = behaviour
         # Other machines, by name, as this one reaches them.
         self.peer = peer
@@ -113,6 +116,15 @@ class MemoryMachine:
         self.on_power_off: list[Callable[[], None]] = []
 
     # -- what happens to hosts, for tests
+
+    def find(self, source: Source) -> tuple[MemoryPool, Stored]:
+        """What it opens there, if it can."""
+        pool, stored = self._find(source)
+        if stored.awaits and not self.reaches_web:
+            raise Unreachable(
+                f"cannot open {source.path} on {self.name!r}: {stored.awaits} does not answer"
+            )
+        return pool, stored
 
     @property
     def target(self) -> str:

@@ -49,6 +49,17 @@ class Stored:
     # Clients that died with it open, and that storage has perhaps not missed yet.
     lingering: list[MemoryClient] = field(default_factory=list)
 
+    # The URL that it takes its data from, and the sum of what was there.
+    linked: str = ""
+    link_sum: str = ""
+    # Clones can be made of it though it is linked.
+    lends: bool = True
+
+    @property
+    def awaits(self) -> str:
+        """The URL that it, or what it stands on, takes data from yet."""
+        return self.linked or ("" if self.base is None else self.base.awaits)
+
     def watchers(self) -> list[MemoryClient]:
         """Who has it open for writing, as storage sees it."""
         self.lingering = [client for client in self.lingering if client.seen]
@@ -235,6 +246,24 @@ class MemoryPool:
                 volume=stored.name,
             )
 
+    def check_arrived(self, stored: Stored, what: str) -> None:
+        if stored.awaits:
+            raise Conflict(
+                f"cannot {what} volume {stored.name!r} in pool {self.name!r}: the data of the image"
+                " that it stands on are still coming in; wait until that import has ended (`vorch"
+                " task list`)",
+                volume=stored.name,
+            )
+
+    def check_unlent(self, stored: Stored, what: str) -> None:
+        """A linked volume takes its data along when it goes."""
+        if stored.linked and self.clones(stored):
+            raise Conflict(
+                f"cannot {what} volume {stored.name!r}: VMs were made of it, and need its data;"
+                " delete those first",
+                volume=stored.name,
+            )
+
     def check_room(self, needed_bytes: int, what: str) -> None:
         free = self.free_bytes
         self._known_free = (self.capacity_bytes, free - needed_bytes)
@@ -265,6 +294,7 @@ class MemoryPool:
         if old is None:
             return
         self.check_closed(old, what)
+        self.check_unlent(old, what)
         if self.clones(old) or old.snapshots:
             raise Conflict(
                 f"cannot {what} volume {volume!r} in pool {self.name!r} anew: the one that is there"

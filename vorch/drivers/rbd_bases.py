@@ -124,6 +124,15 @@ class RbdBases:
             return known[1]
         with self._pool.opened(base, what) as image:
             found = _Base(str(image.id()), int(image.size()), bool(note_keys(image)))
+            linked = image.features() & librbd().RBD_FEATURE_MIGRATING
+            if linked and not any(one["name"] == BASE_SNAPSHOT for one in image.list_snaps()):
+                raise Conflict(
+                    f"cannot {what}: its data are still coming in, and nothing more is made of it"
+                    " until they are there; see `vorch task list`",
+                    volume=base,
+                )
+            if linked:
+                return found
             if _base_is_current(image):
                 # With an object map that is not in order, a look at it tells nothing.
                 if look is not None and not image.flags():

@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from vorch.drivers import image_export, rbd_import
+from vorch.drivers import image_export, rbd_import, rbd_link
 from vorch.drivers.disk_formats import LARGEST_BYTES, SECTOR
 from vorch.drivers.image_import import check_sha256
 from vorch.drivers.rados_connection import TIMEOUT_S
@@ -55,6 +55,7 @@ _SECRET_ROOT = uuid.UUID("1c0c0e0a-5f0e-5c1b-9d55-6d9b7f1f0a44")
 _LOOKS_AT_ONCE = 8
 SPARSE_BYTES = 4096
 _MONITORS_AGE_S = 60.0
+_OWN_NOTES = ("base-of", rbd_link.LINK, rbd_link.SUM)
 
 
 class RbdImages:
@@ -119,6 +120,7 @@ class RbdImages:
     def copy(self, source: str, snapshot: str | None, volume: str, progress: Progress) -> None:
         what = f"copy volume {source!r} to {volume!r}"
         with self._pool.translated(what, volume), self._pool.opened(source, what) as image:
+            rbd_link.check_whole(self._pool, source, what)
             if source == volume:
                 raise Invalid(f"cannot {what}: they are the same; choose another name")
             if snapshot is not None:
@@ -138,6 +140,7 @@ class RbdImages:
         what = f"read volume {volume!r}"
         with ExitStack() as stack:
             with self._pool.translated(what, volume):
+                rbd_link.check_whole(self._pool, volume, what)
                 image = stack.enter_context(self._pool.opened(volume, what))
                 if snapshot is not None:
                     image.set_snap_by_id(self._snapshots.find(image, volume, snapshot).id)
@@ -174,6 +177,7 @@ class RbdImages:
     def flatten(self, volume: str, progress: Progress) -> None:
         what = f"flatten volume {volume!r}"
         with self._pool.translated(what, volume):
+            rbd_link.check_whole(self._pool, volume, what)
             with self._pool.opened(volume, what, read_only=False) as image:
                 above = parent_id(image)
                 if above is not None:
@@ -209,6 +213,20 @@ class RbdImages:
             self._pool.check_replaceable(volume, what)
             self._pool.check_room(0, what)
             return rbd_import.import_file(self._pool, location, volume, content, sha256, progress)
+
+    def link(self, location: str, volume: str, progress: Progress) -> Imported:
+        with self._pool.translated(f"import {location!r} at once", volume):
+            return rbd_link.link(self._pool, location, volume, progress)
+
+    def fill(self, volume: str, sha256: str, progress: Progress) -> None:
+        what = f"bring in the data of volume {volume!r}"
+        check_sha256(sha256, what)
+        with self._pool.translated(what, volume):
+            rbd_link.fill(self._pool, volume, sha256, progress)
+
+    def withdraw(self, volume: str) -> None:
+        with self._pool.translated(f"take back volume {volume!r}", volume):
+            rbd_link.withdraw(self._pool, volume)
 
     def write_file(self, volume: str, data: bytes) -> None:
         what = f"write volume {volume!r}"
@@ -296,6 +314,9 @@ class RbdImages:
                 if self._pool.in_trash(volume) is None:
                     raise
                 return
+            except librbd().OSError:
+                if not rbd_link.is_shut(self._pool, volume):
+                    raise
             librbd().RBD().trash_move(self._pool.ioctx(), volume, TRASH_DELAY_S)
 
     def restore(self, volume: str) -> None:
@@ -318,7 +339,14 @@ class RbdImages:
         rbd = librbd()
         with self._pool.translated(what, volume):
             above = None
-            image_id = self._pool.id_of(volume, what) or self._pool.in_trash(volume)
+            rbd_link.discard(self._pool, volume, what)
+            try:
+                image_id = self._pool.id_of(volume, what) or self._pool.in_trash(volume)
+            except rbd.OSError:
+                if not rbd_link.is_shut(self._pool, volume):
+                    raise
+                rbd.RBD().remove(self._pool.ioctx(), volume)
+                image_id = None
             if image_id is None:
                 self._pool.clear_stump(volume, what)
             else:
@@ -427,6 +455,11 @@ class RbdImages:
             if name not in self._pool.names():
                 return None
             return VolumeInfo(shown, 0, 0, "unreadable", trashed=trashed)
+        except rbd.OSError:
+            # What it takes its data from is silent; where Ceph is, this fails as well.
+            header = rbd_link.header_of(self._pool, name, image_id)
+            size = 0 if header is None else header.size_bytes
+            return VolumeInfo(shown, size, 0, "unreadable", trashed=trashed)
         with image:
             return _info(image, shown, trashed=trashed)
 
@@ -449,7 +482,7 @@ class RbdImages:
 
     def note(self, volume: str, key: str, text: str) -> None:
         """Keep a text on the image itself ("" removes it), whether a guest runs on it or not."""
-        if not re.fullmatch(r"[a-z][A-Za-z0-9._-]{0,126}", key) or key == "base-of":
+        if not re.fullmatch(r"[a-z][A-Za-z0-9._-]{0,126}", key) or key in _OWN_NOTES:
             raise Invalid(f"cannot note {key!r} on volume {volume!r}: use a-z, 0-9, '.' and '-'")
         if not volume:
             self._note_on_pool(key, text)
@@ -483,7 +516,7 @@ class RbdImages:
         return {
             key.removeprefix(NOTE): text
             for key, text in sorted(texts.items())
-            if key.startswith(NOTE) and key != NOTE + "base-of"
+            if key.startswith(NOTE) and key.removeprefix(NOTE) not in _OWN_NOTES
         }
 
     def secret_of(self) -> tuple[str, str]:

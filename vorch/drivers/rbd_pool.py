@@ -28,6 +28,7 @@ from typing import Any
 from vorch.drivers.rados_connection import (
     TIMEOUT_S,
     CephAddress,
+    RadosCluster,
     abandon,
     ceph_address,
     kept_cluster,
@@ -173,6 +174,21 @@ class RbdPool:
                 _make_trash(ioctx)
                 self._ioctx, self._generation = ioctx, self._cluster.generation
             return self._ioctx
+
+    @contextmanager
+    def apart(self, **options: str) -> Iterator[Any]:
+        """The pool by a connection of its own, on which librbd has other settings."""
+        cluster = RadosCluster(self.address.conf, self.address.user, self._cluster.timeout_s)
+        try:
+            handle = cluster.handle()
+            for name, value in options.items():
+                handle.conf_set(name, value)
+            with handle.open_ioctx(self.address.pool) as ioctx:
+                ioctx.set_namespace(self.address.namespace)
+                ioctx.set_osdmap_full_try()
+                yield ioctx
+        finally:
+            cluster.close()
 
     def ask(self, **command: str) -> Any:
         """A question to the monitors, and their answer."""

@@ -28,10 +28,14 @@ class ImageStore(Core):
         pool: str | None = None,
         storage_class: str | None = None,
         description: str = "",
+        at_once: bool = False,
         dry_run: bool = False,
         wait_s: float | None = None,
     ) -> Done:
-        """A disk image (raw, qcow2, vmdk, vdi) or a CD, from a file or URL."""
+        """A disk image (raw, qcow2, vmdk, vdi) or a CD, from a file or URL.
+
+        `at_once`: VMs can be made of it while its data still come in, which this call waits for.
+        """
         if kind not in ("disk", "iso"):
             raise Invalid(f"cannot import an image of kind {kind!r}: it is 'disk' or 'iso'")
         fresh, location = self._fresh(), absolute(location)
@@ -48,9 +52,12 @@ class ImageStore(Core):
                 memory_mib=memory_mib,
                 pool=self._pool_for(cluster, pool, storage_class),
                 description=description,
+                at_once=at_once,
             ),
             dry_run=dry_run,
             wait_s=wait_s,
+            # Each host has to be able to read it.
+            hosts=(lambda cluster: cluster.nodes) if at_once else None,
         )
 
     def image_list(self) -> tuple[Image, ...]:

@@ -6,13 +6,15 @@ import contextlib
 from collections.abc import Callable
 
 from vorch.codec import decode
-from vorch.decide import clients
+from vorch.decide import at_once, clients
 from vorch.errors import NotFound, TimedOut, VorchError
 from vorch.model import (
     Task,
+    Volume,
     check_name,
 )
 from vorch.orchestrator.core import Core
+from vorch.plan import Journal
 
 
 class Tasks(Core):
@@ -52,14 +54,37 @@ class Tasks(Core):
 
     def task_cancel(self, task_id: str) -> None:
         """Ask whoever runs it to undo it."""
-        self.executor.request_cancel(check_name(task_id, "task id"))
+        plan = self.world.state.get(f"plan/{check_name(task_id, 'task id')}")
+        if plan is not None:
+            at_once.check_cancel(decode(Journal, plan.body), self._standing_on)
+        self.executor.request_cancel(task_id)
 
-    def recover(self, *, force: bool = True) -> tuple[Task, ...]:
+    def _standing_on(self, volume: Volume) -> tuple[str, ...]:
+        """The VMs that have a disk which is a clone of it."""
+        clones = {
+            one.name
+            for one in self.world.images(volume.pool).list()
+            if one.base == volume.name and not one.trashed
+        }
+        return tuple(
+            sorted(
+                vm.name
+                for vm in self.look().vms.values()
+                for disk in vm.disks
+                if disk.volume is not None
+                and disk.volume.pool == volume.pool
+                and disk.volume.name in clones
+            )
+        )
+
+    def recover(self, *, force: bool = True, lasting: bool | None = None) -> tuple[Task, ...]:
         """Finish or undo what processes that have died left behind.
 
         With `force`, what the storage could not say when a VM was started is recorded, too.
+        `lasting` (as `force`, when nobody says): also what takes long and holds up nobody, such as
+        bringing in the data of an image that can be used already.
         """
-        done = self.executor.recover(force=force)
+        done = self.executor.recover(force=force, lasting=force if lasting is None else lasting)
         self.noter.wake()
         return (*done, *self._record_clients()) if force else done
 
