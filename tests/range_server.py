@@ -17,6 +17,8 @@ class RangeServer:
         self.mib_s = 0.0
         self.ranges = True
         self.sent_bytes = 0
+        # Parts that begin from here on are held back, but for the last MiB, until it is None.
+        self.held_from: int | None = None
         self._lock = threading.Lock()
         self._free_at = 0.0
         server = self
@@ -73,6 +75,10 @@ class RangeServer:
         if asked and self.ranges:
             start, end, status = int(asked[1]), min(int(asked[2]) + 1, end), 206
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{state.st_size}"
+        while (
+            body and self.held_from is not None and self.held_from <= start < state.st_size - 2**20
+        ):
+            time.sleep(0.05)
         if body and self.mib_s:
             self._wait_for_turn(end - start)
         self._say(handler, status, {**headers, "Content-Length": str(end - start)})

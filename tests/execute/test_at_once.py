@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 import vorch
 from tests.execute.scenarios import leaks
 from tests.range_server import RangeServer
-from vorch import Orchestrator
-from vorch.drivers.memory import MemoryWorld
-from vorch.drivers.memory_faults import ProcessDied
+from vorch import Done, Orchestrator
+from vorch.drivers.memory import MemoryWorld, ProcessDied
 from vorch.errors import Conflict, Invalid, StepFailed, Unsupported
+from vorch.execute import Hook
 from vorch.plan import FillVolume, Journal
 from vorch.ports import World
 
@@ -49,8 +49,8 @@ def place() -> Place:
     return Place()
 
 
-def begin(cluster: Orchestrator, server: RangeServer, **options: str) -> object:
-    return cluster.image_import("debian", server.url("disk.raw"), at_once=True, **options)
+def begin(cluster: Orchestrator, server: RangeServer, sha256: str = "") -> Done:
+    return cluster.image_import("debian", server.url("disk.raw"), at_once=True, sha256=sha256)
 
 
 def make(cluster: Orchestrator, name: str, **options: object) -> object:
@@ -64,7 +64,7 @@ def make(cluster: Orchestrator, name: str, **options: object) -> object:
     )
 
 
-def when_filling(act: object) -> object:
+def when_filling(act: Callable[[], object]) -> Hook:
     """A hook that does something once, between two steps, when the data begin to come."""
     done: list[bool] = []
 
@@ -72,18 +72,26 @@ def when_filling(act: object) -> object:
         step = journal.plan.steps[journal.position : journal.position + 1]
         if point == "before" and step and isinstance(step[0], FillVolume) and not done:
             done.append(True)
-            act()  # type: ignore[operator]
+            act()
 
     return hook
 
 
-def die_at(number: int, world: MemoryWorld, ports: World) -> object:
+def die_at(number: int, world: MemoryWorld, ports: World) -> Hook:
     seen = itertools.count()
 
     def hook(point: str, journal: Journal) -> None:
         if next(seen) == number:
             world.kill(ports)
             raise ProcessDied
+
+    return hook
+
+
+def in_turn(first: Hook, second: Hook) -> Hook:
+    def hook(point: str, journal: Journal) -> None:
+        first(point, journal)
+        second(point, journal)
 
     return hook
 
@@ -97,18 +105,20 @@ def test_vms_start_while_the_data_come_in(place: Place, server: RangeServer) -> 
         assert image.size_bytes
         make(other, "web", start=True)
         assert other.show("web").power.value == "running"
-        for act in (
+        acts: list[Callable[[], object]] = [
             lambda: make(other, "whole", linked=False),
             lambda: other.image_delete("debian"),
             lambda: other.image_export("debian", "/nowhere/out"),
-        ):
+        ]
+        for act in acts:
             with pytest.raises(Conflict, match="still coming in"):
                 act()
 
-    cluster.executor.hook = when_filling(meanwhile)  # type: ignore[assignment]
+    cluster.executor.hook = when_filling(meanwhile)
     done = begin(cluster, server)
-    assert done.task.state.value == "done"  # type: ignore[attr-defined]
-    assert "VMs can be made of it from here on" in done.task.log  # type: ignore[attr-defined]
+    assert done.task is not None
+    assert done.task.state.value == "done"
+    assert "VMs can be made of it from here on" in done.task.log
     assert not cluster.image_show("debian").arriving
     make(cluster, "whole", linked=False)
     assert leaks(cluster) == []
@@ -123,12 +133,7 @@ def test_a_death_at_any_point_leaves_nothing(server: RangeServer, *, with_vm: bo
         hook = die_at(number, place.world, victim.world)
         meanwhile = when_filling(lambda other=other: make(other, "web"))  # type: ignore[misc]
 
-        def both(point: str, journal: Journal, hook=hook, meanwhile=meanwhile) -> None:  # type: ignore[no-untyped-def]
-            if with_vm:
-                meanwhile(point, journal)
-            hook(point, journal)
-
-        victim.executor.hook = both
+        victim.executor.hook = in_turn(meanwhile, hook) if with_vm else hook
         try:
             begin(victim, server)
         except ProcessDied:
@@ -161,7 +166,7 @@ def test_only_who_has_time_brings_the_data_in(place: Place, server: RangeServer)
         place.world.kill(victim.world)
         raise ProcessDied
 
-    victim.executor.hook = when_filling(die)  # type: ignore[assignment]
+    victim.executor.hook = when_filling(die)
     with pytest.raises(ProcessDied):
         begin(victim, server)
     heir = place.connect()
@@ -179,7 +184,7 @@ def test_a_cancel_undoes_it_until_vms_stand_on_it(place: Place, server: RangeSer
         (task,) = [task for task in other.task_list() if not task.over]
         other.task_cancel(task.id)
 
-    cluster.executor.hook = when_filling(cancel)  # type: ignore[assignment]
+    cluster.executor.hook = when_filling(cancel)
     with pytest.raises(vorch.VorchError, match="cancelled"):
         begin(cluster, server)
     assert cluster.image_list() == ()
@@ -190,7 +195,7 @@ def test_a_cancel_undoes_it_until_vms_stand_on_it(place: Place, server: RangeSer
         with pytest.raises(Conflict, match="'web'"):
             cancel()
 
-    cluster.executor.hook = when_filling(refused)  # type: ignore[assignment]
+    cluster.executor.hook = when_filling(refused)
     begin(cluster, server)
     assert not cluster.image_show("debian").arriving
 
@@ -201,7 +206,7 @@ def test_wrong_data_are_kept_for_the_vms_that_have_them(place: Place, server: Ra
         begin(cluster, server, sha256="0" * 64)
     assert leaks(cluster) == []
     assert cluster.image_list() == ()
-    cluster.executor.hook = when_filling(lambda: make(other, "web"))  # type: ignore[assignment]
+    cluster.executor.hook = when_filling(lambda: make(other, "web"))
     with pytest.raises(StepFailed, match="cannot finish"):
         begin(cluster, server, sha256="0" * 64)
     with pytest.raises(Conflict, match="still coming"):

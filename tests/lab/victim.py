@@ -20,6 +20,9 @@ from vorch.plan import Journal
 
 STORIES: dict[str, Callable[..., object]] = {
     "import": lambda cluster, name, path: cluster.image_import(name, path, pool="fast"),
+    "at-once": lambda cluster, name, url: cluster.image_import(
+        name, url, pool="fast", at_once=True
+    ),
     "clone": lambda cluster, name, copy: cluster.clone(name, copy),
     "snapshot": lambda cluster, name, taken: cluster.snapshot_create(name, taken),
     "send": lambda cluster, name, other: cluster.send(name, other),
