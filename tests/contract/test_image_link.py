@@ -8,16 +8,22 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from tests.contract import ceph_images
 from tests.contract.imagestores import FOLDER_STORES, LAB_STORES, ImageStore
 from tests.range_server import RangeServer
 from vorch.errors import Cancelled, Conflict, Invalid, Unsupported, VorchError
+from vorch.lab.lab import Lab
 from vorch.ports import no_progress
 
+ROOT = Path(__file__).parents[2]
 MIB = 1024**2
 SIZE = 24 * MIB
 
@@ -297,3 +303,51 @@ def test_what_librbd_would_read_wrongly_is_refused(
         with pytest.raises(Unsupported, match=r"sends us on|parts of a file"):
             store.images.link(server.url("elsewhere"), "one", no_progress)
         assert names(store) == set()
+
+
+@pytest.mark.lab
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_who_is_killed_in_the_middle_leaves_what_can_be_finished_or_undone(
+    lab: Lab, server: RangeServer, data: bytes
+) -> None:
+    """At moments that are spread over the whole of each call."""
+    import rbd
+
+    with ceph_images.connected(lab) as cluster, ceph_images.namespace(cluster) as name:
+        images = ceph_images.images(lab, name)
+        pool = ceph_images.pool_url(lab, name)
+
+        def die(verb: str, volume: str, after_s: float) -> None:
+            words = [sys.executable, "-m", "tests.contract.link_worker", pool, verb, volume]
+            with subprocess.Popen(
+                [*words, server.url("disk.raw")], cwd=ROOT, stdout=subprocess.PIPE
+            ) as victim:
+                assert victim.stdout is not None
+                assert victim.stdout.readline() == b"begun\n"
+                time.sleep(after_s)
+                victim.kill()
+
+        links = [f"link{number}" for number in range(8)]
+        fills = [f"fill{number}" for number in range(6)]
+        for volume in fills:
+            images.link(server.url("disk.raw"), volume, no_progress)
+            images.clone(volume, f"clone-{volume}", SIZE)
+        for number, volume in enumerate(links):
+            die("link", volume, number * 0.05)
+        for number, volume in enumerate(fills):
+            die("fill", volume, number * 0.2)
+        with ThreadPoolExecutor(7) as executor:
+            list(executor.map(images.purge, links))
+            list(executor.map(lambda volume: images.fill(volume, "", no_progress), fills))
+        assert {one.name for one in images.list()} == {*fills, *(f"clone-{one}" for one in fills)}
+        with cluster.open_ioctx(ceph_images.POOL) as ioctx:
+            ioctx.set_namespace(name)
+            for volume in fills:
+                with rbd.Image(ioctx, f"clone-{volume}", read_only=True) as image:
+                    assert image.read(0, SIZE) == data
+                images.purge(f"clone-{volume}")
+                images.purge(volume)
+            left = [one.key for one in ioctx.list_objects()]
+        assert [key for key in left if key.startswith(("rbd_data", "rbd_header", "rbd_id"))] == []
+        images.close()

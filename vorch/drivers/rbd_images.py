@@ -448,6 +448,9 @@ class RbdImages:
     def _look(self, name: str, image_id: str, trashed: bool) -> VolumeInfo | None:
         rbd = librbd()
         shown = volume_name(name)
+        header = rbd_link.header_of(self._pool, name, image_id)
+        if header is not None and header.linked and not header.told:
+            return VolumeInfo(shown, header.size_bytes, 0, "unreadable", trashed=trashed)
         try:
             image = rbd.Image(self._pool.ioctx(), image_id=image_id, read_only=True)
         except rbd.ImageNotFound:
@@ -457,7 +460,6 @@ class RbdImages:
             return VolumeInfo(shown, 0, 0, "unreadable", trashed=trashed)
         except rbd.OSError:
             # What it takes its data from is silent; where Ceph is, this fails as well.
-            header = rbd_link.header_of(self._pool, name, image_id)
             size = 0 if header is None else header.size_bytes
             return VolumeInfo(shown, size, 0, "unreadable", trashed=trashed)
         with image:

@@ -1,7 +1,7 @@
 """Images that VMs are made of while their data still come in: librbd's migration import.
 
 The image is there under its name at once. Whoever opens it, or a clone of it, reads from the URL
-what is not in the pool yet, and cannot open it at all while the server is silent. Three things
+what is not in the pool yet, and cannot open it at all while the server is silent. Some things
 about librbd 16.2 make this what it is:
 
 - `migration_execute` can be neither watched nor ended. Reading a byte of an object with
@@ -9,6 +9,8 @@ about librbd 16.2 make this what it is:
 - `migration_abort` of an image with clones fails, but has forgotten the source by then: from there
   on the clones show zeros. So clones are looked for just before, past librbd, which could not tell
   while the server is silent.
+- An image whose making was killed half-way, or whose abort was, cannot be opened: librbd looks at
+  it again and again, for ever. Such a one is known by the note that it lacks.
 - Copies read the wrong extents of what stands on such an image; `check_whole` refuses them.
 """
 
@@ -20,7 +22,6 @@ import json
 import struct
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from vorch.drivers.fetch import origin, pour
 from vorch.drivers.http_ranges import Mark
@@ -44,6 +45,8 @@ SUM = "sum"
 _LOT = 4
 _EXECUTED = 4
 MIGRATING = 512
+# Where librbd keeps the note.
+_TOLD = f"metadata_{NOTE}{LINK}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,9 @@ class Header:
     size_bytes: int
     linked: bool
     has_clones: bool
+    # What was noted when it was linked. A linked one without this is only half made or half
+    # removed, and who opened it would wait for ever.
+    told: bytes
 
 
 def header_of(pool: RbdPool, image: str, image_id: str | None = None) -> Header | None:
@@ -65,7 +71,7 @@ def header_of(pool: RbdPool, image: str, image_id: str | None = None) -> Header 
         if image_id is None:
             image_id = ioctx.read(f"rbd_id.{image}", 256)[4:].decode("ascii")
         with rados.ReadOpCtx() as operation:
-            fields, _ = ioctx.get_omap_vals_by_keys(operation, ("size", "features"))
+            fields, _ = ioctx.get_omap_vals_by_keys(operation, ("size", "features", _TOLD))
             clones, _ = ioctx.get_omap_vals(operation, "", "snap_children_", 1)
             ioctx.operate_read_op(operation, f"rbd_header.{image_id}")
             found, has_clones = dict(fields), bool(list(clones))
@@ -74,7 +80,7 @@ def header_of(pool: RbdPool, image: str, image_id: str | None = None) -> Header 
     if not {"size", "features"} <= found.keys():
         return None
     size, bits = (struct.unpack("<Q", found[key])[0] for key in ("size", "features"))
-    return Header(image_id, size, bool(bits & MIGRATING), has_clones)
+    return Header(image_id, size, bool(bits & MIGRATING), has_clones, found.get(_TOLD, b""))
 
 
 def link(pool: RbdPool, location: str, volume: str, progress: Progress) -> Imported:
@@ -107,7 +113,9 @@ def fill(pool: RbdPool, volume: str, sha256: str, progress: Progress) -> None:
     if not header.linked:
         _tidy(pool, volume, what)
         return
-    told = _told(pool, header)
+    if not header.told:
+        raise Conflict(f"cannot {what}: it was never wholly linked; delete it", volume=volume)
+    told = json.loads(header.told)
     url, mark, size = str(told["url"]), Mark(**told["mark"]), header.size_bytes
     try:
         check_same(url, mark, what)
@@ -129,18 +137,6 @@ def fill(pool: RbdPool, volume: str, sha256: str, progress: Progress) -> None:
     librbd().RBD().migration_commit(pool.ioctx(), volume)
     _tidy(pool, volume, what)
     progress(100, "all data are there")
-
-
-def _told(pool: RbdPool, header: Header) -> dict[str, Any]:
-    """What was noted when it was linked, read past librbd, since the server may be silent."""
-    import rados
-
-    key = f"metadata_{NOTE}{LINK}"
-    with rados.ReadOpCtx() as operation:
-        fields, _ = pool.ioctx().get_omap_vals_by_keys(operation, (key,))
-        pool.ioctx().operate_read_op(operation, f"rbd_header.{header.id}")
-        told: dict[str, Any] = json.loads(dict(fields)[key])
-    return told
 
 
 def _draw(pool: RbdPool, volume: str, size: int, what: str, progress: Progress) -> None:
@@ -207,7 +203,7 @@ def withdraw(pool: RbdPool, volume: str) -> None:
     if header is None:
         return
     _check_no_clones(header, volume, what)
-    if not header.linked:
+    if not header.linked or not header.told:
         return
     # With a silent server it cannot be opened, so that nobody can clone it either.
     with suppress(librbd().OSError):
@@ -238,14 +234,25 @@ def discard(pool: RbdPool, volume: str, what: str) -> bool:
     if header is None or not header.linked:
         return False
     _check_no_clones(header, volume, what)
-    withdraw(pool, volume)
-    with suppress(librbd().OSError), pool.opened(volume, what) as image:
-        pool.check_unused(image, volume, what)
+    if header.told:
+        withdraw(pool, volume)
+        with suppress(librbd().OSError), pool.opened(volume, what) as image:
+            pool.check_unused(image, volume, what)
+        _forget(pool, header)
     last = header_of(pool, volume)
     if last is not None:
         _check_no_clones(last, volume, what)
         librbd().RBD().migration_abort(pool.ioctx(), volume)
     return True
+
+
+def _forget(pool: RbdPool, header: Header) -> None:
+    """From here on nobody opens it any more. Past librbd, which could not while it is silent."""
+    import rados
+
+    with rados.WriteOpCtx() as operation:
+        pool.ioctx().remove_omap_keys(operation, (_TOLD,))
+        pool.ioctx().operate_write_op(operation, f"rbd_header.{header.id}")
 
 
 def is_shut(pool: RbdPool, volume: str) -> bool:
