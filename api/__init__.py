@@ -1,6 +1,6 @@
 """The HTTP service of vorch: the other door to the library, with none of its logic."""
 
 from .app import create_app
-from .service import Service
+from .service import Service, Vigil
 
-__all__ = ["Service", "create_app"]
+__all__ = ["Service", "Vigil", "create_app"]

@@ -8,6 +8,8 @@ import errno
 import ipaddress
 import signal
 import socket
+import threading
+import traceback
 from collections.abc import Callable, Generator
 
 import uvicorn
@@ -17,8 +19,10 @@ from vorch import (
     Denied,
     Invalid,
     Orchestrator,
+    StepFailed,
     Unreachable,
     VorchError,
+    WatchLoop,
     state_path,
 )
 
@@ -34,9 +38,16 @@ class Service:
     """What `vorch serve` runs. Listens from the moment it is made, so that the address is known."""
 
     def __init__(
-        self, cluster: Orchestrator, *, host: str | None = None, port: int | None = None
+        self,
+        cluster: Orchestrator,
+        *,
+        host: str | None = None,
+        port: int | None = None,
+        watch: Callable[[str], None] | None = None,
     ) -> None:
+        """`watch`: high availability is looked after as well, and its log goes there."""
         settings = cluster.settings
+        self._vigil = None if watch is None else Vigil(cluster, watch)
         self._socket = _listen(
             settings.listen_host if host is None else host,
             settings.listen_port if port is None else port,
@@ -66,8 +77,60 @@ class Service:
             timeout_graceful_shutdown=PATIENCE_S,
         )
         server = _Server(config)
-        with contextlib.closing(self._socket):
+
+        def end() -> None:
+            server.should_exit = True
+
+        with contextlib.closing(self._socket), self._vigil or contextlib.nullcontext() as vigil:
+            if vigil is not None:
+                vigil.on_crash(end)
             asyncio.run(_until_ended(server, self._socket, ready))
+
+
+class Vigil:
+    """The watch beside a service, or alone. A crash of it is the end of the whole process."""
+
+    def __init__(self, cluster: Orchestrator, say: Callable[[str], None]) -> None:
+        self._loop = WatchLoop(cluster, say=say, crashed=self._crashed)
+        self._crash: BaseException | None = None
+        self._ended = threading.Event()
+        self._tell: Callable[[], None] = lambda: None
+
+    def on_crash(self, tell: Callable[[], None]) -> None:
+        self._tell = tell
+        if self._crash is not None:
+            tell()
+
+    def __enter__(self) -> Vigil:
+        self._loop.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.stop()
+        if self._crash is not None:
+            raise StepFailed(
+                f"cannot go on watching: {type(self._crash).__name__}: {self._crash}; this is a"
+                " mistake in vorch: start it again, and report what stands above"
+            ) from self._crash
+
+    def run(self) -> None:
+        """Nothing else, until SIGTERM, Ctrl-C or a crash."""
+        self.on_crash(self._ended.set)
+        before = {
+            number: signal.signal(number, lambda *_: self._ended.set())
+            for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        try:
+            with self:
+                self._ended.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _crashed(self, exc: BaseException) -> None:
+        self._crash = exc
+        traceback.print_exception(exc)
+        self._tell()
 
 
 class _Server(uvicorn.Server):

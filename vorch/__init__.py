@@ -21,6 +21,7 @@ from vorch.errors import (
     VorchError,
 )
 from vorch.errors import from_dict as error_from_dict
+from vorch.loop import WatchLoop, why_no_watch
 from vorch.model import (
     Check,
     CloudInit,
@@ -98,6 +99,7 @@ __all__ = [
     "VmStatus",
     "VolumeInfo",
     "VorchError",
+    "WatchLoop",
     "__version__",
     "connect",
     "copy_state",
@@ -108,4 +110,5 @@ __all__ = [
     "reopen_state",
     "shown",
     "state_path",
+    "why_no_watch",
 ]

@@ -11,12 +11,14 @@ simulator plays hours in moments with the very loop that `vorch serve` runs.
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from vorch.availability import (
+    PROVEN_DEAD,
     Availability,
     Evidence,
     HaPolicy,
@@ -42,6 +44,7 @@ from vorch.errors import Conflict, Unreachable, Unsupported, VorchError
 from vorch.execute import Executor, Hook
 from vorch.model import Clients, Cluster, Domain, Network, Node, Pool, Task, Vm, Volume
 from vorch.ports import Change, Lease, State, World
+from vorch.questions import Answer, Questions
 
 T = TypeVar("T")
 LEASE = "ha"
@@ -67,6 +70,10 @@ STANDING_BY: dict[str, type[Any]] = {"node": Node, "hanode": NodeRecord}
 # What one round makes possible, the next one does, without waiting for the next step.
 ROUNDS_PER_STEP = 12
 WORKERS = 16
+# A host that takes longer than this part of its time to answer is knocked at meanwhile.
+HESITATION = 4
+# What is still under way when the process is to end has so long to come to its own end.
+ENDING_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,12 +133,17 @@ class Watch:
         self.holder = f"{world.who} {_identity(world)}"
         self.sentences: dict[str, str] = {}
         self._mirror = _Mirror(world.state, STANDING_BY)
+        self._questions = Questions(threads=world.threads)
+        # Hosts that were silent in this step. One that is, costs its time once in it.
+        self._silent: dict[str, Evidence] = {}
+        self._woken = threading.Event()
         self._hands = _Hands(self)
         self._renewed_at = self._stands_back_until = float("-inf")
         self._last_view: View | None = None
 
     def step(self) -> Pace:
         """One look and what follows from it. Never raises for what may well happen."""
+        self._silent.clear()
         try:
             if not self._lead():
                 self._stand_by()
@@ -142,15 +154,21 @@ class Watch:
 
     def rest(self, seconds: float) -> None:
         """Until the next step: that long, or until a plan ends that others wait for."""
-        if not self._hands.wait(seconds):
-            self.world.clock.sleep(seconds)
+        self._woken.wait(seconds)
+        self._woken.clear()
+
+    def wake(self) -> None:
+        """It is time for the next step. From any thread."""
+        self._woken.set()
 
     def close(self) -> None:
         """End in good order: somebody else can lead at once."""
-        self._hands.close()
-        if self.lease is not None:
-            self.world.state.release(self.lease)
-            self.lease = None
+        try:
+            self._hands.close()
+        finally:
+            if self.lease is not None:
+                self.world.state.release(self.lease)
+                self.lease = None
 
     # -- the lease
 
@@ -234,6 +252,8 @@ class Watch:
     def _rounds(self) -> Pace:
         quiet, due_at = True, None
         for _ in range(ROUNDS_PER_STEP):
+            if not self._still_leads():
+                return Pace(leading=False, quiet=False)
             self._hands.collect()
             recovered = self._recover()
             cluster, seen = self._look()
@@ -254,6 +274,11 @@ class Watch:
             record.sign in (Sign.WELL, Sign.GONE) for record in self._mirror.of(NodeRecord).values()
         )
         return Pace(leading=True, quiet=quiet and clear, due_at=due_at, sentences=self.sentences)
+
+    def _still_leads(self) -> bool:
+        """Rounds may be long: the lease is kept up between them."""
+        overdue = self.world.clock.now() - self._renewed_at > self.settings.ha_lease_s / 3
+        return self._lead() if overdue else self.lease is not None
 
     def _resign(self) -> None:
         """Others see hosts that this process does not: let one of them lead for a while."""
@@ -304,7 +329,7 @@ class Watch:
         mirror.refresh()
         nodes = mirror.of(Node)
         names = sorted(nodes)
-        answers = self.world.each(self._look_at, names)
+        answers = self.world.each(self._seen_at, names)
         evidence = {name: found for name, (found, _) in zip(names, answers, strict=True)}
         told = {
             name: shown if found.libvirt else found.libvirt_says
@@ -341,26 +366,77 @@ class Watch:
             if name.startswith(prefix)
         }
 
+    def _seen_at(self, name: str) -> tuple[Evidence, tuple[Domain, ...]]:
+        """What there is to see of one host now, without waiting where that is of no use."""
+        known = self._silent.get(name)
+        if known is not None:
+            return known, ()
+        record = self._mirror.of(NodeRecord).get(name)
+        about = f"dead {name}"
+        if record is None or record.state not in PROVEN_DEAD or not self.world.threads:
+            self._questions.forget(about)
+            found = self._look_at(name)
+        else:
+            # Whether it is back is asked beside the rest: its VMs wait for nothing of it.
+            found = self._questions.latest(about, lambda: self._look_at(name)) or (
+                Evidence(
+                    node=name,
+                    libvirt=False,
+                    libvirt_says="it was cut off",
+                    management=Knock.SILENCE,
+                    storage=Knock.SILENCE,
+                ),
+                (),
+            )
+        if not found[0].libvirt:
+            self._silent[name] = found[0]
+        return found
+
     def _look_at(self, name: str) -> tuple[Evidence, tuple[Domain, ...]]:
-        """Everything about one host. One that was silent is knocked at before it is asked."""
+        """Everything about one host, within the time that a host has to answer.
+
+        One that was silent is knocked at before it is asked. Else it is asked, and knocked at as
+        soon as it hesitates.
+        """
         assert self.world.witness is not None
         node, witness = self._mirror.of(Node)[name], self.world.witness
         patience_s = self.settings.ha_answer_s
-        storage = witness.knock(node, "storage", patience_s)
+        begin = self._questions.begin
+
+        def knock(network: Literal["management", "storage"]) -> Answer[Knock | None]:
+            about = f"{network} of {name}"
+            return begin(about, lambda: witness.knock(node, network, patience_s), patience_s)
+
+        def read_power() -> Answer[Literal["on", "off"] | None]:
+            about = f"power of {name}"
+            return begin(about, lambda: witness.power(node, patience_s), patience_s)
+
+        storage_knock = knock("storage")
         record = self._mirror.of(NodeRecord).get(name)
-        management = None
+        management_knock = power = None
         says = "it was silent before, and it is silent to a knock"
-        shown: tuple[Domain, ...] | None = None
         if record is not None and record.sign is not Sign.WELL:
-            management = witness.knock(node, "management", patience_s)
-        if management is not Knock.SILENCE:
+            management_knock, power = knock("management"), read_power()
+        shown: tuple[Domain, ...] | None = None
+        if management_knock is None or management_knock.wait() is not Knock.SILENCE:
+            says = f"no answer came in {patience_s:g} s"
+            asked = begin(
+                f"libvirt of {name}", lambda: self.world.hypervisor(name).domains(), patience_s
+            )
             try:
-                shown = self.world.hypervisor(name).domains()
+                shown = asked.wait(patience_s / HESITATION)
+                if shown is None and management_knock is None:
+                    management_knock, power = knock("management"), read_power()
+                if shown is None:
+                    shown = asked.wait()
             except VorchError as exc:
                 says = exc.message
+        storage = storage_knock.wait()
         if shown is not None:
             return Evidence(node=name, libvirt=True, storage=storage), shown
-        management = management or witness.knock(node, "management", patience_s)
+        if management_knock is None or power is None:
+            management_knock, power = knock("management"), read_power()
+        management = management_knock.wait()
         disks_open, disks = self._disks_open(name, storage)
         osds, views = self._quietly(lambda: witness.osds(node)), self._views()
         evidence = Evidence(
@@ -372,7 +448,7 @@ class Watch:
             disks_open=disks_open,
             disks=disks,
             osds_up=None if osds is None else osds[0],
-            power=witness.power(node, patience_s),
+            power=power.wait(),
             answers_to=tuple(sorted(one.holder for one in views if name in one.answering)),
             managed_by=tuple(sorted(one.holder for one in views if name in one.managed)),
         )
@@ -464,8 +540,8 @@ class _Hands:
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
-        self._pool: ThreadPoolExecutor | None = None
         self._under_way: dict[Future[VorchError | None], Errand] = {}
+        self._turns = threading.Semaphore(WORKERS)
 
     @property
     def busy(self) -> bool:
@@ -485,10 +561,20 @@ class _Hands:
         if not self._watch.world.threads or errand.purpose == "register":
             self._end(errand, self._run(errand))
             return True
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="vorch-ha")
-        self._under_way[self._pool.submit(self._run, errand)] = errand
+        future: Future[VorchError | None] = Future()
+        self._under_way[future] = errand
+        # None that the end of the process would wait for: a host may never answer.
+        name = f"vorch-ha {errand.plan.verb} {errand.plan.subject}"
+        threading.Thread(target=self._work, args=(future, errand), name=name, daemon=True).start()
         return False
+
+    def _work(self, future: Future[VorchError | None], errand: Errand) -> None:
+        try:
+            with self._turns:
+                future.set_result(self._run(errand))
+        except BaseException as exc:  # noqa: BLE001 - raised where the plan's end is noted
+            future.set_exception(exc)
+        self._watch.wake()
 
     def _run(self, errand: Errand) -> VorchError | None:
         try:
@@ -496,13 +582,6 @@ class _Hands:
         except VorchError as exc:
             return exc
         return None
-
-    def wait(self, seconds: float) -> bool:
-        """Whether there was something to wait for; up to that long, for the first that ends."""
-        if not self._under_way:
-            return False
-        wait(self._under_way, seconds, FIRST_COMPLETED)
-        return True
 
     def collect(self) -> None:
         """Note what has ended since."""
@@ -516,8 +595,9 @@ class _Hands:
         self._watch.settle(errand, error)
 
     def close(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=True)
+        """What does not end in time is left: the next one who leads finds it in the store."""
+        wait(self._under_way, ENDING_S)
+        self.collect()
 
 
 def _was_overtaken(error: VorchError) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -123,13 +124,46 @@ def serve(
             help="Port (default: listen_port, 8420); 0 takes one that is free.",
         ),
     ] = None,
+    no_watch: Annotated[
+        bool, typer.Option("--no-watch", help="Only answer requests; fence and restart nothing.")
+    ] = False,
+    watch_only: Annotated[
+        bool,
+        typer.Option("--watch-only", help="Only watch, and answer no requests: another leader."),
+    ] = False,
 ) -> None:
-    """Serve the cluster over HTTP until Ctrl-C."""
-    from vorch_api import Service
+    """Serve the cluster over HTTP, and watch over its VMs, until Ctrl-C.
 
+    Where the state is in Ceph, hosts are looked at all the time: one that is lost is fenced, and
+    its VMs start elsewhere. Run it on several machines; one of them leads.
+    """
+    from vorch import Invalid, Unsupported, why_no_watch
+    from vorch_api import Service, Vigil
+
+    if no_watch and watch_only:
+        raise Invalid("cannot serve with --no-watch and --watch-only: nothing is left; leave one")
     with session.cluster() as found:
-        service = Service(found, host=host, port=port)
+        lack = why_no_watch(found)
+        if watch_only:
+            if lack:
+                raise Unsupported(
+                    f"cannot watch over {found.settings.uri!r}: {lack}; keep the state in Ceph"
+                    " (rados://POOL)"
+                )
+            Vigil(found, _log).run()
+            return
+        watches = not (no_watch or lack)
+        service = Service(found, host=host, port=port, watch=_log if watches else None)
+        if lack and not no_watch:
+            _log(f"no VM is watched over here: {lack}")
         service.run(lambda: _say_where(service.address, service.token))
+
+
+def _log(line: str) -> None:
+    """One line of the log, with its time."""
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    sys.stderr.write(f"{now} {render.clean(line)}\n")
+    sys.stderr.flush()
 
 
 def _say_where(address: str, token: str) -> None:
