@@ -138,9 +138,14 @@ class Executor:
             # The store was silent for so long that even this process had to let go of it.
             return journal.id not in _at_work
         alive = self.world.processes.alive(journal.runner)
-        if alive is None:
-            return silent_s >= self.settings.runner_silent_after_s
-        return not alive
+        if alive is False:
+            return True
+        lease = self.lease()
+        if lease is not None and 0 < journal.epoch < lease.epoch:
+            # Its process led once, and can write nothing any more: it stands still, or hears
+            # nothing of the store.
+            return silent_s >= min(self.settings.runner_silent_after_s, self.settings.ha_lease_s)
+        return alive is None and silent_s >= self.settings.runner_silent_after_s
 
     def take_over(self, document: Document, journal: Journal) -> Task | None:
         """Carry a plan on; None when another process was quicker."""
@@ -198,6 +203,7 @@ class _Run:
             plan=plan,
             runner=self.world.processes.me(),
             beat_at=now,
+            epoch=0 if self.lease is None else self.lease.epoch,
         )
         self.plan = plan
         self.version = version
@@ -267,7 +273,8 @@ class _Run:
         if document is not None:
             self.task = decode(Task, document.body)
         self.task = dataclasses.replace(self.task, state=TaskState.RUNNING, error=None)
-        self._write(runner=self.world.processes.me())
+        epoch = 0 if self.lease is None else self.lease.epoch
+        self._write(runner=self.world.processes.me(), epoch=epoch)
 
     def _write(self, *extra: Change, **changed: Any) -> None:
         """Commit the journal with what changed in it, and the task. Ours only while we own it."""

@@ -15,6 +15,8 @@ from vorch.watch import ENDING_S, LEASE, Pace, Watch
 
 # Beside what plans under way are given, so long may the lease take to be given back.
 RELEASE_S = 5.0
+# Between two steps at the least.
+BREATH_S = 0.25
 
 
 def why_no_watch(cluster: Orchestrator) -> str:
@@ -79,12 +81,13 @@ class WatchLoop:
             self._say(f"the lease is not given back: {exc.message}")
 
     def _rest(self, pace: Pace) -> None:
-        """Until the next look, or until something is due."""
+        """Until the next look. One that takes its time begins before something is due."""
         if self._over.is_set():
             return
         seconds = self._every_s
         if pace.leading and pace.due_at is not None:
-            seconds = min(seconds, max(0.0, pace.due_at - self._clock.now()))
+            left_s = pace.due_at - self._clock.now() - self._watch.look_s
+            seconds = min(seconds, max(BREATH_S, left_s))
         self._watch.rest(seconds)
 
     # -- what there is to say

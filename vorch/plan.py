@@ -919,7 +919,8 @@ class Journal:
 
     Forward, the steps before `position` are done and the one at it may be done in part; backward,
     the steps after it are undone and the one at it may be undone in part. `runner` identifies the
-    process at work (empty: nobody), `beat_at` is when it was last heard of.
+    process at work (empty: nobody), `beat_at` is when it was last heard of. `epoch` is that of the
+    lease under which it works; 0: under none.
     """
 
     id: str
@@ -930,3 +931,4 @@ class Journal:
     direction: Literal["forward", "backward"] = "forward"
     outcomes: dict[str, Any] = field(default_factory=dict)
     problem: dict[str, Any] | None = None
+    epoch: int = 0

@@ -72,6 +72,8 @@ ROUNDS_PER_STEP = 12
 WORKERS = 16
 # A host that takes longer than this part of its time to answer is knocked at meanwhile.
 HESITATION = 4
+# What a machine that is busy itself may need to say that nobody has answered.
+SPARE_S = 2.0
 # What is still under way when the process is to end has so long to come to its own end.
 ENDING_S = 5.0
 
@@ -156,6 +158,11 @@ class Watch:
         """Until the next step: that long, or until a plan ends that others wait for."""
         self._woken.wait(seconds)
         self._woken.clear()
+
+    @property
+    def look_s(self) -> float:
+        """How long a look takes now."""
+        return self.settings.ha_answer_s if self._silent else 0.0
 
     def wake(self) -> None:
         """It is time for the next step. From any thread."""
@@ -405,11 +412,12 @@ class Watch:
 
         def knock(network: Literal["management", "storage"]) -> Answer[Knock | None]:
             about = f"{network} of {name}"
-            return begin(about, lambda: witness.knock(node, network, patience_s), patience_s)
+            # It ends by itself after its time, and "silence" is another answer than none.
+            limit_s = patience_s + SPARE_S
+            return begin(about, lambda: witness.knock(node, network, patience_s), limit_s)
 
         def read_power() -> Answer[Literal["on", "off"] | None]:
-            about = f"power of {name}"
-            return begin(about, lambda: witness.power(node, patience_s), patience_s)
+            return begin(f"power of {name}", lambda: witness.power(node, patience_s), patience_s)
 
         storage_knock = knock("storage")
         record = self._mirror.of(NodeRecord).get(name)
