@@ -44,6 +44,7 @@ def add_to(app: typer.Typer) -> None:
     group.command("cut")(cut)
     group.command("slow")(slow)
     group.command("hang")(hang)
+    group.command("freeze")(freeze)
     group.command("kill-qemu")(kill_qemu)
     group.command("osd-kill")(osd_kill)
     group.command("osd-replace")(osd_replace)
@@ -82,7 +83,10 @@ def up(
     no_ceph: Annotated[bool, typer.Option("--no-ceph", help="Hosts only.")] = False,
     hyperconverged: Annotated[
         bool,
-        typer.Option("--hyperconverged", help="OSDs live on the hosts, and die with them."),
+        typer.Option(
+            "--hyperconverged",
+            help="OSDs live on the hosts, and of three monitors one on each host.",
+        ),
     ] = False,
     address_range: Annotated[
         str,
@@ -271,6 +275,12 @@ def hang(host: HostName, name: LabName = DEFAULT_NAME) -> None:
     """libvirtd of a host stops answering; its VMs go on."""
     _find(name).hang(host)
     _did(f"{host}: libvirtd hangs", name)
+
+
+def freeze(host: HostName, name: LabName = DEFAULT_NAME) -> None:
+    """Everything on a host stands still; its kernel still answers."""
+    _find(name).freeze(host)
+    _did(f"{host}: everything on it stands still", name)
 
 
 def kill_qemu(

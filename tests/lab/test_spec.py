@@ -51,7 +51,8 @@ def test_no_address_is_given_twice(hyperconverged: bool) -> None:
     management += [str(ipaddress.IPv4Address(one)) for one in range(int(first), int(last) + 1)]
     storage = [spec.own_storage, spec.ceph_address]
     storage += [spec.storage_address(host) for host in hosts]
-    storage += [spec.mon_address(mon) for mon in spec.mon_names]
+    apart = [mon for mon in spec.mon_names if spec.host_of_mon(mon) is None]
+    storage += [spec.mon_address(mon) for mon in apart]
     for addresses, subnet in ((management, spec.management), (storage, spec.storage)):
         assert len(set(addresses)) == len(addresses)
         assert all(ipaddress.IPv4Address(one) in IPv4Network(subnet) for one in addresses)
@@ -64,6 +65,17 @@ def test_osds_are_spread_over_the_hosts() -> None:
     beside = replace(spec, hyperconverged=False)
     assert beside.host_of_osd(4) is None
     assert beside.osd_address(4) == beside.ceph_address
+
+
+def test_two_hosts_have_a_monitor_each_and_the_third_is_apart() -> None:
+    spec = LabSpec(hosts=2, osds=4, mons=3, hyperconverged=True)
+    assert [spec.host_of_mon(mon) for mon in spec.mon_names] == ["h1", "h2", None]
+    assert spec.mons_of("h2") == ("b",)
+    assert spec.mon_address("b") == spec.storage_address("h2")
+    assert spec.mon_address("c") not in (spec.mon_address("a"), spec.ceph_address)
+    # A single one is apart, or its host's end would be that of all of Ceph.
+    assert replace(spec, mons=1).host_of_mon("a") is None
+    assert replace(spec, hyperconverged=False).host_of_mon("a") is None
 
 
 def test_hosts_of_different_labs_are_different_hosts() -> None:

@@ -138,6 +138,13 @@ class Watched:
 
     # -- watchers
 
+    def vorch(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "vorch_cli", "--uri", self.cluster.settings.uri, *words]
+
+    @staticmethod
+    def environment(config: Path) -> dict[str, str]:
+        return {**os.environ, "VORCH_CONFIG": str(config)}
+
     def serve(self, home: str = "", name: str = "") -> Watcher:
         name = name or f"vorch{len(self.watchers) + 1}"
         log = self.folder / f"{name}.log"
@@ -149,9 +156,12 @@ class Watched:
         def one() -> Watcher | None:
             return next((w for w in self.watchers if w.process.poll() is None and w.leads), None)
 
-        found = self.eventually(one, "one of them leads")
-        assert found is not None
+        found: Watcher = self.eventually(one, "one of them leads")
         return found
+
+    def reap(self) -> None:
+        """Those that have ended, however it was."""
+        self.watchers = [one for one in self.watchers if one.process.poll() is None]
 
     def stop_watching(self) -> None:
         for watcher in self.watchers:
@@ -211,6 +221,15 @@ class Watched:
                 for name in row.vms:
                     found.setdefault(name, []).append(host)
         return found
+
+    def await_way(self, name: str, source: str) -> None:
+        """Until its memory is really on its way from there."""
+
+        def under_way() -> bool:
+            with bare.connected(self.lab, source) as connection:
+                return int(connection.lookupByName(name).jobStats().get("data_processed", 0)) > 0
+
+        self.eventually(under_way, f"{name} is on its way")
 
     def requested_at(self, names: Sequence[str], after: float) -> dict[str, float]:
         """When a libvirt was last told to start each, by the clock of QEMU's log."""

@@ -27,8 +27,8 @@ from vorch.lab.processes import Process
 from vorch.lab.spec import CEPH_USER, POOL, LabSpec
 
 Say = Callable[[str], None]
-# Puts a command in front of which an OSD's own has to be put to run on its host.
-Place = Callable[[int, Sequence[str]], Sequence[str]]
+# The command line that runs another one on a host; None: beside the hosts.
+Place = Callable[[str | None, Sequence[str]], Sequence[str]]
 
 MONITOR_PORT = 3300
 # Sparse: an OSD takes the room of what is in it, about 20 MiB when it is new.
@@ -69,7 +69,7 @@ class LabCeph:
 
     # --- making ---------------------------------------------------------------------------------
 
-    def make(self, say: Say) -> None:
+    def make(self, say: Say, *, hosts_are_on: Callable[[], object]) -> None:
         """Monitors with their map and keys. OSDs come after: they get their keys from a monitor."""
         for name in ("run", "keys"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
@@ -92,6 +92,8 @@ class LabCeph:
         for mon in self.spec.mon_names:
             (self.folder / f"mon.{mon}").mkdir()
             run(*self._daemon("ceph-mon", mon), "--mkfs", f"--monmap={monmap}", f"--keyring={keys}")
+        # Those that live on hosts have to wait for them.
+        hosts_are_on()
         for mon in self.spec.mon_names:
             self.start_mon(mon)
         say(f"Ceph: {len(self.spec.mon_names)} monitor(s) started")
@@ -159,15 +161,15 @@ class LabCeph:
 
     def _add_addresses(self) -> None:
         """On the bridge itself: what runs beside the hosts has its addresses there."""
-        wanted = [self.spec.ceph_address, *map(self.spec.mon_address, self.spec.mon_names)]
-        for address in wanted:
+        mons = [mon for mon in self.spec.mon_names if self.spec.host_of_mon(mon) is None]
+        for address in (self.spec.ceph_address, *map(self.spec.mon_address, mons)):
             run("ip", "address", "replace", f"{address}/24", "dev", "storage")
 
     def _conf(self, fsid: str) -> str:
         spec, folder = self.spec, self.folder
         mons = ",".join(f"[v2:{spec.mon_address(mon)}:{MONITOR_PORT}]" for mon in spec.mon_names)
-        copies = min(3, spec.osds)
-        # A copy on each host, where there are hosts enough; else on each OSD.
+        # A copy on each host where OSDs live on hosts; else on each OSD.
+        copies = min(3, spec.osds, spec.hosts if spec.hyperconverged and spec.hosts > 1 else 3)
         spread = spec.hyperconverged and min(spec.hosts, spec.osds) >= copies
         sections: dict[str, dict[str, object]] = {
             "global": {
@@ -260,12 +262,14 @@ class LabCeph:
                 )
 
     def start_mon(self, mon: str) -> None:
-        self._start(f"mon.{mon}", self._daemon("ceph-mon", mon))
+        """The same."""
+        command = self._daemon("ceph-mon", mon)
+        self._start(f"mon.{mon}", self._place(self.spec.host_of_mon(mon), command))
 
     def start_osd(self, osd: int) -> None:
         """Where it belongs; on a host without power that is an error."""
         command = self._daemon("ceph-osd", str(osd))
-        self._start(f"osd.{osd}", self._place(osd, command))
+        self._start(f"osd.{osd}", self._place(self.spec.host_of_osd(osd), command))
 
     def kill(self, name: str) -> None:
         """SIGKILL to one daemon, wherever it runs; returns when it is gone."""

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -47,7 +47,7 @@ class LabDaemon:
     def __init__(self, spec: LabSpec) -> None:
         self.spec = spec
         self.hosts = {name: LabHost(spec, name) for name in spec.host_names}
-        self.ceph = LabCeph(spec, self._place_osd) if spec.ceph else None
+        self.ceph = LabCeph(spec, self._place) if spec.ceph else None
         self.bmcs = {name: BmcState() for name in spec.host_names}
         # What guests run under: "kvm", or "tcg" where KVM does not really work.
         self.accelerator = ""
@@ -68,8 +68,8 @@ class LabDaemon:
         self._make_switches()
         say(f"networks {self.spec.management} (management) and {self.spec.storage} (storage)")
         with ThreadPoolExecutor(self.spec.hosts + 1) as pool:
-            ceph = pool.submit(self._build_ceph, say) if self.ceph else None
             hosts = [pool.submit(self._first_power_on, name, say) for name in self.hosts]
+            ceph = pool.submit(self._build_ceph, say, hosts) if self.ceph else None
             for one in hosts:
                 one.result()
             probe = pool.submit(self._probe, say)
@@ -83,9 +83,9 @@ class LabDaemon:
             self.ceph.wait_healthy(say, HEALTHY_TIMEOUT_S)
             say("Ceph: HEALTH_OK")
 
-    def _build_ceph(self, say: Say) -> None:
+    def _build_ceph(self, say: Say, hosts: Sequence[Future[None]]) -> None:
         assert self.ceph is not None
-        self.ceph.make(say)
+        self.ceph.make(say, hosts_are_on=lambda: [one.result() for one in hosts])
 
     def _first_power_on(self, name: str, say: Say) -> None:
         self._start_bmc(name)
@@ -147,8 +147,7 @@ class LabDaemon:
                 stderr=log,
             )
 
-    def _place_osd(self, osd: int, command: Sequence[str]) -> Sequence[str]:
-        host = self.spec.host_of_osd(osd)
+    def _place(self, host: str | None, command: Sequence[str]) -> Sequence[str]:
         return self.hosts[host].command(command) if host else command
 
     # --- power ----------------------------------------------------------------------------------
@@ -175,6 +174,8 @@ class LabDaemon:
         with self._turn:
             host.power_on()
             if self.ceph:
+                for mon in self.spec.mons_of(host.name):
+                    self.ceph.start_mon(mon)
                 for osd in self.spec.osds_of(host.name):
                     self.ceph.start_osd(osd)
 
@@ -195,6 +196,10 @@ class LabDaemon:
     def do_hang(self, say: Say, host: str) -> None:
         self._host(host).hang()
         say(f"{host}: libvirtd hangs")
+
+    def do_freeze(self, say: Say, host: str) -> None:
+        self._host(host).freeze()
+        say(f"{host}: everything on it stands still")
 
     def do_kill_qemu(self, say: Say, host: str, vm: str | None) -> list[str]:
         killed = self._host(host).kill_qemu(vm)
@@ -241,7 +246,8 @@ class LabDaemon:
                 for host, _ in zip(off, pool.map(LabHost.power_on, off), strict=True):
                     say(f"{host.name}: power is on, libvirt answers")
             for host in self.hosts.values():
-                for line in host.wake_libvirt():
+                libvirtd = host.wake_libvirt()
+                for line in (*libvirtd, *host.wake()):
                     say(line)
             if self.ceph:
                 for line in self.ceph.heal():

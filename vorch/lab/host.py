@@ -149,7 +149,7 @@ class LabHost:
             )
 
     def wipe(self) -> None:
-        """Forget everything: VMs, definitions, networks, files. Only its OSDs go on."""
+        """Forget everything: VMs, definitions, networks, files. Only its part of Ceph goes on."""
         with self._turn:
             if not self.is_on:
                 shutil.rmtree(self.folder / "disk", ignore_errors=True)
@@ -158,7 +158,7 @@ class LabHost:
             doomed = [
                 one
                 for one in self.processes()
-                if one.pid != self._init and one.program != "ceph-osd"
+                if one.pid != self._init and one.program not in ("ceph-osd", "ceph-mon")
             ]
             for process in doomed:
                 process.kill()
@@ -316,6 +316,19 @@ class LabHost:
                 f" heal{self.spec.option}"
             )
         daemon.kill(signal.SIGSTOP)
+
+    def freeze(self) -> None:
+        """Everything stops where it is but the kernel, which goes on answering for it."""
+        for process in self.processes():
+            if process.pid != self._init:
+                process.kill(signal.SIGSTOP)
+
+    def wake(self) -> list[str]:
+        """Undo `freeze`; says what it did."""
+        stopped = [one for one in self.processes() if one.state == "T"]
+        for process in stopped:
+            process.kill(signal.SIGCONT)
+        return [f"{self.name}: {len(stopped)} processes go on"] if stopped else []
 
     def wake_libvirt(self) -> list[str]:
         """Undo `hang`, or a libvirtd that died; says what it did."""

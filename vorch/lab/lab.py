@@ -104,6 +104,10 @@ class Lab:
         """libvirtd stops answering; its VMs go on."""
         self._call("hang", host=host)
 
+    def freeze(self, host: str) -> None:
+        """Everything on the host stands still; its kernel still answers a knock."""
+        self._call("freeze", host=host)
+
     def kill_qemu(self, host: str, vm: str | None = None) -> tuple[str, ...]:
         """Kill the QEMU of a VM, or of all VMs there; whose it was."""
         return tuple(self._call("kill_qemu", host=host, vm=vm))

@@ -90,6 +90,18 @@ class LabSpec:
         """The host that OSD lives and dies with; None where they run beside the hosts."""
         return self.host_names[osd % self.hosts] if self.hyperconverged else None
 
+    def host_of_mon(self, mon: str) -> str | None:
+        """The host that monitor lives and dies with: one on each host, the rest apart.
+
+        A single one is always apart: no host's end is to be the end of all of Ceph.
+        """
+        number = self.mon_names.index(mon)
+        on_hosts = self.hyperconverged and self.mons > 1 and number < self.hosts
+        return self.host_names[number] if on_hosts else None
+
+    def mons_of(self, host: str) -> tuple[str, ...]:
+        return tuple(mon for mon in self.mon_names if self.host_of_mon(mon) == host)
+
     def osds_of(self, host: str) -> tuple[int, ...]:
         return tuple(osd for osd in self.osd_numbers if self.host_of_osd(osd) == host)
 
@@ -135,6 +147,9 @@ class LabSpec:
         return _address(self.management, 110 + self._number(host))
 
     def mon_address(self, mon: str) -> str:
+        host = self.host_of_mon(mon)
+        if host is not None:
+            return self.storage_address(host)
         return _address(self.storage, 3 + self.mon_names.index(mon))
 
     def osd_address(self, osd: int) -> str:
