@@ -11,7 +11,7 @@ WORKERS ?= 3
 .DEFAULT_GOAL := help
 # The targets share .venv and one libvirt: never at the same time.
 .NOTPARALLEL:
-.PHONY: help run lab test check docs bench clean clean-machine
+.PHONY: help run lab test check docs bench soak clean clean-machine
 
 help:
 	@echo 'make run            set everything up and serve this machine on 127.0.0.1 (Ctrl-C ends it)'
@@ -20,6 +20,7 @@ help:
 	@echo 'make check          style, types, import rules'
 	@echo 'make docs           write the generated parts of docs/ again'
 	@echo 'make bench          run the benchmarks'
+	@echo 'make soak           an hour of real faults on a lab, nothing lost (as root); ARGS="--for 10m --seed 7"'
 	@echo 'make clean-machine  try `make run` in a fresh Debian that has only make and git (as root)'
 	@echo 'make clean          remove what was made here (.venv, caches); never virtual machines or state'
 
@@ -53,6 +54,10 @@ bench:
 	@set -e; for file in benchmarks/[!_]*.py; do \
 		[ -e "$$file" ] || { echo 'make bench: cannot run benchmarks: there are none in benchmarks/; write one' >&2; exit 1; }; \
 		name=$$(basename "$$file" .py); echo "== $$name"; $(VENV)/python -m "benchmarks.$$name" $(ARGS); done
+
+soak:
+	@packaging/prepare.sh test
+	@$(VENV)/python -m tests.lab.soak $(ARGS)
 
 clean-machine:
 	@packaging/clean-machine.sh $(or $(ARGS),run)

@@ -146,6 +146,24 @@ def test_the_latest_answer_is_not_waited_for() -> None:
     assert found == "here"
 
 
+def test_what_is_forgotten_is_not_the_latest_answer() -> None:
+    """A host that was dead, came back and is dead again: its old answer is no sign of life."""
+    questions, answered = Questions(threads=True), threading.Event()
+
+    def ask() -> str:
+        answered.set()
+        return "here"
+
+    assert questions.latest("h1", ask) is None
+    assert answered.wait(30)
+    while questions.latest("h1", ask) is None:
+        answered.wait(0.01)
+    # Each time it is asked anew, so that an answer lies there that nobody has seen yet.
+    for _ in range(3):
+        questions.forget("h1")
+        assert questions.latest("h1", ask) is None
+
+
 def test_what_a_question_raises_is_raised_where_it_is_waited_for() -> None:
     def ask() -> None:
         raise vorch.Unreachable("cannot reach it")

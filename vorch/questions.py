@@ -77,7 +77,9 @@ class Questions:
         return found
 
     def forget(self, about: str) -> None:
-        """What was last answered is of no use any more."""
+        """Neither what was last answered nor what is still to come is of any use any more."""
+        with self._lock:
+            self._open.pop(about, None)
         self._last.pop(about, None)
 
     def _ask(self, about: str, ask: Callable[[], T]) -> Future[T]:

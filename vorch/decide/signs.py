@@ -76,7 +76,9 @@ def spoken(seen: Evidence, sign: Sign) -> str:
     if seen.power is not None:
         parts.append(f"its power is {seen.power}")
     if seen.answers_to:
-        parts.append(f"it answers to {', '.join(seen.answers_to)}")
+        # After who it is come words that tell its process from others.
+        names = dict.fromkeys(one.partition(" ")[0] for one in seen.answers_to)
+        parts.append(f"it answers to {', '.join(names)}")
     return ", ".join(parts)
 
 
