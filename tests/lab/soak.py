@@ -1,4 +1,4 @@
-"""Random real faults on a lab for as long as one likes, with writers on it and the checker at the end.
+"""Random real faults on a lab for as long as one likes, writers on it, the checker at the end.
 
 `python -m tests.lab.soak [--for 1h] [--seed N] [--vms 4]`, as root; or `make soak ARGS=…`.
 A lab of three hosts is made for it and taken down again. Round after round one or two things break,
