@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from vorch import Denied, Invalid, connect
-from vorch_api import Service
+from vorch import Denied, Invalid, StepFailed, connect
+from vorch_api import Service, Vigil
 
 VORCH = (sys.executable, "-c", "import sys; from vorch_cli.main import main; sys.exit(main())")
 
@@ -70,6 +70,44 @@ def test_an_open_connection_does_not_hold_it_up() -> None:
             program.send_signal(signal.SIGTERM)
             program.communicate(timeout=20)
             assert program.returncode == 0
+
+
+def test_it_says_that_nothing_is_watched_over_and_why() -> None:
+    with serving() as (program, _, _):
+        program.send_signal(signal.SIGTERM)
+        _, err = program.communicate(timeout=20)
+        assert "no VM is watched over here: its state is on this machine alone" in err
+    with serving("--no-watch") as (program, _, _):
+        program.send_signal(signal.SIGTERM)
+        assert "watched" not in program.communicate(timeout=20)[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--watch-only",), "vorch: unsupported: cannot watch over 'memory:'"),
+        (("--watch-only", "--no-watch"), "vorch: invalid: cannot serve with --no-watch and"),
+    ],
+)
+def test_it_does_not_watch_where_that_is_of_no_use(words: tuple[str, ...], said: str) -> None:
+    done = subprocess.run(
+        [*VORCH, "--uri", "memory:", "serve", *words], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[-1].startswith(said)
+
+
+def test_a_crash_of_the_watch_is_the_end_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(self: object) -> None:
+        raise ZeroDivisionError("a mistake")
+
+    monkeypatch.setattr("vorch.watch.Watch.step", step)
+    with connect("memory:") as cluster:
+        service = Service(cluster, port=0, watch=lambda line: None)
+        with pytest.raises(StepFailed, match="ZeroDivisionError: a mistake"):
+            service.run()
+        with pytest.raises(StepFailed, match="cannot go on watching"):
+            Vigil(cluster, lambda line: None).run()
 
 
 def test_a_port_in_use_is_a_conflict() -> None:
