@@ -21,6 +21,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.lab.test_nodes import redfish
 from tests.lab.watched import Watched, Watcher, watched_on
 from vorch import lab as labs
 from vorch.errors import VorchError
@@ -220,7 +221,7 @@ def main() -> int:
             rounds = 0
             try:
                 for host in lab.spec.host_names:
-                    bmc = f"redfish+{lab.spec.bmc_url(host)}"
+                    bmc = redfish(lab, host)
                     watched.cluster.node_change(host, bmc=bmc, bmc_password=BMC_PASSWORD)
                 for number, name in enumerate(names):
                     hosts = lab.spec.host_names

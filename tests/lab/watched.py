@@ -89,7 +89,8 @@ class Watched:
         self.cluster = cluster
         self.acks = acks
         self.folder = folder
-        self.config = folder / "vorch.toml"
+        # Where hosts see it, too: each has a /tmp of its own.
+        self.config = lab.spec.folder / "vorch.toml"
         self.config.write_text("ceph_timeout_s = 10.0\n")
         self.watchers: list[Watcher] = []
         self.memory_mib = import_writer(cluster)
@@ -154,6 +155,8 @@ class Watched:
 
     def leader(self) -> Watcher:
         def one() -> Watcher | None:
+            ends = [w.process.poll() for w in self.watchers]
+            assert None in ends, f"all have ended, with status {ends}"
             return next((w for w in self.watchers if w.process.poll() is None and w.leads), None)
 
         found: Watcher = self.eventually(one, "one of them leads")
