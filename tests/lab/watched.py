@@ -30,6 +30,7 @@ from vorch.availability import (
     VmState,
 )
 from vorch.codec import decode, encode
+from vorch.errors import Unreachable
 from vorch.lab import CEPH_USER, Lab, verify_disk
 from vorch.ports import Change
 
@@ -177,8 +178,15 @@ class Watched:
     # -- what is to be seen
 
     def eventually(self, look: Callable[[], Any], what: str) -> Any:
+        """Without what Ceph does not answer meanwhile: with its OSDs on hosts it needs a while."""
+
+        def answered() -> Any:
+            with contextlib.suppress(Unreachable):
+                return look()
+            return None
+
         try:
-            return bare.eventually(look, what, TIMEOUT_S)
+            return bare.eventually(answered, what, TIMEOUT_S)
         except AssertionError as exc:
             raise AssertionError(f"{exc}\n{self.logs()}\n{self.lab.status()}") from None
 
