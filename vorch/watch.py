@@ -185,14 +185,19 @@ class Watch:
         if self.lease is not None:
             self.lease = state.renew(self.lease, ttl_s, now=now)
             if self.lease is None:
-                self._mirror = _Mirror(state, STANDING_BY)
+                self._begin_anew(STANDING_BY)
         if self.lease is None and now >= self._stands_back_until:
             self.lease = state.acquire(LEASE, self.holder, ttl_s, now=now)
             if self.lease is not None:
                 # What it knew may be of long ago.
-                self._mirror = _Mirror(state, KINDS)
+                self._begin_anew(KINDS)
         self._renewed_at = now
         return self.lease is not None
+
+    def _begin_anew(self, kinds: dict[str, type[Any]]) -> None:
+        """As one who leads now, or does not any more: what was known and asked is of before."""
+        self._mirror = _Mirror(self.world.state, kinds)
+        self._questions = Questions(threads=self.world.threads)
 
     def _beat(self, task: Task) -> None:
         """During long plans of a world without threads."""
@@ -292,7 +297,7 @@ class Watch:
         if self.lease is not None and not self._hands.busy:
             self.world.state.release(self.lease)
             self.lease = None
-            self._mirror = _Mirror(self.world.state, STANDING_BY)
+            self._begin_anew(STANDING_BY)
             self._stands_back_until = self.world.clock.now() + 2 * self.settings.ha_lease_s
 
     def _recover(self) -> bool:
