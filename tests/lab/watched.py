@@ -35,7 +35,7 @@ from vorch.lab import CEPH_USER, Lab, verify_disk
 from vorch.ports import Change
 
 # Ten times what it takes on an idle machine.
-TIMEOUT_S = 300.0
+TIMEOUT_S = 600.0
 _STARTING_UP = re.compile(r"^(\S+ \S+): starting up libvirt", re.MULTILINE)
 
 
