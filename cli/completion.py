@@ -38,6 +38,10 @@ def pools(ctx: typer.Context) -> list[str]:
     return _names(ctx, lambda cluster: cluster.look().pools)
 
 
+def rules(ctx: typer.Context) -> list[str]:
+    return _names(ctx, lambda cluster: (one.name for one in cluster.rule_list()))
+
+
 def trash(ctx: typer.Context) -> list[str]:
     return _names(ctx, lambda cluster: (one.name for one in cluster.trash_list() if one.vm))
 

@@ -23,6 +23,7 @@ from . import failures, session
 from .commands import (
     classes,
     devices,
+    ha,
     hosts,
     house,
     images,
@@ -31,6 +32,7 @@ from .commands import (
     life,
     looks,
     networks,
+    rules,
     simulate,
     snapshots,
     state,
@@ -77,6 +79,8 @@ classes.add_to(app)
 images.add_to(app)
 networks.add_to(app)
 hosts.add_to(app)
+ha.add_to(app)
+rules.add_to(app)
 tasks.add_to(app)
 state.add_to(app)
 simulate.add_to(app)

@@ -32,6 +32,10 @@ Timeout = Annotated[
     ),
 ]
 
+AgainstRules = Annotated[
+    bool, typer.Option("--force", help="Also where a rule keeps it from (vorch rule list).")
+]
+
 VmName = Annotated[
     str, typer.Argument(metavar="VM", autocompletion=completion.vms, help="Name of the VM.")
 ]

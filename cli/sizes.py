@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vorch import IoLimits, StaticAddress
+    from vorch import IoLimits, NodeChoice, StaticAddress
 
 # In MiB. No MB or GB: nobody knows whether those who write them mean 1000 or 1024.
 UNITS_MIB = {
@@ -92,6 +92,31 @@ def seconds(text: str) -> float:
     if not 0 <= value <= LONGEST_S:
         raise _invalid(text, "a time", f"write seconds, from 0 to {LONGEST_S}")
     return value
+
+
+_SPAN_S = {"": 1, "s": 1, "min": 60, "h": 3600, "d": 86400}
+
+
+def span(text: str) -> float:
+    """ "2h" → 7200. A plain number is seconds."""
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,3})?) ?(s|min|h|d|)", text.strip())
+    value = float(found[1]) * _SPAN_S[found[2]] if found else math.nan
+    if not 0 < value <= LONGEST_S:
+        raise _invalid(text, "a time", "write a number and s, min, h or d, as in 2h, up to 7d")
+    return value
+
+
+def node_choices(text: str) -> tuple[NodeChoice, ...]:
+    """ "h1:2,h2" → host h1 with priority 2, h2 with 0. Nothing → no hosts."""
+    from vorch import NodeChoice
+
+    choices = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, colon, priority = part.partition(":")
+        if colon and not re.fullmatch(r"[0-9]{1,4}", priority):
+            raise _invalid(part, "a host", "write its name, and its priority if it has one: h1:2")
+        choices.append(NodeChoice(node=name, priority=int(priority or 0)))
+    return tuple(choices)
 
 
 def address(text: str) -> StaticAddress | None:

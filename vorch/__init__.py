@@ -1,5 +1,16 @@
 """vorch runs virtual machines on a handful of libvirt hosts. These are its public names."""
 
+from vorch.availability import (
+    Drill,
+    HaNodeStatus,
+    HaPolicy,
+    HaStatus,
+    HaVm,
+    HaVmStatus,
+    NodeChoice,
+    Rule,
+    RuleStatus,
+)
 from vorch.codec import shown
 from vorch.config import Settings
 from vorch.config import load as load_settings
@@ -64,10 +75,16 @@ __all__ = [
     "DiskUse",
     "Display",
     "Done",
+    "Drill",
     "FenceFailed",
     "Figures",
     "Forward",
     "ForwardStatus",
+    "HaNodeStatus",
+    "HaPolicy",
+    "HaStatus",
+    "HaVm",
+    "HaVmStatus",
     "HostFacts",
     "Image",
     "Invalid",
@@ -75,6 +92,7 @@ __all__ = [
     "Network",
     "NoRoom",
     "Node",
+    "NodeChoice",
     "NodeStatus",
     "NotFound",
     "Orchestrator",
@@ -83,6 +101,8 @@ __all__ = [
     "Pool",
     "PoolUsage",
     "Rebuilt",
+    "Rule",
+    "RuleStatus",
     "Settings",
     "Snapshot",
     "StateCopy",

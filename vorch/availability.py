@@ -80,6 +80,8 @@ class HaVm:
     # fence the host after that time and start it elsewhere.
     isolation: Literal["leave", "fence"] = "leave"
     isolation_after_s: float = 60.0
+    # Its guest powers itself off: that is what somebody in it asked for, or it is started again.
+    guest_shutdown: Literal["asked-for", "restart"] = "asked-for"
 
     def __post_init__(self) -> None:
         check_vm_name(self.vm)
@@ -310,6 +312,29 @@ class Drill:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Saying:
+    """A sentence, and since when it is so."""
+
+    text: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What the leader has to say and no record has, `report/ha`: for whoever asks.
+
+    Written when it changes, so that a quiet cluster is left alone.
+    """
+
+    holder: str
+    epoch: int
+    # It has led since then.
+    since: float
+    # "node/h1" and "rule/pair"; "vm/web" where its record says something else.
+    said: dict[str, Saying] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class View:
     """What a vorch process sees that does not lead: hosts that answer to it."""
 
@@ -385,3 +410,80 @@ class Availability:
     busy: dict[str, str] = field(default_factory=dict)
     # Hosts that a plan is at now.
     busy_nodes: frozenset[str] = frozenset()
+    # Version of each document as it was read ("ha/web" → 17), where that was asked for.
+    versions: dict[str, int] = field(default_factory=dict)
+
+
+# ---------------------------------------------------------------------------------------------
+# What a person is told
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HaVmStatus:
+    """A VM that is looked after: what was set, and how far it is with it."""
+
+    settings: HaVm
+    node: str
+    # As the leader saw it last; None: nobody has looked at it yet.
+    state: VmState | None = None
+    since: float | None = None
+    sentence: str = ""
+    # Names of the rules that it stands in.
+    rules: tuple[str, ...] = ()
+    # Hosts that it may be on, best class first; none are named when all are alike.
+    classes: tuple[tuple[str, ...], ...] = ()
+    together: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
+    # A host that a person wants it on.
+    target: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def vm(self) -> str:
+        return self.settings.vm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HaNodeStatus:
+    """A host, as the leader saw it last."""
+
+    node: str
+    state: NodeState | None = None
+    sign: Sign | None = None
+    since: float | None = None
+    sentence: str = ""
+    order: HostOrder | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleStatus:
+    rule: Rule
+    # Why it is not in force; "" when it is.
+    dropped: str = ""
+    # How it is broken now; "" when it is kept.
+    broken: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.rule.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HaStatus:
+    """All of high availability at one moment."""
+
+    at: float
+    # Somebody watches now: a lease is held whose time is not over.
+    watched: bool
+    leader: str = ""
+    epoch: int = 0
+    leading_since: float | None = None
+    lease_until: float | None = None
+    policy: HaPolicy = field(default_factory=HaPolicy)
+    disarmed: bool = False
+    nodes: tuple[HaNodeStatus, ...] = ()
+    vms: tuple[HaVmStatus, ...] = ()
+    # Rules that are not in force, with the reason.
+    dropped_rules: dict[str, str] = field(default_factory=dict)
+    drill: Drill | None = None
+    notes: tuple[str, ...] = ()

@@ -1233,6 +1233,10 @@ class Cluster:
     silences: dict[str, Silence] = field(default_factory=dict)
     # Networks that hosts cannot have, as far as they were asked: node → network → why not.
     lacks: dict[str, dict[str, str]] = field(default_factory=dict)
+    # Hosts that rules keep VMs off, of the VMs that this was asked for: VM → node → why not. And
+    # how little each host is wished for, where rules or settings prefer some.
+    barred: dict[str, dict[str, str]] = field(default_factory=dict)
+    leaning: dict[str, dict[str, int]] = field(default_factory=dict)
     # Version of each document as it was read ("vm/web" → 17), for the compare-and-set.
     versions: dict[str, int] = field(default_factory=dict)
 

@@ -29,6 +29,7 @@ from vorch.availability import (
     MoveOrder,
     NodeRecord,
     NodeState,
+    Report,
     Rule,
     Sign,
     View,
@@ -39,6 +40,7 @@ from vorch.codec import decode, encode
 from vorch.config import Settings
 from vorch.decide import ha
 from vorch.decide.errands import Errand, Round
+from vorch.decide.ha_status import reported
 from vorch.decide.seen import seen
 from vorch.errors import Conflict, Unreachable, Unsupported, VorchError
 from vorch.execute import Executor, Hook
@@ -48,6 +50,7 @@ from vorch.questions import Answer, Questions
 
 T = TypeVar("T")
 LEASE = "ha"
+REPORT = "report/ha"
 KINDS: dict[str, type[Any]] = {
     "vm": Vm,
     "node": Node,
@@ -62,6 +65,7 @@ KINDS: dict[str, type[Any]] = {
     "hanode": NodeRecord,
     "havm": VmRecord,
     "view": View,
+    "report": Report,
 }
 # Of these it matters which there are, not what is in them.
 BARE_KINDS = ("claim", "plan")
@@ -273,7 +277,7 @@ class Watch:
             self.sentences = came.sentences
             self._say(came.sentences)
             due_at = came.due_at
-            self._record(came)
+            self._record(came, seen)
             done = [self._hands.carry_out(errand) for errand in came.errands]
             quiet = quiet and came.quiet and not recovered and not self._hands.busy
             if not any(done) and not recovered:
@@ -312,7 +316,7 @@ class Watch:
         )
         return bool(self.executor.recover(force=fenced))
 
-    def _record(self, came: Round) -> None:
+    def _record(self, came: Round, seen: Availability) -> None:
         """What was decided, before anything is done: whoever takes over knows how far it is."""
         values: dict[str, Any] = {
             **{f"hanode/{name}": record for name, record in came.node_records.items()},
@@ -320,7 +324,22 @@ class Watch:
             **{f"order/{name}": order for name, order in came.orders.items()},
             **{f"move/{name}": None for name in came.dropped_moves},
         }
+        report = self._report(came, seen)
+        if report != self._mirror.of(Report).get("ha"):
+            values[REPORT] = report
         self.commit(values)
+
+    def _report(self, came: Round, seen: Availability) -> Report:
+        """What there is to say, where other processes can read it."""
+        assert self.lease is not None
+        return reported(
+            self._mirror.of(Report).get("ha"),
+            came,
+            seen,
+            holder=self.lease.holder,
+            epoch=self.lease.epoch,
+            now=self.world.clock.now(),
+        )
 
     def commit(self, values: dict[str, Any]) -> None:
         """Write under the lease what rests on what was last read."""

@@ -315,10 +315,17 @@ def node_unfence(
 
 
 def node_remove(
-    name: NodeName, dry_run: DryRun = False, wait: Wait = None, as_json: AsJson = False
+    name: NodeName,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Also one that is cut off: its addresses stay so."),
+    ] = False,
+    dry_run: DryRun = False,
+    wait: Wait = None,
+    as_json: AsJson = False,
 ) -> None:
     """Let a host go. Refused while VMs or pools belong to it."""
-    run(lambda found: found.node_remove(name, dry_run=dry_run, wait_s=wait), as_json)
+    run(lambda found: found.node_remove(name, force=force, dry_run=dry_run, wait_s=wait), as_json)
 
 
 def node_list(as_json: AsJson = False) -> None:

@@ -10,6 +10,7 @@ import typer
 from .. import completion, files, render, sizes
 from ..options import (
     Addresses,
+    AgainstRules,
     Agent,
     AsJson,
     ClassOption,
@@ -198,10 +199,17 @@ def create(
 
 
 def start(
-    name: VmName, dry_run: DryRun = False, wait: Wait = None, as_json: AsJson = False
+    name: VmName,
+    force: AgainstRules = False,
+    dry_run: DryRun = False,
+    wait: Wait = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Start a VM."""
-    run(lambda found: found.start(name, dry_run=dry_run, wait_s=wait), as_json)
+    """Start a VM.
+
+    One that was looked after before it was stopped is so again.
+    """
+    run(lambda found: found.start(name, force=force, dry_run=dry_run, wait_s=wait), as_json)
 
 
 def stop(
@@ -214,7 +222,10 @@ def stop(
     wait: Wait = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask the guest of a VM to shut down, and wait until it has."""
+    """Ask the guest of a VM to shut down, and wait until it has.
+
+    One that is looked after stays off until somebody starts it.
+    """
     run(
         lambda found: found.stop(
             name, timeout_s=timeout, force=force, dry_run=dry_run, wait_s=wait
@@ -298,7 +309,11 @@ def migrate(
     ] = None,
     force: Annotated[
         bool,
-        typer.Option("--force", help="Also when it would have to be slowed down to a crawl."),
+        typer.Option(
+            "--force",
+            help="Also when it would have to be slowed down to a crawl, or a rule keeps it from"
+            " there.",
+        ),
     ] = False,
     dry_run: DryRun = False,
     wait: Wait = None,
@@ -346,12 +361,16 @@ def _came_to(task: Task) -> str:
 def relocate(
     name: VmName,
     node: NodeName,
+    force: AgainstRules = False,
     dry_run: DryRun = False,
     wait: Wait = None,
     as_json: AsJson = False,
 ) -> None:
     """Let a VM that is off start on another host from now on."""
-    run(lambda found: found.relocate(name, node, dry_run=dry_run, wait_s=wait), as_json)
+    run(
+        lambda found: found.relocate(name, node, force=force, dry_run=dry_run, wait_s=wait),
+        as_json,
+    )
 
 
 def send(

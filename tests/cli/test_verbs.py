@@ -120,6 +120,7 @@ def test_what_changes_something_can_be_tried_dry() -> None:
         "figures",
         "console",
         "display",
+        "ha_status",
         "node_check",
         "network_check",
     }

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from vorch import CloudInit, Orchestrator
 from vorch.decide import clients
 from vorch.model import Cluster, Power
+from vorch.orchestrator import kept
 
 PRESEED = "d-i debian-installer/locale string C\nd-i debian-installer/exit/poweroff boolean true\n"
 
@@ -58,6 +59,10 @@ def stories(
     seed = CloudInit(user="alice", ssh_keys=("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB alice@home",))
     web = frozenset({"web"})
     both = frozenset({"web", "copy"})
+    looked_after: tuple[Act, ...] = (
+        lambda c: c.ha_set("web"),
+        lambda c: c.rule_add("pair", "together", ["web", "copy"]),
+    )
     none: frozenset[str] = frozenset()
 
     def snapshot(name: str) -> Act:
@@ -161,6 +166,20 @@ def stories(
         ),
         Story(
             "rename", (image, make()), lambda c: c.rename("web", "copy"), frozenset({"copy"}), web
+        ),
+        Story(
+            "delete-looked-after",
+            (image, make(), make("copy"), *looked_after),
+            delete,
+            done=frozenset({"copy"}),
+            undone=both,
+        ),
+        Story(
+            "rename-looked-after",
+            (image, make(), make("copy"), *looked_after),
+            lambda c: c.rename("web", "other"),
+            done=frozenset({"copy", "other"}),
+            undone=both,
         ),
         Story("snapshot", (image, make(), two_disks), snapshot("one"), web, web),
         Story("snapshot-running", (image, make(start=True)), snapshot("one"), web, web),
@@ -395,6 +414,9 @@ def leaks(cluster: Orchestrator, foreign: frozenset[str] = frozenset()) -> list[
     for kind in ("plan", "claim", "cancel"):
         found += [f"document {key} is left" for key in state.read([kind])]
     look = cluster.look(None)
+    named = {key.partition("/")[2]: key for key in state.read(["ha", "havm", "move"])}
+    named |= {vm: rule.name for rule in kept.availability(state).rules.values() for vm in rule.vms}
+    found += [f"{where} is about {vm}" for vm, where in named.items() if vm not in look.vms]
     wanted = set()
     for vm in look.vms.values():
         wanted |= {disk.volume for disk in vm.disks if disk.volume is not None}

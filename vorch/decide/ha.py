@@ -87,16 +87,13 @@ def _sentences(hosts: Hosts, vms: Vms, placement: Placement) -> dict[str, str]:
 
 def _disarmed(ha: Availability, timers: Timers) -> Round:
     """Nothing is fenced and nothing is started, until the time is over or somebody arms it."""
-    left_s = ha.policy.disarmed_until - timers.now
     state = VmState.FROZEN if ha.policy.disarmed_as == "freeze" else VmState.IGNORED
-    why = f"high availability is disarmed for another {left_s / 3600:.1f} h"
+    why = "high availability is disarmed"
     records: dict[str, VmRecord | None] = {}
     for name in ha.vms:
         record = ha.vm_records.get(name) or VmRecord(vm=name)
         if record.state not in (state, VmState.ERROR):
-            records[name] = dataclasses.replace(
-                record, state=state, since=timers.now, why="high availability is disarmed"
-            )
+            records[name] = dataclasses.replace(record, state=state, since=timers.now, why=why)
     return Round(
         vm_records=records,
         sentences={f"vm/{name}": f"{state.value}: {why}" for name in sorted(ha.vms)},

@@ -356,8 +356,9 @@ def start(cluster: Cluster, name: str, *, overhead_mib: int) -> Plan:
     node = cluster.node(vm.node)
     why_not = refusal(cluster, node, vm, overhead_mib)
     if why_not is not None:
-        short = "MiB" in why_not
-        kind = NoRoom if short else Unsupported
+        ruled = vm.node in cluster.barred.get(name, {})
+        short = "MiB" in why_not and not ruled
+        kind = Conflict if ruled else NoRoom if short else Unsupported
         raise kind(
             f"cannot start VM {name!r} on {vm.node!r}: {why_not}"
             + ("; stop something else, or make the VM smaller (vorch change)" if short else ""),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vorch.errors import NoRoom, Unsupported
+from vorch.errors import Conflict, NoRoom, Unsupported
 from vorch.model import Cluster, Firmware, HostFacts, Node, Power, Vm
 
 
@@ -29,6 +29,9 @@ def refusal(cluster: Cluster, node: Node, vm: Vm, overhead_mib: int) -> str | No
         return f"it does not answer: {cluster.silent[node.name]}"
     if node.cordoned:
         return "it is cordoned; lift that with `vorch node uncordon`"
+    ruled = cluster.barred.get(vm.name, {}).get(node.name)
+    if ruled is not None:
+        return ruled
     far = out_of_reach(cluster, node, vm)
     if far is not None:
         return far
@@ -86,15 +89,19 @@ def lack(facts: HostFacts, vm: Vm) -> str | None:
 
 
 def place(cluster: Cluster, vm: Vm, *, overhead_mib: int, only: str | None = None) -> Choice:
-    """The node with the most free memory among those that can run it; ties go by name."""
+    """The node with the most free memory among those that can run it; ties go by name.
+
+    Those that rules and settings prefer come before that.
+    """
     if only is not None:
         node = cluster.node(only)
         why_not = refusal(cluster, node, vm, overhead_mib)
         if why_not is not None:
-            raise _cannot(vm, {node.name: why_not})
+            raise _cannot(cluster, vm, {node.name: why_not})
         return Choice(only, f"{only!r} was asked for")
     refused: dict[str, str] = {}
-    fit: list[tuple[int, str]] = []
+    fit: list[tuple[int, int, str]] = []
+    leaning = cluster.leaning.get(vm.name, {})
     for node in cluster.nodes.values():
         why_not = refusal(cluster, node, vm, overhead_mib)
         if why_not is not None:
@@ -102,11 +109,13 @@ def place(cluster: Cluster, vm: Vm, *, overhead_mib: int, only: str | None = Non
             continue
         total = node.facts.memory_mib if node.facts else 0
         free = total - node.reserve_mib - memory_used_mib(cluster, node.name, overhead_mib)
-        fit.append((-free, node.name))
+        fit.append((leaning.get(node.name, 0), -free, node.name))
     if not fit:
-        raise _cannot(vm, refused)
-    most, name = min(fit)
+        raise _cannot(cluster, vm, refused)
+    _, most, name = min(fit)
     reason = "it is the only host" if len(cluster.nodes) == 1 else f"it has {-most} MiB free"
+    if len({rank for rank, _, _ in fit}) > 1:
+        reason += ", and is where it belongs by its rules"
     return Choice(name, reason)
 
 
@@ -114,11 +123,14 @@ def home(cluster: Cluster, vm: Vm, only: str | None) -> Choice:
     """Where a VM that is not started yet belongs: what it asks for must exist there."""
     if not cluster.nodes:
         raise NoRoom(f"cannot place VM {vm.name!r}: the cluster has no host; run `vorch init`")
-    names = [cluster.node(only).name] if only else sorted(cluster.nodes)
+    leaning = cluster.leaning.get(vm.name, {})
+    ordered = sorted(cluster.nodes, key=lambda name: (leaning.get(name, 0), name))
+    names = [cluster.node(only).name] if only else ordered
     reasons = {}
     for name in names:
         node = cluster.nodes[name]
-        why_not = out_of_reach(cluster, node, vm) or without_network(cluster, node, vm)
+        ruled = cluster.barred.get(vm.name, {}).get(name)
+        why_not = ruled or out_of_reach(cluster, node, vm) or without_network(cluster, node, vm)
         if why_not is None and node.cordoned and only is None:
             why_not = "it is cordoned; lift that with `vorch node uncordon`"
         if why_not is None and node.facts:
@@ -127,15 +139,18 @@ def home(cluster: Cluster, vm: Vm, only: str | None) -> Choice:
             only_one = "it was asked for" if only else "it has what the VM needs"
             return Choice(name, "it is the only host" if len(cluster.nodes) == 1 else only_one)
         reasons[name] = why_not
-    raise Unsupported(
+    ruled_out = reasons.keys() & cluster.barred.get(vm.name, {}).keys()
+    raise (Conflict if ruled_out else Unsupported)(
         f"cannot place VM {vm.name!r}: " + "; ".join(f"{n}: {w}" for n, w in reasons.items()),
         vm=vm.name,
         refused=reasons,
     )
 
 
-def _cannot(vm: Vm, refused: dict[str, str]) -> NoRoom | Unsupported:
+def _cannot(cluster: Cluster, vm: Vm, refused: dict[str, str]) -> Conflict | NoRoom | Unsupported:
     reasons = "; ".join(f"{name}: {why}" for name, why in sorted(refused.items()))
+    if refused.keys() & cluster.barred.get(vm.name, {}).keys():
+        return Conflict(f"cannot place VM {vm.name!r}: {reasons}", vm=vm.name, refused=refused)
     short = not refused or any("MiB" in why or "answer" in why for why in refused.values())
     kind = NoRoom if short else Unsupported
     return kind(

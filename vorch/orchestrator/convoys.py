@@ -6,18 +6,22 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 
+from vorch.availability import Availability
 from vorch.codec import decode
 from vorch.decide import convoy, move
 from vorch.decide.convoy import Limits, Trip
 from vorch.decide.records import is_on
 from vorch.errors import VorchError
 from vorch.model import Cluster
+from vorch.orchestrator import kept
 from vorch.orchestrator.core import Done
 from vorch.orchestrator.moves import Moves
 from vorch.plan import Journal, MigrateDomain
 
 # How often it is looked whether what others move leaves room.
 LOOK_AGAIN_S = 0.5
+# Who watches moves VMs that are looked after as well: that is waited for so long, not refused.
+WATCHER_MOVES_S = 300.0
 # However wide the limits are.
 MOST_AT_ONCE = 32
 
@@ -33,14 +37,24 @@ class Convoys(Moves):
 
         Ctrl-C ends those under way and begins no more.
         """
+        ha = kept.availability(self.world.state)
         trips, stayed = convoy.trips(
-            self.look(None), names, lambda cluster, name: self._goal(cluster, name, node)
+            self.look(None),
+            names,
+            lambda cluster, name: self._goal(cluster, ha, name, node, away=away),
         )
         done: dict[str, Done] = {}
 
         def go(trip: Trip) -> None:
             try:
-                done[trip.vm] = self._move(trip.vm, trip.target, away=away, wait_s=wait_s)
+                watched = wait_s is None and trip.vm in ha.vms
+                done[trip.vm] = self._move(
+                    trip.vm,
+                    trip.source,
+                    trip.target,
+                    away=away,
+                    wait_s=WATCHER_MOVES_S if watched else wait_s,
+                )
             except VorchError as exc:
                 stayed[trip.vm] = exc.message
 
@@ -51,8 +65,11 @@ class Convoys(Moves):
                 go(trip)
         return [done[name] for name in names if name in done], stayed
 
-    def _goal(self, cluster: Cluster, name: str, node: str | None) -> str:
+    def _goal(
+        self, cluster: Cluster, ha: Availability, name: str, node: str | None, *, away: bool
+    ) -> str:
         vm = cluster.vm(name)
+        cluster = self._ruled(cluster, ha, name, leaving=vm.node if away else "")
         if not is_on(cluster.power(vm)):
             return node or move.refuge(cluster, name)
         plan = move.migrate(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from vorch.availability import Availability
 from vorch.codec import decode
-from vorch.decide import estimate, move, send
+from vorch.decide import agree, barred, estimate, move, send
 from vorch.decide.records import is_on, known_power
 from vorch.model import (
     Cluster,
@@ -14,6 +15,7 @@ from vorch.model import (
     Vm,
     check_vm_name,
 )
+from vorch.orchestrator import kept
 from vorch.orchestrator.core import Core, Done
 from vorch.plan import MigrateDomain, Plan
 
@@ -53,8 +55,9 @@ class Moves(Core):
 
         Without `node` it goes to the host with the most free memory. Disks that the other host does
         not reach are copied along into `pool`. `postcopy`: whether it may go over before all of its
-        memory has; None: as it is set. A move that would bring the guest to a stand is refused
-        unless `force`. A dry run says how long it will take, and how long the pause will be.
+        memory has; None: as it is set. A move that would bring the guest to a stand, or that a rule
+        does not permit, is refused unless `force`. A dry run says how long it will take, and how
+        long the pause will be.
         """
         wishes = _Wishes(
             pool=pool,
@@ -63,13 +66,38 @@ class Moves(Core):
             force=force,
             measured=dry_run,
         )
+
+        def decide(cluster: Cluster) -> Plan:
+            ha = kept.availability(self.world.state)
+            seen = self._ruled(cluster, ha, name, force=force)
+            return agree.moved(self._migration(seen, name, node, wishes=wishes), ha, name)
+
         return self._do(
-            lambda cluster: self._migration(cluster, name, node, wishes=wishes),
+            decide,
             dry_run=dry_run,
             wait_s=wait_s,
             hosts=lambda c: c.nodes if node is None else [c.vm(name).node, node],
             about=(f"vm/{check_vm_name(name)}",),
             networks=self._networks_of(name),
+        )
+
+    def _ruled(
+        self,
+        cluster: Cluster,
+        ha: Availability,
+        name: str,
+        *,
+        leaving: str = "",
+        force: bool = False,
+    ) -> Cluster:
+        """With the hosts that rules keep this VM off."""
+        return barred.ruled(
+            cluster,
+            ha,
+            name,
+            overhead_mib=self.settings.vm_overhead_mib,
+            leaving=leaving,
+            force=force,
         )
 
     def _migration(
@@ -133,11 +161,26 @@ class Moves(Core):
         return tuple(decode(Task, document.body) for document in documents.values())
 
     def relocate(
-        self, name: str, node: str, *, dry_run: bool = False, wait_s: float | None = None
+        self,
+        name: str,
+        node: str,
+        *,
+        force: bool = False,
+        dry_run: bool = False,
+        wait_s: float | None = None,
     ) -> Done:
-        """Let a VM that is off start on another host from now on."""
+        """Let a VM that is off start on another host from now on.
+
+        `force`: also where a rule keeps it from.
+        """
+
+        def decide(cluster: Cluster) -> Plan:
+            ha = kept.availability(self.world.state)
+            seen = self._ruled(cluster, ha, name, force=force)
+            return agree.moved(move.relocate(seen, name, node), ha, name)
+
         return self._do(
-            lambda cluster: move.relocate(cluster, name, node),
+            decide,
             dry_run=dry_run,
             wait_s=wait_s,
             hosts=lambda c: [c.vm(name).node, node],
@@ -166,7 +209,7 @@ class Moves(Core):
 
         def decide(cluster: Cluster) -> Plan:
             there = self._look_at(other, cluster.vm(name), node, called)
-            return send.send(
+            plan = send.send(
                 cluster,
                 name,
                 other,
@@ -177,6 +220,7 @@ class Moves(Core):
                 networks=called,
                 keep_s=keep_s,
             )
+            return agree.gone(plan, kept.availability(self.world.state), name)
 
         return self._do(
             decide,
@@ -198,14 +242,20 @@ class Moves(Core):
             there._seen(cluster, hosts), hosts, self._networks_called(names)(cluster)
         )
 
-    def _move(self, name: str, node: str | None, *, away: bool, wait_s: float | None) -> Done:
-        """Live or cold, whichever it needs."""
+    def _move(
+        self, name: str, source: str, node: str | None, *, away: bool, wait_s: float | None
+    ) -> Done:
+        """Live or cold, whichever it needs. Whoever watches may have been quicker."""
 
         def decide(cluster: Cluster) -> Plan:
-            if is_on(known_power(cluster, cluster.vm(name), "move")):
-                return self._migration(cluster, name, node, away=away)
+            vm, ha = cluster.vm(name), kept.availability(self.world.state)
+            if away and vm.node != source:
+                return Plan(verb="migrate", subject=name, why=f"it is on {vm.node} already")
+            cluster = self._ruled(cluster, ha, name, leaving=source if away else "")
+            if is_on(known_power(cluster, vm, "move")):
+                return agree.moved(self._migration(cluster, name, node, away=away), ha, name)
             target = node if node is not None else move.refuge(cluster, name)
-            return move.relocate(cluster, name, target, away=away)
+            return agree.moved(move.relocate(cluster, name, target, away=away), ha, name)
 
         return self._do(
             decide,

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from vorch.decide import baseline, hosts
+from vorch.decide import agree, baseline, hosts
 from vorch.decide.records import hosts_of
 from vorch.errors import Conflict, VorchError
 from vorch.model import (
@@ -22,8 +22,10 @@ from vorch.model import (
     Pool,
     Source,
 )
+from vorch.orchestrator import kept
 from vorch.orchestrator.convoys import Convoys
 from vorch.orchestrator.core import Done
+from vorch.plan import Plan
 from vorch.ports import (
     Change,
     Hypervisor,
@@ -307,12 +309,22 @@ class Nodes(Convoys):
             return hosts.failed(label, exc, hosts.REMEDY_FOR_POOLS)
         return Check(name=label, level="ok", detail="a disk in it was opened on the host")
 
-    def node_remove(self, name: str, *, dry_run: bool = False, wait_s: float | None = None) -> Done:
-        """Let a host go. Refused while VMs belong to it. The keys that it was given go, too."""
+    def node_remove(
+        self, name: str, *, force: bool = False, dry_run: bool = False, wait_s: float | None = None
+    ) -> Done:
+        """Let a host go. Refused while VMs belong to it. The keys that it was given go, too.
+
+        `force`: also one that is cut off, and stays so.
+        """
         cluster = self.look()
         common = self._common_without(cluster, cluster.node(name))
         done = self._do(
-            lambda cluster: hosts.remove(cluster, name, common),
+            lambda cluster: agree.let_go(
+                hosts.remove(cluster, name, common),
+                kept.availability(self.world.state),
+                name,
+                force=force,
+            ),
             dry_run=dry_run,
             wait_s=wait_s,
             hosts=hosts_told,
@@ -356,8 +368,22 @@ class Nodes(Convoys):
     def node_uncordon(
         self, name: str, *, dry_run: bool = False, wait_s: float | None = None
     ) -> Done:
+        """Use it again. One in maintenance is let out of that instead."""
+
+        def decide(cluster: Cluster) -> Plan:
+            agree.need_no_maintenance(kept.availability(self.world.state), name)
+            return hosts.cordon(cluster, name, False)
+
+        return self._do(decide, dry_run=dry_run, wait_s=wait_s)
+
+    def _begin_maintenance(self, name: str, on: bool) -> Done:
+        """The cordon, and for whoever watches the word that it is on purpose: one commit."""
         return self._do(
-            lambda cluster: hosts.cordon(cluster, name, False), dry_run=dry_run, wait_s=wait_s
+            lambda cluster: agree.emptied(
+                hosts.cordon(cluster, name, on), kept.availability(self.world.state), name, on
+            ),
+            dry_run=False,
+            wait_s=None,
         )
 
     def node_maintenance(
@@ -365,10 +391,11 @@ class Nodes(Convoys):
     ) -> tuple[Done, ...]:
         """Empty a host so that it can be switched off; or bring back what left it.
 
+        Who watches knows of it, and moves the VMs that are looked after just so.
         Each VM is a task of its own; several move at once. What cannot move stays, and is said when
         all others have. Safe to repeat.
         """
-        done = [self.node_cordon(name) if on else self.node_uncordon(name)]
+        done = [self._begin_maintenance(name, on)]
         names = [
             vm.name
             for vm in sorted(self.look().vms.values(), key=lambda one: one.name)

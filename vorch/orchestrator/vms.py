@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from vorch.decide import agree, barred, lifecycle
 from vorch.decide import install as decide_install
-from vorch.decide import lifecycle
 from vorch.decide.answers import INSTALLERS, AnswerKind
 from vorch.decide.answers import answers as judge_answers
 from vorch.decide.install import Installer
@@ -26,6 +26,7 @@ from vorch.model import (
     Vm,
     VmStatus,
 )
+from vorch.orchestrator import kept
 from vorch.orchestrator.core import Core, Done
 from vorch.orchestrator.words import absolute, checked_seconds, one_of
 from vorch.plan import Plan
@@ -257,11 +258,25 @@ class Vms(Core):
             image=iso,
         )
 
-    def start(self, name: str, *, dry_run: bool = False, wait_s: float | None = None) -> Done:
+    def start(
+        self,
+        name: str,
+        *,
+        force: bool = False,
+        dry_run: bool = False,
+        wait_s: float | None = None,
+    ) -> Done:
+        """Start it where it belongs. `force`: also where a rule keeps it from."""
         overhead = self.settings.vm_overhead_mib
+
+        def decide(cluster: Cluster) -> Plan:
+            ha = kept.availability(self.world.state)
+            seen = barred.ruled(cluster, ha, name, overhead_mib=overhead, force=force)
+            return agree.started(lifecycle.start(seen, name, overhead_mib=overhead), ha, name)
+
         return self._on_vm(
             name,
-            lambda cluster: lifecycle.start(cluster, name, overhead_mib=overhead),
+            decide,
             dry_run=dry_run,
             wait_s=wait_s,
             whole_host=True,
@@ -281,7 +296,11 @@ class Vms(Core):
         limit_s = checked_seconds(self.settings.stop_timeout_s if timeout_s is None else timeout_s)
         return self._on_vm(
             name,
-            lambda cluster: lifecycle.stop(cluster, name, timeout_s=limit_s, force=force),
+            lambda cluster: agree.stopped(
+                lifecycle.stop(cluster, name, timeout_s=limit_s, force=force),
+                kept.availability(self.world.state),
+                name,
+            ),
             dry_run=dry_run,
             wait_s=wait_s,
         )
@@ -299,12 +318,16 @@ class Vms(Core):
         limit_s = checked_seconds(self.settings.stop_timeout_s if timeout_s is None else timeout_s)
         return self._on_vm(
             name,
-            lambda cluster: lifecycle.restart(
-                cluster,
+            lambda cluster: agree.started(
+                lifecycle.restart(
+                    cluster,
+                    name,
+                    timeout_s=limit_s,
+                    force=force,
+                    overhead_mib=self.settings.vm_overhead_mib,
+                ),
+                kept.availability(self.world.state),
                 name,
-                timeout_s=limit_s,
-                force=force,
-                overhead_mib=self.settings.vm_overhead_mib,
             ),
             dry_run=dry_run,
             wait_s=wait_s,
@@ -341,8 +364,10 @@ class Vms(Core):
         fresh, keep_s = self._fresh(), self.settings.keep_deleted_h * 3600
         return self._on_vm(
             name,
-            lambda cluster: lifecycle.delete(
-                cluster, name, fresh, force=force, purge=purge, keep_s=keep_s
+            lambda cluster: agree.gone(
+                lifecycle.delete(cluster, name, fresh, force=force, purge=purge, keep_s=keep_s),
+                kept.availability(self.world.state),
+                name,
             ),
             dry_run=dry_run,
             wait_s=wait_s,
@@ -367,7 +392,12 @@ class Vms(Core):
     ) -> Done:
         return self._on_vm(
             name,
-            lambda cluster: lifecycle.rename(cluster, name, new_name),
+            lambda cluster: agree.renamed(
+                lifecycle.rename(cluster, name, new_name),
+                kept.availability(self.world.state),
+                name,
+                new_name,
+            ),
             dry_run=dry_run,
             wait_s=wait_s,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from vorch.errors import Invalid
 from vorch.model import check_text
@@ -19,6 +19,17 @@ def one_of(kind: type[T], value: T | str, what: str) -> T:
     except ValueError as exc:
         words = ", ".join(str(one) for one in kind)  # type: ignore[attr-defined]
         raise Invalid(f"cannot use {str(value)!r} as {what}: it is one of {words}") from exc
+
+
+def word_of(kind: type[Any], field: str, value: str | None) -> Any:
+    """One of the words that this field of a type takes; None: nothing was said."""
+    hint = get_type_hints(kind)[field]
+    words = [word for part in (hint, *get_args(hint)) for word in get_args(part)]
+    if value is None or value in words:
+        return value
+    known = ", ".join(word for word in words if isinstance(word, str))
+    what = field.replace("_", " ")
+    raise Invalid(f"cannot use {value!r} as {what}: it is one of {known}")
 
 
 def absolute(location: str) -> str:

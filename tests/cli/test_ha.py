@@ -1,0 +1,80 @@
+"""`vorch ha` and `vorch rule`, as they are typed."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cli.conftest import Vorch
+
+
+def test_a_vm_is_looked_after(web: Vorch) -> None:
+    assert web.well("ha", "list", "--json").json == []
+    node = web.well("node", "list", "--json").json[0]["node"]["name"]
+    web.well(
+        *("ha", "set", "web", "--requested", "started", "--nodes", f"{node}:2", "--restricted"),
+        *("--no-failback", "--max-restart", "2", "--max-relocate", "0", "--start-order", "1"),
+        *("--start-delay", "5", "--moves", "cold", "--stop-timeout", "9", "--isolation", "fence"),
+        *("--isolation-after", "30"),
+    )
+    settings = web.well("ha", "show", "web", "--json").json["settings"]
+    assert settings == {
+        "vm": "web",
+        "requested": "started",
+        "nodes": [{"node": node, "priority": 2}],
+        "restricted": True,
+        "failback": False,
+        "max_restart": 2,
+        "max_relocate": 0,
+        "start_order": 1,
+        "start_delay_s": 5.0,
+        "moves": "cold",
+        "stop_timeout_s": 9.0,
+        "isolation": "fence",
+        "isolation_after_s": 30.0,
+        "guest_shutdown": "asked-for",
+    }
+    shown = web.well("ha", "show", "web").out
+    assert f"{node}:2 only" in shown
+    assert "fence after 30 s" in shown
+    assert "not looked at yet" in web.well("ha", "list").out
+    status = web.well("ha", "status").out
+    assert "watches:" in status
+    assert "nobody watches: run `vorch serve`" in status
+    web.well("ha", "set", "web", "--nodes", "")
+    assert web.well("ha", "show", "web", "--json").json["settings"]["nodes"] == []
+    web.well("ha", "remove", "web")
+    assert web("ha", "show", "web").code != 0
+
+
+def test_the_policy_and_hands_off(vorch: Vorch) -> None:
+    assert "shutdown of hosts: conditional" in vorch.well("ha", "policy").out
+    vorch.well("ha", "policy", "--shutdown", "freeze", "--silent-share", "0.3")
+    vorch.well("ha", "policy", "--balance-on-start")
+    vorch.well("ha", "disarm", "--for", "2h", "--as", "ignore")
+    status = vorch.well("ha", "status").out
+    assert "shutdown freeze, silent share 0.3, balance on start yes" in status
+    assert "disarmed (ignore) for another 2.0 h" in status
+    assert vorch.well("ha", "status", "--json").json["disarmed"] is True
+    vorch.well("ha", "arm")
+    assert vorch.well("ha", "status", "--json").json["disarmed"] is False
+    assert "as in 2h" in vorch("ha", "disarm", "--for", "soon").err
+
+
+def test_rules(web: Vorch) -> None:
+    web.well("create", "db", "--image", "debian", "--no-start")
+    node = web.well("node", "list", "--json").json[0]["node"]["name"]
+    web.well("rule", "add", "pair", "--together", "--vms", "web,db")
+    web.well("rule", "add", "here", "--on-nodes", f"{node}:1", "--vms", "db", "--soft")
+    assert [one["rule"]["name"] for one in web.well("rule", "list", "--json").json] == [
+        "here",
+        "pair",
+    ]
+    assert f"on {node}:1" in web.well("rule", "list").out
+    assert "together" in web.well("rule", "show", "pair").out
+    web.well("rule", "remove", "pair")
+    assert web("rule", "show", "pair").code != 0
+
+
+@pytest.mark.parametrize("kind", [(), ("--together", "--apart")])
+def test_a_rule_is_of_one_kind(web: Vorch, kind: tuple[str, ...]) -> None:
+    assert "by one of" in web("rule", "add", "pair", *kind, "--vms", "web,db").err

@@ -1,0 +1,213 @@
+"""What is looked after and how: settings, rules, the policy, and how far it all is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from vorch.availability import (
+    Availability,
+    HaPolicy,
+    HaStatus,
+    HaVmStatus,
+    NodeChoice,
+    Report,
+    Requested,
+    RuleStatus,
+)
+from vorch.codec import decode
+from vorch.decide import ha_settings, ha_status, rule_settings
+from vorch.decide.ha_settings import HaChanges, PolicyChanges
+from vorch.decide.rules import resolve
+from vorch.errors import Invalid
+from vorch.model import Cluster
+from vorch.orchestrator import kept
+from vorch.orchestrator.core import Done
+from vorch.orchestrator.fencing import Fencing
+from vorch.orchestrator.words import checked_seconds, one_of, word_of
+from vorch.plan import Plan
+
+REPORT = "report/ha"
+LEASE = "ha"
+
+
+class HighAvailability(Fencing):
+    # -- VMs
+
+    def ha_set(
+        self,
+        name: str,
+        *,
+        requested: Requested | str | None = None,
+        nodes: Sequence[NodeChoice] | None = None,
+        restricted: bool | None = None,
+        failback: bool | None = None,
+        max_restart: int | None = None,
+        max_relocate: int | None = None,
+        start_order: int | None = None,
+        start_delay_s: float | None = None,
+        moves: str | None = None,
+        stop_timeout_s: float | None = None,
+        isolation: str | None = None,
+        isolation_after_s: float | None = None,
+        dry_run: bool = False,
+        wait_s: float | None = None,
+    ) -> Done:
+        """Have a VM looked after, or change how. What is not given stays as it is.
+
+        `nodes`: an empty list takes all hosts from its own list.
+        """
+        changes = HaChanges(
+            requested=None
+            if requested is None
+            else one_of(Requested, requested, "requested state"),
+            nodes=None if nodes is None else tuple(nodes),
+            restricted=restricted,
+            failback=failback,
+            max_restart=max_restart,
+            max_relocate=max_relocate,
+            start_order=start_order,
+            start_delay_s=start_delay_s,
+            moves=word_of(HaChanges, "moves", moves),
+            stop_timeout_s=stop_timeout_s,
+            isolation=word_of(HaChanges, "isolation", isolation),
+            isolation_after_s=isolation_after_s,
+        )
+        return self._set(
+            lambda cluster, ha: ha_settings.ha_set(cluster, ha, name, changes), dry_run, wait_s
+        )
+
+    def ha_show(self, name: str) -> HaVmStatus:
+        """How one VM is looked after, and how far that is."""
+        cluster, ha = self.look(), kept.availability(self.world.state)
+        cluster.vm(name)
+        ha_settings.looked_after(ha, name, "show how the cluster looks after")
+        return self._told(cluster, ha, name)
+
+    def ha_list(self) -> tuple[HaVmStatus, ...]:
+        """All VMs that are looked after, by name."""
+        cluster, ha = self.look(), kept.availability(self.world.state)
+        return tuple(self._told(cluster, ha, name) for name in sorted(ha.vms))
+
+    def _told(self, cluster: Cluster, ha: Availability, name: str) -> HaVmStatus:
+        placement = resolve(ha.vms, ha.rules, cluster.nodes)
+        return ha_status.vm_status(cluster, ha, self._report(), name, placement)
+
+    def ha_remove(self, name: str, *, dry_run: bool = False, wait_s: float | None = None) -> Done:
+        """Look after a VM no more. It stays as it is, and its rules go on holding."""
+        return self._set(
+            lambda cluster, ha: ha_settings.ha_remove(cluster, ha, name), dry_run, wait_s
+        )
+
+    # -- the whole
+
+    def ha_status(self) -> HaStatus:
+        """Who leads, what every host and VM is, and what a person has to know. No host is asked."""
+        state = self.world.state
+        lease = state.lease(LEASE)
+        return ha_status.status(
+            self.look(),
+            kept.availability(state),
+            self._report(),
+            self._last_drill(),
+            lease=None if lease is None else (lease.holder, lease.epoch, lease.expires_at),
+            now=self.world.clock.now(),
+        )
+
+    def _report(self) -> Report | None:
+        document = self.world.state.get(REPORT)
+        return None if document is None else decode(Report, document.body)
+
+    def ha_policy(
+        self,
+        *,
+        shutdown: str | None = None,
+        silent_share: float | None = None,
+        balance_on_start: bool | None = None,
+        dry_run: bool = False,
+        wait_s: float | None = None,
+    ) -> Done:
+        """How the whole cluster is looked after. With nothing given it is only said."""
+        changes = PolicyChanges(
+            shutdown=word_of(PolicyChanges, "shutdown", shutdown),
+            silent_share=silent_share,
+            balance_on_start=balance_on_start,
+        )
+        return self._set(lambda cluster, ha: ha_settings.ha_policy(ha, changes), dry_run, wait_s)
+
+    def ha_disarm(
+        self,
+        for_s: float,
+        *,
+        as_: str = "freeze",
+        dry_run: bool = False,
+        wait_s: float | None = None,
+    ) -> Done:
+        """Hands off for so long. `as_`: freeze, or ignore, where nothing is even watched."""
+        if checked_seconds(for_s) == 0:
+            raise Invalid("cannot disarm for 0 s: say for how long, as in 2h")
+        word = word_of(HaPolicy, "disarmed_as", as_)
+        now = self.world.clock.now()
+        return self._set(
+            lambda cluster, ha: ha_settings.ha_disarm(ha, word, for_s=for_s, now=now),
+            dry_run,
+            wait_s,
+        )
+
+    def ha_arm(self, *, dry_run: bool = False, wait_s: float | None = None) -> Done:
+        """Watch again, before the time of a disarming is over."""
+        return self._set(lambda cluster, ha: ha_settings.ha_arm(ha), dry_run, wait_s)
+
+    # -- rules
+
+    def rule_add(
+        self,
+        name: str,
+        kind: Literal["together", "apart", "nodes"],
+        vms: Sequence[str],
+        *,
+        nodes: Sequence[NodeChoice] = (),
+        strict: bool = True,
+        dry_run: bool = False,
+        wait_s: float | None = None,
+    ) -> Done:
+        """VMs that are to be together, apart, or on certain `nodes`; a wish if not `strict`."""
+        return self._do(
+            lambda cluster: rule_settings.rule_add(
+                cluster,
+                kept.availability(self.world.state),
+                name,
+                kind,
+                vms,
+                nodes=nodes,
+                strict=strict,
+            ),
+            dry_run=dry_run,
+            wait_s=wait_s,
+            # To say what is otherwise now.
+            hosts=lambda cluster: cluster.nodes,
+        )
+
+    def rule_list(self) -> tuple[RuleStatus, ...]:
+        """All rules by name, with what is otherwise now: one call per host."""
+        return rule_settings.statuses(self.look(None), kept.availability(self.world.state))
+
+    def rule_show(self, name: str) -> RuleStatus:
+        rule_settings.found(kept.availability(self.world.state), name)
+        return next(one for one in self.rule_list() if one.name == name)
+
+    def rule_remove(self, name: str, *, dry_run: bool = False, wait_s: float | None = None) -> Done:
+        """Forget a rule. Its VMs stay where they are."""
+        return self._set(lambda cluster, ha: rule_settings.rule_remove(ha, name), dry_run, wait_s)
+
+    def _set(
+        self,
+        decide: Callable[[Cluster, Availability], Plan],
+        dry_run: bool,
+        wait_s: float | None,
+    ) -> Done:
+        return self._do(
+            lambda cluster: decide(cluster, kept.availability(self.world.state)),
+            dry_run=dry_run,
+            wait_s=wait_s,
+        )

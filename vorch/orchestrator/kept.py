@@ -1,0 +1,48 @@
+"""What the store keeps of high availability, for the verbs that have to agree with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vorch.availability import (
+    Availability,
+    HaPolicy,
+    HaVm,
+    HostOrder,
+    MoveOrder,
+    NodeRecord,
+    Rule,
+    VmRecord,
+)
+from vorch.codec import decode
+from vorch.ports import State
+
+KINDS: dict[str, type[Any]] = {
+    "ha": HaVm,
+    "rule": Rule,
+    "policy": HaPolicy,
+    "order": HostOrder,
+    "move": MoveOrder,
+    "hanode": NodeRecord,
+    "havm": VmRecord,
+}
+
+
+def availability(state: State) -> Availability:
+    """As it is now. What is seen of hosts is not in it."""
+    parts: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
+    versions = {}
+    for key, document in state.read([*KINDS]).items():
+        kind, _, name = key.partition("/")
+        parts[kind][name] = decode(KINDS[kind], document.body)
+        versions[key] = document.version
+    return Availability(
+        policy=parts["policy"].get("ha") or HaPolicy(),
+        vms=parts["ha"],
+        rules=parts["rule"],
+        orders=parts["order"],
+        moves=parts["move"],
+        node_records=parts["hanode"],
+        vm_records=parts["havm"],
+        versions=versions,
+    )
