@@ -37,6 +37,7 @@ from .commands import (
     snapshots,
     state,
     tasks,
+    whatif,
 )
 
 app = typer.Typer(
@@ -81,6 +82,7 @@ networks.add_to(app)
 hosts.add_to(app)
 ha.add_to(app)
 rules.add_to(app)
+whatif.add_to(app)
 tasks.add_to(app)
 state.add_to(app)
 simulate.add_to(app)

@@ -14,6 +14,7 @@ from vorch.availability import (
 from vorch.codec import shown
 from vorch.config import Settings
 from vorch.config import load as load_settings
+from vorch.decide.whatif import WhatIf
 from vorch.drivers.network_hook import install_network_hook, network_hook
 from vorch.drivers.state_copy import StateCopy
 from vorch.errors import (
@@ -120,6 +121,7 @@ __all__ = [
     "VolumeInfo",
     "VorchError",
     "WatchLoop",
+    "WhatIf",
     "__version__",
     "connect",
     "copy_state",

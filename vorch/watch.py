@@ -25,7 +25,6 @@ from vorch.availability import (
     HaVm,
     HostOrder,
     Knock,
-    Limits,
     MoveOrder,
     NodeRecord,
     NodeState,
@@ -45,6 +44,7 @@ from vorch.decide.seen import seen
 from vorch.errors import Conflict, Unreachable, Unsupported, VorchError
 from vorch.execute import Executor, Hook
 from vorch.model import Clients, Cluster, Domain, Network, Node, Pool, Task, Vm, Volume
+from vorch.orchestrator.limits import limits_of
 from vorch.ports import Change, Lease, State, World
 from vorch.questions import Answer, Questions
 
@@ -94,21 +94,6 @@ class Pace:
     sentences: dict[str, str] = field(default_factory=dict)
     # Why nothing could be done.
     trouble: str = ""
-
-
-def limits_of(settings: Settings) -> Limits:
-    return Limits(
-        gone_after_s=settings.ha_gone_after_s,
-        storage_cut_after_s=settings.ha_storage_cut_after_s,
-        hollow_after_s=settings.ha_hollow_after_s,
-        silent_window_s=settings.ha_silent_window_s,
-        shutdown_grace_s=settings.ha_shutdown_grace_s,
-        retry_after_s=settings.ha_retry_after_s,
-        fence_retry_after_s=settings.ha_fence_retry_after_s,
-        vm_overhead_mib=settings.vm_overhead_mib,
-        migration_pause_limit_ms=settings.migration_pause_limit_ms,
-        migration_bandwidth_mib_s=settings.migration_bandwidth_mib_s,
-    )
 
 
 class Watch:

@@ -78,3 +78,14 @@ def test_rules(web: Vorch) -> None:
 @pytest.mark.parametrize("kind", [(), ("--together", "--apart")])
 def test_a_rule_is_of_one_kind(web: Vorch, kind: tuple[str, ...]) -> None:
     assert "by one of" in web("rule", "add", "pair", *kind, "--vms", "web,db").err
+
+
+def test_what_would_come_of_a_failure(web: Vorch) -> None:
+    node = web.well("node", "list", "--json").json[0]["node"]["name"]
+    web.well("ha", "set", "web")
+    answer = web.well("whatif", "fail", node, "--json").json
+    assert (answer["nodes"], answer["restarts"]) == ([node], [])
+    assert [one["vm"] for one in answer["left"]] == ["web"]
+    shown = web.well("whatif", "fail", node).out
+    assert "These would stay off:" in shown
+    assert web("whatif", "fail", "h9").code != 0

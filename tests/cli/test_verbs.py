@@ -123,6 +123,7 @@ def test_what_changes_something_can_be_tried_dry() -> None:
         "ha_status",
         "node_check",
         "network_check",
+        "whatif_fail",
     }
     dry = {entry.verb for entry in of_clusters() if "--dry-run" in option_names(entry)}
     rest = commands() - dry - OF_THE_COMMAND_LINE_ALONE

@@ -28,8 +28,8 @@ from vorch.decide import ha
 from vorch.decide.errands import Errand, Round
 from vorch.errors import Conflict
 from vorch.model import Cluster, Domain, Power, Vm
+from vorch.orchestrator.limits import limits_of
 from vorch.plan import Plan
-from vorch.watch import limits_of
 
 LIMITS = limits_of(Settings())
 NOW = 1000.0
@@ -157,7 +157,7 @@ def test_disarmed_nothing_is_done() -> None:
     came = decide(*lost(1e6, policy=policy))
     assert came.errands == ()
     assert came.due_at == NOW + 7200.0
-    assert "another 2.0 h" in came.sentences["vm/web"]
+    assert came.sentences["vm/web"] == "frozen: high availability is disarmed"
 
 
 def test_the_start_order_is_kept() -> None:

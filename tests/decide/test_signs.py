@@ -18,7 +18,7 @@ from vorch.availability import (
 from vorch.config import Settings
 from vorch.decide.ha_hosts import believed
 from vorch.decide.signs import patience_s, seen, sign_of, spoken, when_not_well, when_well
-from vorch.watch import limits_of
+from vorch.orchestrator.limits import limits_of
 
 LIMITS: Limits = limits_of(Settings())
 ANSWER, RESET, SILENCE = Knock.ANSWER, Knock.RESET, Knock.SILENCE
