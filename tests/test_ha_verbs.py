@@ -39,7 +39,10 @@ class Leader:
 
     def __init__(self, world: MemoryWorld) -> None:
         self.world = world
-        self.watch = Watch(world.connect(), SETTINGS)
+        self.said: set[str] = set()
+        self.watch = Watch(
+            world.connect(), SETTINGS, say=lambda sentences: self.said.update(sentences.values())
+        )
 
     def on(self, seconds: float = 3.0) -> None:
         until = self.world.clock.now() + seconds
@@ -295,6 +298,67 @@ def test_a_host_is_not_let_go_while_something_rests_on_it(cluster: Orchestrator)
     with pytest.raises(Conflict, match="node unfence h3"):
         cluster.node_remove("h3")
     cluster.node_remove("h3", force=True)
+
+
+# ---------------------------------------------------------------------------------------------
+# What a guest does itself
+
+
+def test_a_guest_that_powers_itself_off_stays_off(
+    world: MemoryWorld, cluster: Orchestrator, leader: Leader
+) -> None:
+    cluster.ha_set("web")
+    leader.on()
+    world.guest("web").shut_down_by_itself()
+    leader.on(20.0)
+    assert (power(cluster, "web"), requested(cluster, "web")) == (Power.STOPPED, Requested.STOPPED)
+    # Nothing speaks of it as of one that should run.
+    assert (cluster.show("web").vm.wanted, cluster.show("web").notes) == ("stopped", ())
+    assert "counts as asked for" in str(leader.said)
+    cluster.start("web")
+    leader.on()
+    assert cluster.ha_show("web").sentence == "running: on h1"
+    # What it did in an earlier run says nothing about this one.
+    world.guest("web").crash()
+    leader.on(10.0)
+    assert (power(cluster, "web"), requested(cluster, "web")) == (Power.RUNNING, Requested.STARTED)
+
+
+def test_a_guest_may_be_made_to_run_whatever_it_does(
+    world: MemoryWorld, cluster: Orchestrator, leader: Leader
+) -> None:
+    cluster.ha_set("web", guest_shutdown="restart")
+    leader.on()
+    world.guest("web").shut_down_by_itself()
+    leader.on(10.0)
+    assert (power(cluster, "web"), requested(cluster, "web")) == (Power.RUNNING, Requested.STARTED)
+
+
+def test_what_nobody_heard_counts_as_a_crash(
+    world: MemoryWorld, cluster: Orchestrator, leader: Leader
+) -> None:
+    cluster.ha_set("web")
+    leader.on()
+    leader.watch.close()
+    world.guest("web").shut_down_by_itself()
+    # It is gone before anybody watches again.
+    assert power(cluster, "web") is Power.STOPPED
+    world.clock.sleep(1.0)
+    Leader(world).on(20.0)
+    assert (power(cluster, "web"), requested(cluster, "web")) == (Power.RUNNING, Requested.STARTED)
+
+
+def test_what_a_person_asks_a_guest_for_is_no_wish_of_the_guest(
+    world: MemoryWorld, cluster: Orchestrator, leader: Leader
+) -> None:
+    """To move cold, and to restart, guests are shut down as well."""
+    cluster.ha_set("web", moves="cold", nodes=[NodeChoice(node="h2", priority=1)])
+    leader.on(30.0)
+    assert cluster.show("web").vm.node == "h2"
+    assert (power(cluster, "web"), requested(cluster, "web")) == (Power.RUNNING, Requested.STARTED)
+    cluster.restart("web")
+    leader.on(10.0)
+    assert (power(cluster, "web"), requested(cluster, "web")) == (Power.RUNNING, Requested.STARTED)
 
 
 # ---------------------------------------------------------------------------------------------

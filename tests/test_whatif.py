@@ -59,7 +59,6 @@ def test_what_is_foretold_comes_to_pass(
     world: MemoryWorld, cluster: Orchestrator, leader: Leader, lost: tuple[str, ...]
 ) -> None:
     answer = cluster.whatif_fail(lost)
-    began = world.clock.now()
     for name in lost:
         world.host(name).power_off()
     leader.on(60.0)

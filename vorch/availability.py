@@ -294,6 +294,10 @@ class VmRecord:
     tried_here_again: bool = False
     # A stop has failed; a disabled VM may have been written off while it still runs.
     stop_failed: bool = False
+    # The host where it was seen to run last. It was first seen to be gone from there then; why, is
+    # still to be heard.
+    ran_on: str = ""
+    gone_at: float = 0.0
 
     def __post_init__(self) -> None:
         check_vm_name(self.vm)
@@ -357,6 +361,15 @@ class Knock(StrEnum):
     SILENCE = "silence"
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a domain ended, as its host told it when that happened."""
+
+    at: float
+    # Its guest powered itself off. Else its power was cut, it died, or its host ended it.
+    by_guest: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """All that one look shows of a host. None: it was not asked, or nobody can say."""
@@ -376,6 +389,9 @@ class Evidence:
     # Other vorch processes that it answers to, and those of them on the management network.
     answers_to: tuple[str, ...] = ()
     managed_by: tuple[str, ...] = ()
+    # How domains ended there, by their ids, as far as this process was told. None: it does not
+    # listen, so that nothing that is not in here means anything.
+    endings: dict[str, Ending] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

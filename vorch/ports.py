@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, BinaryIO, Literal, Protocol, TypeVar
 
-from vorch.availability import Knock
+from vorch.availability import Ending, Knock
 from vorch.model import (
     Address,
     Check,
@@ -485,6 +485,14 @@ class Hypervisor(Protocol):
         "" says that the host was lost and that this subscription tells no more: look at everything,
         and subscribe anew. `tell` is called by a thread of the driver's and returns at once. What
         happened may be told more than once.
+        """
+        ...
+
+    def endings(self) -> Mapping[str, Ending]:
+        """How domains ended here, by their ids, of those that do not run again.
+
+        Only what ended while this process listened is told; it listens from the first call on, and
+        begins anew when the host was lost. A domain may be gone a moment before this says how.
         """
         ...
 

@@ -42,7 +42,7 @@ from vorch.decide.errands import Errand, Round
 from vorch.decide.ha_status import reported
 from vorch.decide.seen import seen
 from vorch.errors import Conflict, Unreachable, Unsupported, VorchError
-from vorch.execute import Executor, Hook
+from vorch.execute import Executor, Hook, claim_key
 from vorch.model import Clients, Cluster, Domain, Network, Node, Pool, Task, Vm, Volume
 from vorch.orchestrator.limits import limits_of
 from vorch.ports import Change, Lease, State, World
@@ -307,12 +307,15 @@ class Watch:
             **{f"hanode/{name}": record for name, record in came.node_records.items()},
             **{f"havm/{name}": record for name, record in came.vm_records.items()},
             **{f"order/{name}": order for name, order in came.orders.items()},
+            **{f"ha/{name}": settings for name, settings in came.settings.items()},
             **{f"move/{name}": None for name in came.dropped_moves},
         }
         report = self._report(came, seen)
         if report != self._mirror.of(Report).get("ha"):
             values[REPORT] = report
-        self.commit(values)
+        # Whoever is just changing the settings of a VM comes first.
+        checks = [Change(claim_key(f"ha/{name}"), 0, check_only=True) for name in came.settings]
+        self.commit(values, checks)
 
     def _report(self, came: Round, seen: Availability) -> Report:
         """What there is to say, where other processes can read it."""
@@ -326,7 +329,7 @@ class Watch:
             now=self.world.clock.now(),
         )
 
-    def commit(self, values: dict[str, Any]) -> None:
+    def commit(self, values: dict[str, Any], checks: Iterable[Change] = ()) -> None:
         """Write under the lease what rests on what was last read."""
         if not values:
             return
@@ -334,7 +337,7 @@ class Watch:
             Change(key, self._mirror.version(key), None if value is None else encode(value))
             for key, value in values.items()
         ]
-        version = self.world.state.commit(changes, lease=self.lease)
+        version = self.world.state.commit([*changes, *checks], lease=self.lease)
         for key, value in values.items():
             self._mirror.put(key, version, value)
 
@@ -450,7 +453,8 @@ class Watch:
                 says = exc.message
         storage = storage_knock.wait()
         if shown is not None:
-            return Evidence(node=name, libvirt=True, storage=storage), shown
+            endings = self._quietly(lambda: dict(self.world.hypervisor(name).endings()))
+            return Evidence(node=name, libvirt=True, storage=storage, endings=endings), shown
         if management_knock is None or power is None:
             management_knock, power = knock("management"), read_power()
         management = management_knock.wait()

@@ -108,6 +108,14 @@ def ha_set(
             help="With --isolation fence: after how long.",
         ),
     ] = None,
+    guest_shutdown: Annotated[
+        str | None,
+        typer.Option(
+            "--guest-shutdown",
+            metavar="asked-for|restart",
+            help="What it means when its guest powers itself off: it stays off, or not.",
+        ),
+    ] = None,
     dry_run: DryRun = False,
     wait: Wait = None,
     as_json: AsJson = False,
@@ -131,6 +139,7 @@ def ha_set(
             stop_timeout_s=stop_timeout,
             isolation=isolation,
             isolation_after_s=isolation_after,
+            guest_shutdown=guest_shutdown,
             dry_run=dry_run,
             wait_s=wait,
         ),
@@ -171,6 +180,7 @@ def _facts(one: HaVmStatus, now: float) -> list[tuple[str, object]]:
         ("moves", set_.moves),
         ("stop timeout", f"{set_.stop_timeout_s:g} s"),
         ("isolation", f"{set_.isolation}{after}"),
+        ("guest shutdown", set_.guest_shutdown),
         *(("note", note) for note in one.notes),
     ]
 

@@ -14,7 +14,7 @@ def test_a_vm_is_looked_after(web: Vorch) -> None:
         *("ha", "set", "web", "--requested", "started", "--nodes", f"{node}:2", "--restricted"),
         *("--no-failback", "--max-restart", "2", "--max-relocate", "0", "--start-order", "1"),
         *("--start-delay", "5", "--moves", "cold", "--stop-timeout", "9", "--isolation", "fence"),
-        *("--isolation-after", "30"),
+        *("--isolation-after", "30", "--guest-shutdown", "restart"),
     )
     settings = web.well("ha", "show", "web", "--json").json["settings"]
     assert settings == {
@@ -31,7 +31,7 @@ def test_a_vm_is_looked_after(web: Vorch) -> None:
         "stop_timeout_s": 9.0,
         "isolation": "fence",
         "isolation_after_s": 30.0,
-        "guest_shutdown": "asked-for",
+        "guest_shutdown": "restart",
     }
     shown = web.well("ha", "show", "web").out
     assert f"{node}:2 only" in shown

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -123,6 +125,10 @@ class Host(ABC):
         """Before its start: the guest of this VM is to let go of nothing."""
 
     @abstractmethod
+    def tell_to_end(self, vm: Vm) -> None:
+        """Its host has a running VM end: not its guest, and not vorch."""
+
+    @abstractmethod
     def let_time_pass(self, seconds: float) -> None: ...
 
     @abstractmethod
@@ -206,6 +212,9 @@ class MemoryUnderTest(Host):
     def stubborn(self, vm: Vm) -> None:
         self._world.behave(vm.name, lets_go=False)
 
+    def tell_to_end(self, vm: Vm) -> None:
+        self._world.guest(vm.id).crash()
+
     def let_time_pass(self, seconds: float) -> None:
         self._clock.sleep(seconds)
 
@@ -273,6 +282,12 @@ class QemuUnderTest(Host):
 
     def stubborn(self, vm: Vm) -> None:
         """A VM without a system lets go of nothing as it is."""
+
+    def tell_to_end(self, vm: Vm) -> None:
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if f"guest={vm.name}," in (folder / "cmdline").read_text():
+                    os.kill(int(folder.name), signal.SIGTERM)
 
     def let_time_pass(self, seconds: float) -> None:
         time.sleep(seconds)

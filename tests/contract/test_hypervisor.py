@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from tests.contract.hypervisors import HOSTS, MIB, PAIRS, PARAMETERS, Host, a_disk, a_drive
+from vorch.availability import Ending
 from vorch.errors import (
     Cancelled,
     Conflict,
@@ -201,6 +202,59 @@ def test_who_listens_is_told_that_the_host_was_lost(host: Host) -> None:
         listening.close()
     # Whoever comes next finds it again.
     host.hypervisor.events(told).close()
+
+
+# -- how domains end
+
+
+def ending_of(host: Host, vm: Vm) -> Ending | None:
+    """Told a moment after it has ended."""
+    for _ in range(100):
+        gone = host.hypervisor.domain(vm.id) is None
+        ending = host.hypervisor.endings().get(vm.id)
+        if gone and ending is not None:
+            return ending
+        host.let_time_pass(0.1)
+    return None
+
+
+def test_a_domain_that_was_cut_did_not_end_itself(host: Host) -> None:
+    vm = host.vm("cut-short")
+    assert vm.id not in host.hypervisor.endings()
+    with running(host, vm, {}):
+        assert vm.id not in host.hypervisor.endings()
+        host.hypervisor.cut(vm.id)
+        ending = ending_of(host, vm)
+        assert ending is not None
+        assert not ending.by_guest
+        # Of one that runs again nothing is left to be said.
+        host.hypervisor.start(vm, {}, {})
+        for _ in range(100):
+            if vm.id not in host.hypervisor.endings():
+                break
+            host.let_time_pass(0.1)
+        assert vm.id not in host.hypervisor.endings()
+
+
+def test_a_domain_that_its_host_ends_did_not_end_itself(host: Host) -> None:
+    """QEMU ends in good order then, as when its guest powers itself off."""
+    vm = host.vm("told-to-end")
+    host.hypervisor.endings()
+    with running(host, vm, {}):
+        host.tell_to_end(vm)
+        ending = ending_of(host, vm)
+        assert ending is not None
+        assert not ending.by_guest
+
+
+def test_what_nobody_heard_is_not_known(host: Host) -> None:
+    vm = host.vm("unheard")
+    host.hypervisor.endings()
+    with running(host, vm, {}):
+        host.hypervisor.cut(vm.id)
+        assert ending_of(host, vm) is not None
+        host.lose()
+        assert vm.id not in host.hypervisor.endings()
 
 
 # -- starting and ending
@@ -816,6 +870,10 @@ def test_figures_grow_with_time(host: Host, booted: Vm) -> None:
 
 
 def test_a_guest_shuts_down_when_it_is_asked(host: Host, booted: Vm) -> None:
+    host.hypervisor.endings()
     host.hypervisor.shut_down(booted.id)
     assert host.hypervisor.await_end(booted.id, 60.0, no_progress) is True
     assert host.hypervisor.domain(booted.id) is None
+    ending = ending_of(host, booted)
+    assert ending is not None
+    assert ending.by_guest

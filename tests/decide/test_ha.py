@@ -9,6 +9,7 @@ import pytest
 from tests.decide.worlds import cluster, kinds, node, vm
 from vorch.availability import (
     Availability,
+    Ending,
     Evidence,
     HaPolicy,
     HaVm,
@@ -26,6 +27,7 @@ from vorch.availability import (
 from vorch.config import Settings
 from vorch.decide import ha
 from vorch.decide.errands import Errand, Round
+from vorch.decide.ha_vms import HEARD_WITHIN_S
 from vorch.errors import Conflict
 from vorch.model import Cluster, Domain, Power, Vm
 from vorch.orchestrator.limits import limits_of
@@ -247,3 +249,74 @@ def test_an_error_ends_only_by_disabling() -> None:
         assert record is not None
         assert record.state is state
         assert came.errands == ()
+
+
+# ---------------------------------------------------------------------------------------------
+# A guest that powers itself off
+
+
+def gone_web(endings: dict[str, Ending] | None, **record: object) -> tuple[Cluster, Availability]:
+    """VM web ran on h1 since a while, and is not to be seen any more."""
+    web = vm("web", node="h1", wanted="running")
+    fields: dict[str, object] = {
+        "state": VmState.RUNNING,
+        "since": NOW - 50.0,
+        "ran_on": "h1",
+        **record,
+    }
+    here = dataclasses.replace(WELL["h1"], endings=endings)
+    return three(web), Availability(
+        vms={"web": HaVm(vm="web")},
+        evidence={**WELL, "h1": here},
+        vm_records={"web": VmRecord(vm="web", **fields)},  # type: ignore[arg-type]
+    )
+
+
+WEB = vm("web").id
+
+
+def test_a_guest_that_powered_itself_off_asked_for_it() -> None:
+    came = decide(*gone_web({WEB: Ending(NOW - 1.0, by_guest=True)}))
+    assert came.settings["web"].requested is Requested.STOPPED
+    assert [one.purpose for one in came.errands] == ["stop"]
+    # It only records what is so.
+    assert set(kinds(came.errands[0].plan)) == {"save"}
+
+
+@pytest.mark.parametrize(
+    "endings",
+    [
+        pytest.param({WEB: Ending(NOW - 1.0, by_guest=False)}, id="it-crashed"),
+        pytest.param(None, id="nobody-listens"),
+    ],
+)
+def test_else_it_starts_again_at_once(endings: dict[str, Ending] | None) -> None:
+    came = decide(*gone_web(endings))
+    assert came.settings == {}
+    assert [one.purpose for one in came.errands] == ["start"]
+
+
+@pytest.mark.parametrize(
+    "endings", [{}, {WEB: Ending(NOW - 60.0, by_guest=True)}], ids=["nothing", "of-an-earlier-run"]
+)
+def test_how_it_ended_is_waited_for_a_moment(endings: dict[str, Ending]) -> None:
+    came = decide(*gone_web(endings))
+    assert came.errands == ()
+    assert came.due_at == NOW + HEARD_WITHIN_S
+    record = came.vm_records["web"]
+    assert record is not None
+    assert (record.state, record.gone_at) == (VmState.RUNNING, NOW)
+    came = decide(*gone_web(endings, gone_at=NOW - HEARD_WITHIN_S))
+    assert [one.purpose for one in came.errands] == ["start"]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [{"state": VmState.STOPPING}, {"ran_on": "h2"}],
+    ids=["its-host-goes-down", "it-moved-cold"],
+)
+def test_one_that_vorch_has_asked_to_end_starts_again(record: dict[str, object]) -> None:
+    endings = {WEB: Ending(NOW - 1.0, by_guest=True)}
+    came = decide(*gone_web(endings, **record))
+    assert came.settings == {}
+    assert [one.purpose for one in came.errands] == ["start"]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vorch.availability import HostOrder, NodeRecord, VmRecord
+from vorch.availability import HaVm, HostOrder, NodeRecord, VmRecord
 from vorch.plan import Plan
 
 Purpose = Literal["fence", "unfence", "start", "stop", "cut", "move", "return", "register", "note"]
@@ -34,6 +34,8 @@ class Round:
     vm_records: dict[str, VmRecord | None] = field(default_factory=dict)
     # Wishes that have been fulfilled or refused; None: gone.
     orders: dict[str, HostOrder | None] = field(default_factory=dict)
+    # What guests have asked for by what they did.
+    settings: dict[str, HaVm] = field(default_factory=dict)
     dropped_moves: tuple[str, ...] = ()
     errands: tuple[Errand, ...] = ()
     # "node/h1" and "vm/web", a sentence each.
@@ -48,6 +50,7 @@ class Round:
             self.node_records
             or self.vm_records
             or self.orders
+            or self.settings
             or self.dropped_moves
             or self.errands
         )

@@ -66,6 +66,7 @@ def decide(cluster: Cluster, ha: Availability, limits: Limits, now: float) -> Ro
         },
         vm_records=changed,
         orders=hosts.orders,
+        settings=vms.settings,
         dropped_moves=tuple(dict.fromkeys(vms.dropped_moves)),
         errands=(*hosts.errands, *vms.errands),
         sentences=_sentences(hosts, vms, placement),

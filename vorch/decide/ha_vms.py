@@ -34,6 +34,8 @@ from vorch.plan import Plan, Save
 PRESENT = (NodeState.ONLINE, NodeState.MAINTENANCE, NodeState.LEAVING)
 # VMs that take up room on a host that is there, even while they are off for a moment.
 TAKING_ROOM = (VmState.STARTING, VmState.RUNNING)
+# libvirt tells how a domain ended a moment after it is gone.
+HEARD_WITHIN_S = 2.0
 # A VM in one of these does not hold up those that come after it in the start order.
 NOT_COMING = (VmState.ERROR, VmState.AWAITING_ROOM, VmState.FROZEN, VmState.IGNORED)
 
@@ -58,6 +60,8 @@ class Vms:
         self.records: dict[str, VmRecord] = {}
         self.errands: list[Errand] = []
         self.dropped_moves: list[str] = []
+        # What guests have asked for themselves.
+        self.settings: dict[str, HaVm] = {}
         self.sentences: dict[str, str] = {}
         self.order = sorted(ha.vms, key=lambda name: (ha.vms[name].start_order, name))
         # Where VMs are on their way to.
@@ -256,6 +260,8 @@ class Vms:
             self._be_off(vm, settings, domain)
         elif domain is not None and _failed_disks(domain):
             self._cut(vm, f"its disks have failed: {domain.reason}")
+        elif domain is None and self._has_ended(vm, settings):
+            pass
         else:
             self._be_on(vm, settings, host, domain)
 
@@ -291,6 +297,42 @@ class Vms:
         if self.timers.due(self._record(vm.name).retry_at):
             plan = stop(self.cluster, vm.name, timeout_s=0.0, force=True)
             self._do("cut", vm, dataclasses.replace(plan, why=why), vm.node)
+
+    # -- its guest powered itself off
+
+    def _has_ended(self, vm: Vm, settings: HaVm) -> bool:
+        """Whether it is not to be started again, or not before it is known how it ended.
+
+        Where nobody listened when it ended, it counts as a crash: it is to run.
+        """
+        record = self._record(vm.name)
+        seen = self.ha.evidence.get(vm.node)
+        # One that was moved while it was off has ended by a plan of vorch's own.
+        ran_here = record.state is VmState.RUNNING and record.ran_on == vm.node
+        if not ran_here or settings.guest_shutdown == "restart":
+            return False
+        if seen is None or seen.endings is None:
+            return False
+        ending = seen.endings.get(vm.id)
+        # One from before it was seen to run is of an earlier run.
+        if ending is not None and ending.at >= record.since:
+            if ending.by_guest:
+                self._asked_for(vm, settings)
+            return ending.by_guest
+        gone_at = record.gone_at or self.timers.now
+        if self.timers.due(gone_at + HEARD_WITHIN_S):
+            return False
+        word = f"until just now on {vm.node}; how it ended is still to be heard"
+        self._is(vm.name, VmState.RUNNING, word, gone_at=gone_at)
+        return True
+
+    def _asked_for(self, vm: Vm, settings: HaVm) -> None:
+        """As if a person had stopped it, who would have to start it again, too."""
+        self.settings[vm.name] = dataclasses.replace(settings, requested=Requested.STOPPED)
+        why = "its guest powered itself off, which counts as asked for"
+        self._stopped(vm.name, why)
+        plan = stop(self.cluster, vm.name, timeout_s=0.0, force=False)
+        self._do("stop", vm, dataclasses.replace(plan, why=why), vm.node)
 
     # -- it is to run
 
@@ -351,6 +393,8 @@ class Vms:
             home_given_up=given_up,
             stop_failed=False,
             tried_here_again=False,
+            ran_on=vm.node,
+            gone_at=0.0,
         )
         self.board.put(vm, vm.node, self.limits.vm_overhead_mib)
         if clients.lacking(self.cluster, vm) and self.timers.due(record.retry_at):

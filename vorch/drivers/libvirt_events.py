@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 
+from vorch.availability import Ending
 from vorch.drivers.libvirt_connection import Connection, Handle, libvirt
+
+# So many that ended last are remembered: of a host with many guests that come and go.
+MOST_ENDINGS = 1000
 
 
 class LibvirtEvents:
@@ -20,6 +25,9 @@ class LibvirtEvents:
         self._lock = threading.RLock()
         self._tells: dict[object, Callable[[str], None]] = {}
         self._registered: tuple[Handle, int] | None = None
+        self._endings: dict[str, Ending] = {}
+        # Domains that are about to end because their host said so.
+        self._ended_by_host: set[str] = set()
         connection.on_loss = self._lost
         connection.on_drop = self._deregister
 
@@ -33,6 +41,12 @@ class LibvirtEvents:
             # Lost again at once.
             self._lost()
         return subscription
+
+    def endings(self, what: str) -> Mapping[str, Ending]:
+        """How domains ended since this listens to the host without a gap; it does from now on."""
+        self._connection.call(what, self._register)
+        with self._lock:
+            return dict(self._endings)
 
     def unsubscribe(self, subscription: LibvirtSubscription) -> None:
         """Whoever is being told at this moment is waited for."""
@@ -53,6 +67,7 @@ class LibvirtEvents:
         """Called before a handle is closed: libvirt would keep it open for what listens to it."""
         with self._lock:
             registered, self._registered = self._registered, None
+            self._forget_endings()
         if registered is not None and registered[0] is handle:
             with contextlib.suppress(libvirt.libvirtError):
                 handle.domainEventDeregisterAny(registered[1])
@@ -61,11 +76,39 @@ class LibvirtEvents:
         """Called by libvirt's event loop, which must not be held up."""
         vm_id = domain.UUIDString()
         with self._lock:
+            self._note(vm_id, event, detail)
             for tell in list(self._tells.values()):
                 tell(vm_id)
 
+    def _note(self, vm_id: str, event: int, detail: int) -> None:
+        """A guest that powers itself off and a QEMU that is told to end look alike at the end, and
+        are told apart by what comes before it.
+        """
+        if event == libvirt.VIR_DOMAIN_EVENT_STARTED:
+            self._endings.pop(vm_id, None)
+            self._ended_by_host.discard(vm_id)
+        elif event == libvirt.VIR_DOMAIN_EVENT_SHUTDOWN:
+            if detail == libvirt.VIR_DOMAIN_EVENT_SHUTDOWN_HOST:
+                self._ended_by_host.add(vm_id)
+        elif event == libvirt.VIR_DOMAIN_EVENT_STOPPED:
+            by_guest = (
+                detail == libvirt.VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN
+                and vm_id not in self._ended_by_host
+            )
+            self._ended_by_host.discard(vm_id)
+            self._endings.pop(vm_id, None)
+            self._endings[vm_id] = Ending(time.time(), by_guest)
+            while len(self._endings) > MOST_ENDINGS:
+                del self._endings[next(iter(self._endings))]
+
+    def _forget_endings(self) -> None:
+        """What ends while nobody listens is not known, so what was known before is no whole."""
+        self._endings.clear()
+        self._ended_by_host.clear()
+
     def _lost(self) -> None:
         with self._lock:
+            self._forget_endings()
             tells, self._tells = self._tells, {}
             for tell in tells.values():
                 tell("")

@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar
 
 from vorch import domain_xml
+from vorch.availability import Ending
 from vorch.domain_xml import Element, Mark
 from vorch.drivers import libvirt_disks, libvirt_migration, libvirt_networks, libvirt_xml
 from vorch.drivers.libvirt_connection import (
@@ -253,6 +254,9 @@ class LibvirtHost:
     def events(self, tell: Callable[[str], None]) -> Subscription:
         what = f"hear what happens on {self.node.name!r}"
         return self._events.subscribe(what, tell)
+
+    def endings(self) -> Mapping[str, Ending]:
+        return self._events.endings(f"hear how domains end on {self.node.name!r}")
 
     # -- starting and ending ----------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from vorch.availability import Ending
 from vorch.drivers.memory_ceph import MemoryClient
 from vorch.drivers.memory_pool import BLOCK_BYTES, MemoryPool, Opening, Stored
 from vorch.drivers.memory_time import wait, wake
@@ -119,6 +120,8 @@ class MemoryGuest:
         self._began_to_boot_at = self.started_at
         self._settled_at = self.started_at
         self._ends_at: float | None = None
+        # How it ended, when it has.
+        self.ending: Ending | None = None
         after_s = behaviour().powers_off_after_s
         if after_s is None and vm.direct_boot is not None:
             after_s = behaviour().install_s
@@ -169,7 +172,7 @@ class MemoryGuest:
             if not self.frozen and self.client.can_write:
                 self._write_by_itself(elapsed * self._behaviour().writes_per_s)
         if self._ends_at is not None and self.clock.now() >= self._ends_at:
-            self.end()
+            self.end(by_guest=True)
 
     def _write_by_itself(self, count: float) -> None:
         if not count:
@@ -219,8 +222,11 @@ class MemoryGuest:
         """Stand still, and end by nothing of its own."""
         self.power, self.reason, self._ends_at = Power.PAUSED, reason, None
 
-    def end(self, *, cleanly: bool = True) -> None:
+    def end(self, *, cleanly: bool = True, by_guest: bool = False) -> None:
         """`cleanly`: its disks are let go of. Else storage has to find out that it is gone."""
+        if self.ending is None:
+            at = self.clock.now() if self._ends_at is None else self._ends_at
+            self.ending = Ending(min(at, self.clock.now()), by_guest)
         self.power, self.reason, self._ends_at = Power.STOPPED, "shut off", None
         linger = not cleanly and self.client.reaches and self.client.seen
         if self.client.died_at is None:
@@ -411,7 +417,7 @@ class MemoryGuest:
 
     def shut_down_by_itself(self) -> None:
         self.settle()
-        self.end()
+        self.end(by_guest=True)
 
     def crash(self) -> None:
         """The guest or its QEMU dies: the domain is gone, as transient ones are."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
+from vorch.availability import Ending
 from vorch.drivers.memory_events import MemorySubscription
 from vorch.drivers.memory_faults import Gate, gated, gated_waiting
 from vorch.drivers.memory_guests import Held, MemoryConsole, MemoryGuest
@@ -54,6 +55,8 @@ class MemoryHost:
     def __init__(self, machine: MemoryMachine, gate: Gate) -> None:
         self._machine = machine
         self._gate = gate
+        # Since when this process listens.
+        self._listens_since: float | None = None
 
     # -- the host
 
@@ -102,6 +105,14 @@ class MemoryHost:
     @gated
     def events(self, tell: Callable[[str], None]) -> Subscription:
         return MemorySubscription(self._machine, tell)
+
+    def endings(self) -> Mapping[str, Ending]:
+        """Nothing is asked: it has been told."""
+        machine = self._machine
+        if self._listens_since is None:
+            self._listens_since = machine.clock.now()
+        since = self._listens_since
+        return {vm_id: one for vm_id, one in list(machine.endings.items()) if one.at >= since}
 
     def _domain(self, guest: MemoryGuest) -> Domain:
         return Domain(
@@ -224,6 +235,8 @@ class MemoryHost:
         guest = machine.settled().pop(vm_id, None)
         if guest is not None:
             guest.end()
+            if guest.ending is not None:
+                machine.endings[vm_id] = guest.ending
             if vm_id in machine.moves:
                 machine.moves[vm_id].cut(machine)
             machine.settled()

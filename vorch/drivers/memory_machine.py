@@ -9,6 +9,7 @@ import ipaddress
 import math
 from collections.abc import Callable
 
+from vorch.availability import Ending
 from vorch.drivers.memory_ceph import MemoryCeph
 from vorch.drivers.memory_faults import Faults
 from vorch.drivers.memory_guests import Behaviour, MemoryGuest
@@ -99,6 +100,8 @@ class MemoryMachine:
         # Who is told of what happens here, and what they have been told.
         self.tells: list[Callable[[str], None]] = []
         self._told: dict[str, Power] = {}
+        # How guests ended, as those heard it who listened then.
+        self.endings: dict[str, Ending] = {}
         # From the range for benchmarks of networks, which is on no real one.
         self.storage_address = f"198.18.{number // 256}.{number % 256}"
         self.off = False
@@ -159,6 +162,7 @@ class MemoryMachine:
 
     def add(self, guest: MemoryGuest) -> None:
         self.guests[guest.vm.id] = guest
+        self.endings.pop(guest.vm.id, None)
         guest.on_change = self.announce
         self.announce()
 
@@ -177,6 +181,7 @@ class MemoryMachine:
 
     def lose_connections(self) -> None:
         """All that listen have to come again."""
+        self.endings.clear()
         tells, self.tells = self.tells, []
         for tell in tells:
             tell("")
@@ -237,6 +242,8 @@ class MemoryMachine:
             guest.settle()
             if guest.ended:
                 self.guests.pop(guest.vm.id, None)
+                if guest.ending is not None:
+                    self.endings[guest.vm.id] = guest.ending
         self.announce()
         return self.guests
 

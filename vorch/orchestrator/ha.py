@@ -50,6 +50,7 @@ class HighAvailability(Fencing):
         stop_timeout_s: float | None = None,
         isolation: str | None = None,
         isolation_after_s: float | None = None,
+        guest_shutdown: str | None = None,
         dry_run: bool = False,
         wait_s: float | None = None,
     ) -> Done:
@@ -72,6 +73,7 @@ class HighAvailability(Fencing):
             stop_timeout_s=stop_timeout_s,
             isolation=word_of(HaChanges, "isolation", isolation),
             isolation_after_s=isolation_after_s,
+            guest_shutdown=word_of(HaChanges, "guest_shutdown", guest_shutdown),
         )
         return self._set(
             lambda cluster, ha: ha_settings.ha_set(cluster, ha, name, changes), dry_run, wait_s
