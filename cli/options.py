@@ -112,6 +112,14 @@ Agent = Annotated[
     bool | None,
     typer.Option("--agent/--no-agent", help="A channel for the QEMU guest agent."),
 ]
+WatchdogOption = Annotated[
+    str | None,
+    typer.Option(
+        "--watchdog",
+        metavar="none|reset|poweroff|pause",
+        help="A watchdog in it, and what that does when the guest feeds it no more.",
+    ),
+]
 Description = Annotated[
     str | None, typer.Option("--description", metavar="TEXT", help="A note for people.")
 ]

@@ -36,6 +36,7 @@ from vorch.model import (
     Source,
     Vm,
     Volume,
+    Watchdog,
 )
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -159,6 +160,7 @@ COMMON_CPU = Cpu(
 )
 CASES = {
     "smallest": Case(vm(graphics=False, agent=False)),
+    "watchdog": Case(vm(watchdog=Watchdog.RESET, disks=(disk(boot=1),))),
     "cloud": Case(vm(disks=(disk(boot=1), drive()), nics=(nic(),), memory_mib=512)),
     "emulated": Case(vm(disks=(disk(boot=1),), nics=(nic(),)), TCG, name="web-6f1c7e0e"),
     "all-of-the-host": Case(vm(cpu="host", vcpus=4, vcpus_max=4, disks=(disk(),))),
@@ -367,6 +369,7 @@ def vms(draw: st.DrawFn) -> Vm:
         tpm=draw(st.booleans()),
         graphics=draw(st.booleans()),
         agent=draw(st.booleans()),
+        watchdog=draw(st.sampled_from(Watchdog)),
         disks=draw(disk_lists(machine)),
         nics=draw(nic_lists()),
         direct_boot=DirectBoot(
@@ -423,6 +426,7 @@ SAME_IN_BOTH = (
     "tpm",
     "graphics",
     "agent",
+    "watchdog",
     "description",
 )
 

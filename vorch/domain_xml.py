@@ -36,6 +36,7 @@ from vorch.model import (
     Source,
     Vm,
     Volume,
+    Watchdog,
     subnet_layout,
 )
 
@@ -53,6 +54,8 @@ MARK = "vorch/"
 # Free slots for devices that are plugged in later; without them q35 can take none at all. What they
 # cost at boot could not be measured.
 SPARE_PCIE_PORTS = 8
+# The only one that Linux and Windows find on every machine type, wherever it is plugged in.
+WATCHDOG_MODEL = "i6300esb"
 BALLOON_STATS_PERIOD_S = 5
 # virtio-blk and ATA cut serial numbers here.
 SERIAL_LIMIT = 20
@@ -191,7 +194,9 @@ def pcie_ports(vm: Vm) -> int:
     express = [nic for nic in vm.nics if nic.model in (NicModel.VIRTIO, NicModel.E1000E)]
     used = 2  # balloon and random numbers
     used += buses.count(DiskBus.VIRTIO) + (DiskBus.SCSI in buses)
-    used += len(express) + (len(express) < len(vm.nics))  # the others share one PCI bridge
+    # The others, and the watchdog, share one PCI bridge.
+    old = len(express) < len(vm.nics) or vm.watchdog is not Watchdog.NONE
+    used += len(express) + old
     used += bool(vm.agent) + bool(vm.graphics)  # virtio-serial, USB
     return used + SPARE_PCIE_PORTS
 
@@ -420,6 +425,8 @@ def _devices(
         channel = add(devices, "channel", type="unix")
         add(channel, "target", type="virtio", name="org.qemu.guest_agent.0")
     _screen(devices, vm)
+    if vm.watchdog is not Watchdog.NONE:
+        add(devices, "watchdog", model=WATCHDOG_MODEL, action=vm.watchdog.value)
     balloon = add(devices, "memballoon", model="virtio", freePageReporting="on")
     add(balloon, "stats", period=BALLOON_STATS_PERIOD_S)
     add(add(devices, "rng", model="virtio"), "backend", "/dev/urandom", model="random")
@@ -766,6 +773,7 @@ class SeenDomain:
     tpm: bool
     graphics: bool
     agent: bool
+    watchdog: Watchdog
     description: str
     disks: tuple[SeenDisk, ...]
     nics: tuple[SeenNic, ...]
@@ -979,6 +987,7 @@ def read_domain(xml: str) -> SeenDomain:
         tpm=domain.find("devices/tpm") is not None,
         graphics=domain.find("devices/graphics") is not None,
         agent=_agent_channel(domain) is not None,
+        watchdog=_read_watchdog(domain),
         description=domain.findtext("description") or "",
         disks=tuple(map(_read_disk, domain.findall("devices/disk"))),
         nics=tuple(map(_read_nic, domain.findall("devices/interface"))),
@@ -988,6 +997,13 @@ def read_domain(xml: str) -> SeenDomain:
         vnc=_read_screen(domain),
         nvram=domain.findtext("os/nvram"),
     )
+
+
+def _read_watchdog(domain: Element) -> Watchdog:
+    """Newer libvirts give each q35 machine one of the chipset's as well, which is not vorch's."""
+    device = domain.find(f"devices/watchdog[@model='{WATCHDOG_MODEL}']")
+    action = "none" if device is None else device.get("action", "reset")
+    return Watchdog(action) if action in set(Watchdog) else Watchdog.NONE
 
 
 def _agent_channel(domain: Element) -> Element | None:

@@ -399,6 +399,18 @@ class DirectBoot:
         check_text(self.command_line, "kernel command line", 2048)
 
 
+class Watchdog(StrEnum):
+    """What a guest's watchdog does when nobody in it feeds it any more."""
+
+    # There is none.
+    NONE = "none"
+    RESET = "reset"
+    # Its power is cut; one that is looked after starts again by that.
+    POWEROFF = "poweroff"
+    # It stands still, to be looked into.
+    PAUSE = "pause"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vm:
     """The definition of a VM. What it does right now is a `Domain`, seen on its node."""
@@ -425,6 +437,7 @@ class Vm:
     tpm: bool = False
     graphics: bool = True
     agent: bool = True
+    watchdog: Watchdog = Watchdog.NONE
     disks: tuple[Disk, ...] = ()
     nics: tuple[Nic, ...] = ()
     direct_boot: DirectBoot | None = None

@@ -46,6 +46,7 @@ from ..options import (
     VcpusMax,
     VmName,
     Wait,
+    WatchdogOption,
     Yes,
 )
 from ..session import ask_and_do, cluster, run, show_done
@@ -133,6 +134,7 @@ def create(
     cpu: Cpu = "default",
     graphics: Graphics = True,
     agent: Agent = True,
+    watchdog: WatchdogOption = "none",
     nic_model: NicModelOption = "virtio",
     disk_bus: Annotated[
         str | None,
@@ -186,6 +188,7 @@ def create(
             cpu=cpu or "default",
             graphics=graphics is not False,
             agent=agent is not False,
+            watchdog=watchdog or "none",
             linked=not full,
             node=node,
             cloud_init=cloud_init,
@@ -500,6 +503,7 @@ def change(
     cpu: Cpu = None,
     graphics: Graphics = None,
     agent: Agent = None,
+    watchdog: WatchdogOption = None,
     description: Description = None,
     dry_run: DryRun = False,
     wait: Wait = None,
@@ -523,6 +527,7 @@ def change(
             tpm=tpm,
             graphics=graphics,
             agent=agent,
+            watchdog=watchdog,
             description=description,
             dry_run=dry_run,
             wait_s=wait,

@@ -123,6 +123,7 @@ def _facts(status: VmStatus) -> list[tuple[str, object]]:
             ("TPM", vm.tpm),
             ("screen", vm.graphics),
             ("guest agent", vm.agent),
+            (f"watchdog ({vm.watchdog})", vm.watchdog != "none"),
         )
         if given
     ]

@@ -128,7 +128,7 @@ def test_create_says_all_that_was_asked_for(web: Vorch, tmp_path: Path) -> None:
     words += ("--network", "default", "--network", "default", "--description", "<b>&", "--full")
     words += ("--user", "joe", "--ssh-key", str(key), "--ssh-key", KEY, "--address", "dhcp")
     words += ("--address", "10.80.0.9/24,10.80.0.1,9.9.9.9", "--package", "vim", "--run", "id")
-    words += ("--user-data", str(data), "--hostname", "large", "--json")
+    words += ("--user-data", str(data), "--hostname", "large", "--watchdog", "reset", "--json")
     done = decode(Done, web.well(*words).json)
     assert done.task is not None
     seed = next(step for step in done.plan.steps if step.kind == "write-iso")
@@ -149,7 +149,7 @@ def test_create_says_all_that_was_asked_for(web: Vorch, tmp_path: Path) -> None:
         "memory_max_mib": 4096,
     }
     wanted |= {"firmware": "uefi", "tpm": True, "cpu": "host", "graphics": False}
-    wanted |= {"description": "<b>&"}
+    wanted |= {"description": "<b>&", "watchdog": "reset"}
     assert {name: vm[name] for name in wanted} == wanted
     assert [nic["network"] for nic in vm["nics"]] == ["default", "default"]
     assert vm["nics"][0]["mac"] == "52:54:00:00:00:01"

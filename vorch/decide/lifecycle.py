@@ -47,6 +47,7 @@ from vorch.model import (
     Power,
     Vm,
     Volume,
+    Watchdog,
     check_mac,
     check_range,
     check_vm_name,
@@ -102,6 +103,7 @@ class NewVm:
     cpu: str = "default"
     graphics: bool = True
     agent: bool = True
+    watchdog: Watchdog = Watchdog.NONE
     linked: bool = True
     limits: IoLimits = field(default_factory=IoLimits)
     node: str | None = None
@@ -218,6 +220,7 @@ def drawn_up(
         tpm=new.tpm,
         graphics=new.graphics,
         agent=new.agent,
+        watchdog=new.watchdog,
         disks=tuple(disks),
         nics=nics,
         description=new.description,
@@ -498,6 +501,7 @@ class Changes:
     tpm: bool | None = None
     graphics: bool | None = None
     agent: bool | None = None
+    watchdog: Watchdog | None = None
     description: str | None = None
 
 

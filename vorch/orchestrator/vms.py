@@ -25,6 +25,7 @@ from vorch.model import (
     NicModel,
     Vm,
     VmStatus,
+    Watchdog,
 )
 from vorch.orchestrator import kept
 from vorch.orchestrator.core import Core, Done
@@ -105,6 +106,7 @@ class Vms(Core):
         cpu: str = "default",
         graphics: bool = True,
         agent: bool = True,
+        watchdog: Watchdog | str = Watchdog.NONE,
         linked: bool = True,
         node: str | None = None,
         cloud_init: CloudInit | None = None,
@@ -135,6 +137,7 @@ class Vms(Core):
             cpu=cpu,
             graphics=graphics,
             agent=agent,
+            watchdog=one_of(Watchdog, watchdog, "what a watchdog does"),
             linked=linked,
             node=node,
             cloud_init=cloud_init,
@@ -417,6 +420,7 @@ class Vms(Core):
         tpm: bool | None = None,
         graphics: bool | None = None,
         agent: bool | None = None,
+        watchdog: Watchdog | str | None = None,
         description: str | None = None,
         dry_run: bool = False,
         wait_s: float | None = None,
@@ -434,6 +438,9 @@ class Vms(Core):
             tpm=tpm,
             graphics=graphics,
             agent=agent,
+            watchdog=None
+            if watchdog is None
+            else one_of(Watchdog, watchdog, "what a watchdog does"),
             description=description,
         )
         try:
