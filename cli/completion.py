@@ -39,7 +39,7 @@ def pools(ctx: typer.Context) -> list[str]:
 
 
 def rules(ctx: typer.Context) -> list[str]:
-    return _names(ctx, lambda cluster: (one.name for one in cluster.rule_list()))
+    return _names(ctx, lambda cluster: (one.name for one in cluster.rule_list(seen=False)))
 
 
 def trash(ctx: typer.Context) -> list[str]:

@@ -676,6 +676,7 @@ def completed(vorch: Vorch, monkeypatch: pytest.MonkeyPatch, line: str) -> list[
         ("create a --image ", ["debian"]),
         ("network show ", ["default"]),
         ("node show ", ["h1"]),
+        ("rule show ", []),
         ("volume list ", ["local"]),
     ],
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.clusters import cluster_on
-from tests.real.guests import boot
+from tests.real.guests import GuestConsole
 from vorch import Orchestrator
 from vorch.availability import Requested, VmState
 from vorch.lab import Lab, guest
@@ -58,11 +58,14 @@ def test_what_guests_and_people_do_is_told_apart(lab: Lab) -> None:
         cluster.create("ha-inside", image="tiny", networks=(), node="h1", watchdog="reset")
         cluster.create("ha-beside", image="tiny", networks=(), node="h1", start=True)
         cluster.rule_add("pair", "apart", ["ha-inside", "ha-beside"], strict=False)
-        with boot(cluster, "ha-inside") as console:
+        cluster.start("ha-inside")
+        with GuestConsole(cluster, "ha-inside") as console:
             cluster.ha_set("ha-inside")
             watching = Watching(cluster)
             try:
                 watching.until("ha-inside", VmState.RUNNING, Power.RUNNING)
+                # What it said while it booted may have been missed: a new line calls for it again.
+                console.send("")
                 console.log_in()
                 console.port.write(b"poweroff\n")
                 said = watching.until("ha-inside", VmState.STOPPED, Power.STOPPED)

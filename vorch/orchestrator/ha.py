@@ -190,9 +190,10 @@ class HighAvailability(Fencing):
             hosts=lambda cluster: cluster.nodes,
         )
 
-    def rule_list(self) -> tuple[RuleStatus, ...]:
-        """All rules by name, with what is otherwise now: one call per host."""
-        return rule_settings.statuses(self.look(None), kept.availability(self.world.state))
+    def rule_list(self, *, seen: bool = True) -> tuple[RuleStatus, ...]:
+        """All rules by name, with what is otherwise now: one call per host, unless not `seen`."""
+        cluster = self.look(None if seen else ())
+        return rule_settings.statuses(cluster, kept.availability(self.world.state))
 
     def rule_show(self, name: str) -> RuleStatus:
         rule_settings.found(kept.availability(self.world.state), name)
