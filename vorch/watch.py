@@ -49,6 +49,8 @@ from vorch.ports import Change, Lease, State, World
 from vorch.questions import Answer, Questions
 
 T = TypeVar("T")
+# Key → version and value.
+Decoded = dict[str, tuple[int, Any]]
 LEASE = "ha"
 REPORT = "report/ha"
 KINDS: dict[str, type[Any]] = {
@@ -106,8 +108,12 @@ class Watch:
         *,
         hook: Hook | None = None,
         say: Callable[[dict[str, str]], None] = lambda sentences: None,
+        decoded: Decoded | None = None,
     ) -> None:
-        """`say` is told what there is to say about every host and VM, once a round."""
+        """`say` is told what there is to say about every host and VM, once a round.
+
+        `decoded` can be shared by several in one process that look at one store.
+        """
         if world.witness is None:
             raise Unsupported(
                 "cannot watch over this cluster: nothing here can look at hosts but their libvirt;"
@@ -123,7 +129,9 @@ class Watch:
         self._say = say
         self.holder = f"{world.who} {_identity(world)}"
         self.sentences: dict[str, str] = {}
-        self._mirror = _Mirror(world.state, STANDING_BY)
+        # What documents say, by key and version, so that none is read out twice.
+        self._decoded: Decoded = {} if decoded is None else decoded
+        self._mirror = _Mirror(world.state, STANDING_BY, self._decoded)
         self._questions = Questions(threads=world.threads)
         # Hosts that were silent in this step. One that is, costs its time once in it.
         self._silent: dict[str, Evidence] = {}
@@ -131,6 +139,7 @@ class Watch:
         self._hands = _Hands(self)
         self._renewed_at = self._stands_back_until = float("-inf")
         self._last_view: View | None = None
+        self._last_round: tuple[object, Round] | None = None
 
     def step(self) -> Pace:
         """One look and what follows from it. Never raises for what may well happen."""
@@ -185,7 +194,7 @@ class Watch:
 
     def _begin_anew(self, kinds: dict[str, type[Any]]) -> None:
         """As one who leads now, or does not any more: what was known and asked is of before."""
-        self._mirror = _Mirror(self.world.state, kinds)
+        self._mirror = _Mirror(self.world.state, kinds, self._decoded)
         self._questions = Questions(threads=self.world.threads)
 
     def _beat(self, task: Task) -> None:
@@ -258,7 +267,7 @@ class Watch:
             self._hands.collect()
             recovered = self._recover()
             cluster, seen = self._look()
-            came = ha.decide(cluster, seen, self.limits, self.world.clock.now())
+            came = self._decide(cluster, seen)
             self.sentences = came.sentences
             self._say(came.sentences)
             due_at = came.due_at
@@ -280,6 +289,20 @@ class Watch:
         """Rounds may be long: the lease is kept up between them."""
         overdue = self.world.clock.now() - self._renewed_at > self.settings.ha_lease_s / 3
         return self._lead() if overdue else self.lease is not None
+
+    def _decide(self, cluster: Cluster, seen: Availability) -> Round:
+        """What came of the same look the last time comes of it again, until something is due."""
+        now = self.world.clock.now()
+        known = (cluster.vms, cluster.nodes, cluster.pools, cluster.networks, cluster.clients)
+        look = (known, seen, _bare(cluster.domains), cluster.silent)
+        if self._last_round is not None:
+            last, came = self._last_round
+            if came.quiet and (came.due_at is None or now < came.due_at) and look == last:
+                return came
+        came = ha.decide(cluster, seen, self.limits, now)
+        # A sentence about time that is left grows old.
+        self._last_round = None if seen.policy.disarmed_until > now else (look, came)
+        return came
 
     def _resign(self) -> None:
         """Others see hosts that this process does not: let one of them lead for a while."""
@@ -543,6 +566,14 @@ class Watch:
                 self.commit({f"hanode/{errand.node}": dataclasses.replace(node, retry_at=retry_at)})
 
 
+def _bare(domains: dict[str, Domain]) -> list[tuple[object, ...]]:
+    """Without what always changes: the time that they ran."""
+    return [
+        (one.id, one.node, one.power, one.reason, one.memory_mib, one.vcpus)
+        for one in domains.values()
+    ]
+
+
 def last_seen(view: View | None) -> View | None:
     """A view without its time, to be compared."""
     return None if view is None else dataclasses.replace(view, at=0.0)
@@ -631,10 +662,11 @@ def _was_overtaken(error: VorchError) -> bool:
 class _Mirror:
     """The documents as they were last read. Only what has changed is read again."""
 
-    def __init__(self, state: State, kinds: dict[str, type[Any]]) -> None:
+    def __init__(self, state: State, kinds: dict[str, type[Any]], decoded: Decoded) -> None:
         self._state = state
         self._kinds = kinds
-        self._revision: int | None = None
+        self._decoded = decoded
+        self.revision: int | None = None
         self._values: dict[type[Any], dict[str, Any]] = {kind: {} for kind in kinds.values()}
         self._bare: dict[str, set[str]] = {kind: set() for kind in BARE_KINDS}
         self.versions: dict[str, int] = {}
@@ -660,17 +692,17 @@ class _Mirror:
             self.versions[key] = version
 
     def refresh(self) -> None:
-        if self._revision is None:
+        if self.revision is None:
             revision, _ = self._state.changes(0, 0.0)
             self._read(None)
         else:
-            revision, keys = self._state.changes(self._revision, 0.0)
+            revision, keys = self._state.changes(self.revision, 0.0)
             self._read(None if "*" in keys else keys)
-        self._revision = revision
+        self.revision = revision
 
     def _read(self, keys: Iterable[str] | None) -> None:
         if keys is None:
-            fresh = _Mirror(self._state, self._kinds)
+            fresh = _Mirror(self._state, self._kinds, self._decoded)
             for key, document in self._state.read([*self._kinds, *BARE_KINDS]).items():
                 fresh._take(key, document.version, document.body)
             self._values, self._bare, self.versions = fresh._values, fresh._bare, fresh.versions
@@ -688,8 +720,19 @@ class _Mirror:
     def _take(self, key: str, version: int, body: dict[str, Any] | None) -> None:
         kind, _, name = key.partition("/")
         if kind in self._kinds:
-            self.put(key, version, None if body is None else decode(self._kinds[kind], body))
+            self.put(key, version, self._value(key, self._kinds[kind], version, body))
         elif body is None:
             self._bare[kind].discard(name)
         else:
             self._bare[kind].add(name)
+
+    def _value(
+        self, key: str, kind: type[Any], version: int, body: dict[str, Any] | None
+    ) -> Any | None:
+        if body is None:
+            self._decoded.pop(key, None)
+            return None
+        known = self._decoded.get(key)
+        if known is None or known[0] != version:
+            known = self._decoded[key] = (version, decode(kind, body))
+        return known[1]

@@ -74,6 +74,9 @@ def choose(
 
     Order: rules, then its home after a maintenance, then where it is, then the least load.
     """
+    if stays and not home and not avoid and _nothing_moves(scene, board, vm):
+        # Mostly all is as it was, and the other hosts need not be looked at.
+        return Pick(node=vm.node, why="it is there")
     fit = [name for name in sorted(scene.open) if _fits(scene, board, vm, name) is None]
     hosts = scene.placement.hosts.get(vm.name)
     classes = hosts.classes(fit) if hosts is not None else [fit] if fit else []
@@ -132,6 +135,13 @@ def _with_mates(scene: Scene, board: Board, vm: Vm, nodes: list[str]) -> list[st
                 counts[name] += 1
     most = max(counts.values(), default=0)
     return [min(name for name in nodes if counts[name] == most)] if most else nodes
+
+
+def _nothing_moves(scene: Scene, board: Board, vm: Vm) -> bool:
+    """It is on a host that may have it, and no rule is about it."""
+    if scene.placement.binds(vm.name):
+        return False
+    return vm.node in scene.open and _fits(scene, board, vm, vm.node) is None
 
 
 def _may_stay(scene: Scene, board: Board, vm: Vm, classes: list[list[str]]) -> bool:

@@ -59,6 +59,9 @@ def lacking(cluster: Cluster, vm: Vm) -> str:
     domain = cluster.domain(vm)
     if domain is None or not is_on(domain.power):
         return ""
+    recorded = cluster.clients.get(vm.id)
+    if recorded is not None and recorded.node == domain.node and _all_known(vm, recorded):
+        return ""
     shared = [
         disk.name
         for disk in vm.written_disks
@@ -66,7 +69,6 @@ def lacking(cluster: Cluster, vm: Vm) -> str:
         and disk.volume.pool in cluster.pools
         and cluster.pool(disk.volume.pool).shared
     ]
-    recorded = cluster.clients.get(vm.id)
     if not shared:
         return ""
     if recorded is None:
@@ -75,6 +77,13 @@ def lacking(cluster: Cluster, vm: Vm) -> str:
         return f"the clients that are recorded for it are of {recorded.node!r}"
     missing = [name for name in shared if name not in recorded.disks]
     return f"the client of disk {missing[0]!r} is not recorded" if missing else ""
+
+
+def _all_known(vm: Vm, recorded: Clients) -> bool:
+    for disk in vm.disks:
+        if disk.name not in recorded.disks:
+            return False
+    return True
 
 
 def record(cluster: Cluster, vm: Vm) -> Plan:

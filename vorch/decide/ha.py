@@ -55,7 +55,9 @@ def decide(cluster: Cluster, ha: Availability, limits: Limits, now: float) -> Ro
     vms.decide()
     nodes = {name: _ready(record, cluster, ha, vms) for name, record in nodes.items()}
     changed: dict[str, VmRecord | None] = {
-        name: record for name, record in vms.records.items() if ha.vm_records.get(name) != record
+        name: record
+        for name, record in vms.records.items()
+        if (last := ha.vm_records.get(name)) is not record and last != record
     }
     changed |= {name: None for name in ha.vm_records if name not in ha.vms}
     return Round(

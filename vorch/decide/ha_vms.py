@@ -7,6 +7,7 @@ VM, its host's state and whether it runs. So any process can go on with what ano
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from vorch.availability import (
     Availability,
@@ -132,11 +133,15 @@ class Vms:
     def _is(self, name: str, state: VmState, why: str, **changes: object) -> None:
         """The record of a VM after this round, and the sentence about it."""
         record = self._record(name)
-        changes |= {"state": state, "why": why}
-        # Mostly all is as it was.
-        if any(getattr(record, field) != value for field, value in changes.items()):
+        if record.state is not state or record.why != why or _differs(record, changes):
             since = record.since if record.state is state else self.timers.now
-            record = dataclasses.replace(record, since=since, **changes)  # type: ignore[arg-type]
+            record = dataclasses.replace(
+                record,
+                state=state,
+                since=since,
+                why=why,
+                **changes,  # type: ignore[arg-type]
+            )
         self.records[name] = record
         self.sentences[name] = f"{state.value.replace('-', ' ')}: {why}"
 
@@ -155,6 +160,8 @@ class Vms:
             self.sentences[name] = "there is no VM of that name"
             return
         host = self.nodes.get(vm.node)
+        if host is not None and self._at_rest(vm, settings, host):
+            return
         if name in self.ha.busy:
             self._while_busy(name, settings)
         elif settings.requested is Requested.IGNORED:
@@ -169,6 +176,36 @@ class Vms:
         else:
             self._refuse_move(name)
             self._on_lost_host(vm, settings, host)
+
+    def _at_rest(self, vm: Vm, settings: HaVm, host: NodeRecord) -> bool:
+        """It runs where it belongs, as was recorded: mostly so, and then there is no more to it."""
+        name = vm.name
+        record, domain = self.ha.vm_records.get(name), self.cluster.domains.get(vm.id)
+        if (
+            record is None
+            or domain is None
+            or record.state is not VmState.RUNNING
+            or record.tries
+            or record.failed
+            or record.stop_failed
+            or record.home_given_up
+            or record.tried_here_again
+            or domain.power is not Power.RUNNING
+            or domain.node != vm.node
+            or host.state is not NodeState.ONLINE
+            or settings.requested is not Requested.STARTED
+            or vm.home
+            or name in self.ha.busy
+            or name in self.records
+            or self.ha.moves
+            or self.scene.placement.binds(name)
+            or record.why != f"on {vm.node}"
+            or clients.lacking(self.cluster, vm)
+        ):
+            return False
+        self.records[name] = record
+        self.sentences[name] = f"running: {record.why}"
+        return True
 
     def _while_busy(self, name: str, settings: HaVm) -> None:
         """A plan is at work, or was left unfinished. To disable the VM clears its error anyway."""
@@ -340,7 +377,7 @@ class Vms:
         record = self._record(vm.name)
         home = self._home(vm, record)
         scene = self.scene
-        if domain is not None and host.state is NodeState.ONLINE:
+        if domain is not None and host.state is NodeState.ONLINE and vm.node not in scene.open:
             # What runs on a cordoned host goes on there.
             scene = dataclasses.replace(scene, open=scene.open | {vm.node})
         pick = choose(
@@ -650,6 +687,13 @@ class Vms:
         self._is(vm.name, VmState.STOPPING, word)
         if self.timers.due(record.retry_at):
             self._stop(vm, settings, domain, word)
+
+
+def _differs(record: VmRecord, changes: Mapping[str, object]) -> bool:
+    for field, value in changes.items():
+        if getattr(record, field) != value:
+            return True
+    return False
 
 
 def _failed_disks(domain: Domain) -> bool:

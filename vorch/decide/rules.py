@@ -43,6 +43,10 @@ class Placement:
     far: dict[str, frozenset[str]] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
 
+    def binds(self, vm: str) -> bool:
+        """A rule keeps it on some hosts, with others, or away from them."""
+        return vm in self.hosts or vm in self.mates or vm in self.rivals
+
 
 def resolve(vms: Mapping[str, HaVm], rules: Mapping[str, Rule], nodes: Iterable[str]) -> Placement:
     """The rules in force. Those that contradict each other are dropped, and said."""

@@ -20,5 +20,6 @@ def seen(cluster: Cluster, answers: Mapping[str, tuple[Domain, ...] | str]) -> C
         for domain in answer:
             # One that is on its way to another host is seen on both.
             if domain.id not in domains or homes.get(domain.id) == name:
-                domains[domain.id] = dataclasses.replace(domain, node=name)
+                here = domain.node == name
+                domains[domain.id] = domain if here else dataclasses.replace(domain, node=name)
     return dataclasses.replace(cluster, domains=domains, silent=silent)

@@ -18,6 +18,9 @@ EVERYTHING = "*"
 
 KEY_LIMIT = 512
 
+# ASCII only, so that no odd character can be refused or changed by what keeps the text.
+_TEXT = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+
 # A lease that was given back ends at this time, which no clock shows.
 RELEASED = 0.0
 
@@ -59,9 +62,8 @@ def check_changes(changes: Sequence[Change]) -> dict[str, str | None]:
 
 
 def to_text(key: str, body: dict[str, Any]) -> str:
-    # ASCII only, so that no odd character can be refused or changed by what keeps the text.
     try:
-        return json.dumps(body, separators=(",", ":"), allow_nan=False)
+        return _TEXT.encode(body)
     except (TypeError, ValueError, RecursionError) as exc:
         raise Invalid(
             f"cannot write {key!r} down: it is not plain JSON data ({exc}); encode it first",

@@ -9,6 +9,7 @@ that time never hears of it.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -45,8 +46,13 @@ class MemoryClient:
         return self.died_at is None and self.machine.runs and self.machine.cables["storage"]
 
     @property
+    def cut_off(self) -> bool:
+        """Nothing that it writes reaches a disk."""
+        return self.shut_out or self.ceph.blocked(self.address)
+
+    @property
     def can_write(self) -> bool:
-        return self.reaches and not self.shut_out and not self.ceph.blocked(self.address)
+        return self.reaches and not self.cut_off
 
     @property
     def seen(self) -> bool:
@@ -93,24 +99,23 @@ class MemoryCeph:
         """More than half of all monitors can talk to each other."""
         if not self.mons:
             return True
-        up = sum(
-            name not in self.mons_down
-            and (
-                name not in self.machines
-                or (self.machines[name].runs and self.machines[name].cables["storage"])
-            )
-            for name in self.mons
-        )
-        return 2 * up > len(self.mons)
+        up = 0
+        for name in self.mons:
+            if name in self.mons_down:
+                continue
+            machine = self.machines.get(name)
+            if machine is None or (machine.runs and machine.cables["storage"]):
+                up += 1
+                if 2 * up > len(self.mons):
+                    return True
+        return False
 
     def blocked(self, address: str) -> bool:
-        if not self.blocklist:
+        listed = self.blocklist
+        if not listed:
             return False
-        now = self.clock.now()
-        return any(
-            self.blocklist.get(entry, now + 1) <= now
-            for entry in (address, address.partition(":")[0])
-        )
+        since = min(listed.get(address, math.inf), listed.get(address.partition(":")[0], math.inf))
+        return since <= self.clock.now()
 
     def block(self, entries: Iterable[str]) -> float:
         """A new map with these entries; the time from which it is in force."""

@@ -17,7 +17,7 @@ class MemorySubscription:
         self._tell = tell
         self._closed = threading.Event()
         machine.settled()
-        machine.tells.append(self._heard)
+        machine.tell_of_changes(self._heard)
         if not isinstance(machine.clock, MemoryClock):
             threading.Thread(target=self._watch, name="memory-events", daemon=True).start()
 

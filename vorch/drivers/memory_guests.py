@@ -166,17 +166,17 @@ class MemoryGuest:
             now = min(now, self._ends_at)
         elapsed = max(0.0, now - self._settled_at)
         self._settled_at = max(self._settled_at, now)
-        self.hear_of_blocklist()
-        if self.power in (Power.RUNNING, Power.STOPPING):
+        if self.client.ceph.blocklist:
+            self.hear_of_blocklist()
+        if elapsed and self._power in (Power.RUNNING, Power.STOPPING):
             self.ran_s += elapsed
-            if not self.frozen and self.client.can_write:
-                self._write_by_itself(elapsed * self._behaviour().writes_per_s)
+            writes_per_s = self._behaviour().writes_per_s
+            if writes_per_s and not self.frozen and self.client.can_write:
+                self._write_by_itself(elapsed * writes_per_s)
         if self._ends_at is not None and self.clock.now() >= self._ends_at:
             self.end(by_guest=True)
 
     def _write_by_itself(self, count: float) -> None:
-        if not count:
-            return
         for held in self.disks.values():
             if held.stored is None or held.disk.device != "disk" or held.disk.read_only:
                 continue

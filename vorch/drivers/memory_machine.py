@@ -170,7 +170,7 @@ class MemoryMachine:
 
     def announce(self) -> None:
         """Tell what has changed. A silent host tells it when it is heard again."""
-        if self.faults.silenced(self.target) or not self.answers(None):
+        if not self.tells or self.faults.silenced(self.target) or not self.answers(None):
             return
         now = {vm_id: guest.power for vm_id, guest in list(self.guests.items())}
         before, self._told = self._told, now
@@ -178,6 +178,13 @@ class MemoryMachine:
             if before.get(vm_id) != now.get(vm_id):
                 for tell in list(self.tells):
                     tell(vm_id)
+
+    def tell_of_changes(self, tell: Callable[[str], None]) -> None:
+        """From now on. What was before is nothing new."""
+        self.announce()
+        if not self.tells:
+            self._told = {vm_id: guest.power for vm_id, guest in self.guests.items()}
+        self.tells.append(tell)
 
     def lose_connections(self) -> None:
         """All that listen have to come again."""

@@ -54,6 +54,8 @@ class MemoryStore:
         return self.revision
 
     def changed(self, since: int) -> tuple[str, ...]:
+        if since == self.revision:
+            return ()
         keys = set()
         for key, (version, _) in reversed(self.texts.items()):
             if version <= since:
@@ -130,6 +132,10 @@ class MemoryState:
 
     @gated_waiting
     def changes(self, since: int, timeout_s: float) -> tuple[int, tuple[str, ...]]:
+        if timeout_s <= 0:
+            with self._gate.faults.lock:
+                self._check_open()
+                return self._store.revision, self._store.changed(since)
         found: tuple[int, tuple[str, ...]] = (0, ())
 
         def look() -> bool:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from vorch.availability import NodeRecord, NodeState
 from vorch.codec import decode
-from vorch.drivers.memory import MemoryWorld
+from vorch.drivers.memory import MemoryGuest, MemoryWorld
+from vorch.drivers.memory_machine import MemoryMachine
 from vorch.errors import StepFailed
 from vorch.model import Check, Node, Power
 from vorch.plan import FenceNode, Journal, StartDomain
@@ -69,18 +70,24 @@ class Judge:
         """Nothing was found before; no disk has two writers, and no VM runs twice."""
         if self._found is not None:
             raise self._found
-        for pair in self.world.double_writers():
-            raise self._say(f"two can write to one disk: {pair}")
-        seen: dict[str, str] = {}
+        runs: dict[str, MemoryMachine] = {}
+        writers: dict[int, MemoryGuest] = {}
+        listed = bool(self.world.ceph.blocklist)
         for machine in self.world.machines.values():
+            reached = machine.runs and machine.cables["storage"]
             for guest in machine.guests.values():
                 client = guest.client
-                if guest.power not in ON or client.learn() or client.ceph.blocked(client.address):
+                if guest.power not in ON or client.shut_out or (listed and client.cut_off):
                     # It may believe that it runs; nothing that it does reaches its disks.
                     continue
-                other = seen.setdefault(guest.vm.id, machine.name)
-                if other != machine.name:
-                    raise self._say(f"{guest.vm.name} runs on {other} and on {machine.name}")
+                other = runs.setdefault(guest.vm.id, machine)
+                if other is not machine:
+                    raise self._say(f"{guest.vm.name} runs on {other.name} and on {machine.name}")
+                for held in guest.disks.values() if reached else ():
+                    if held.stored is not None and held.disk.device == "disk":
+                        first = writers.setdefault(id(held.stored), guest)
+                        if first is not guest:
+                            raise self._say(_two_writers(held.stored.name, first, guest))
 
     def switched(self, host: str, on: bool) -> None:
         """A host was lost, by its power or its cables, or is there again."""
@@ -144,3 +151,10 @@ class Judge:
         new = self._fenced.get(host) != record.since
         self._fenced[host] = record.since
         return new
+
+
+def _two_writers(volume: str, one: MemoryGuest, other: MemoryGuest) -> str:
+    return (
+        f"two can write to one disk: {volume}: {one.vm.name} on {one.host} and {other.vm.name} on"
+        f" {other.host}"
+    )

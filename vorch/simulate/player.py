@@ -36,7 +36,7 @@ from vorch.ports import World
 from vorch.simulate.doubles import Doubles
 from vorch.simulate.judge import Judge, JudgedFencer, Violation
 from vorch.simulate.scenario import POOL, Batch, Scenario, Service, sizes, vm_of
-from vorch.watch import Pace, Watch
+from vorch.watch import Decoded, Pace, Watch
 
 __all__ = ["Played", "Violation", "play"]
 
@@ -120,7 +120,7 @@ class _Player:
         self.waylaid: list[tuple[int, str, float]] = []
         self.onlooker = onlooker
         self.settings = settings
-        self.world = MemoryWorld(scenario.name, hosts=(), call_timeout_s=ANSWER_S, trace_limit=1)
+        self.world = MemoryWorld(scenario.name, hosts=(), call_timeout_s=ANSWER_S, trace_limit=0)
         self.clock = self.world.clock
         self.zero = self.clock.now()
         self.watchers: dict[str, _Watcher] = {}
@@ -128,6 +128,9 @@ class _Player:
         self.said: dict[str, str] = {}
         self.fenced: list[str] = []
         self.steps = 0
+        self._decoded: Decoded = {}
+        # The revision of the store at which its records were looked at last.
+        self._noted = 0
         self._host_records: dict[str, tuple[int, NodeRecord]] = {}
         self.doubles = Doubles(
             {one.vm: one.faults for one in scenario.services.values()}, self._host_is_lost
@@ -329,9 +332,11 @@ class _Player:
                     self._boot(name)
                     self.watchers[name].next_at += RESTART_S
         watcher.next_at = max(self.clock.now(), watcher.next_at + self.settings.ha_every_s)
-        self._note_fenced()
         self.judge.look()
-        self._hosts_go_down()
+        if self.world.store.revision != self._noted:
+            self._noted = self.world.store.revision
+            self._note_fenced()
+            self._hosts_go_down()
 
     def _skip(self, end: float) -> None:
         """To the next moment at which anything can happen."""
@@ -378,7 +383,7 @@ class _Player:
             if self.onlooker is not None:
                 self.onlooker(point, journal, world)
 
-        watch = Watch(world, self.settings, hook=hook, say=self._say)
+        watch = Watch(world, self.settings, hook=hook, say=self._say, decoded=self._decoded)
         self.watchers[name] = _Watcher(watch, self.clock.now())
 
     def _waylay(self, name: str, world: World) -> None:
