@@ -246,6 +246,8 @@ class NodeRecord:
     left_as: Literal["", "released", "frozen", "emptied"] = ""
     # A fence was begun, so it may be cut off in part, until it is taken back.
     begun: bool = False
+    # When it was last let at its disks again though nobody knew that it was cut off.
+    lifted_at: float = 0.0
     # It was proven cut off since, so its VMs may run elsewhere by now.
     proven: bool = False
     # Storage addresses that are cut off with it, to be let in again with it.

@@ -606,7 +606,9 @@ class _Run:
             and now.epoch == self.lease.epoch
             and now.expires_at > self.world.clock.now()
         )
-        if not valid:
+        # The clock of a machine that stood still may have done so, too. So the store is asked.
+        last = self.world.state.lease(self.lease.name) if valid else None
+        if last is None or last.epoch != self.lease.epoch:
             raise _Lost(
                 f"cannot go on with {self.plan.verb} {self.plan.subject!r}: this process led when"
                 " it began, and does not any more",

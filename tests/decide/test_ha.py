@@ -320,3 +320,48 @@ def test_one_that_vorch_has_asked_to_end_starts_again(record: dict[str, object])
     came = decide(*gone_web(endings, **record))
     assert came.settings == {}
     assert [one.purpose for one in came.errands] == ["start"]
+
+
+def test_a_host_whose_vms_have_lost_their_disks_is_let_at_them_again() -> None:
+    """A fence may have come late. That is tried once, and not again at once."""
+    web = vm("web", node="h1")
+    stuck = dataclasses.replace(
+        running(web, "h1"), power=Power.PAUSED, reason="I/O error: its client is blocklisted"
+    )
+    seen = dataclasses.replace(three(web), domains={web.id: stuck})
+    availability = Availability(
+        vms={"web": HaVm(vm="web")},
+        evidence=WELL,
+        node_records={name: NodeRecord(node=name, storage_answered=True) for name in NAMES},
+        vm_records={"web": VmRecord(vm="web", state=VmState.RUNNING, why="on h1")},
+    )
+    came = decide(seen, availability)
+    assert [one.purpose for one in came.errands] == ["unfence", "cut"]
+    assert kinds(came.errands[0].plan) == ["unfence-node"]
+    assert came.node_records["h1"].lifted_at == NOW
+    assert came.node_records["h1"].state is NodeState.ONLINE
+    again = dataclasses.replace(
+        availability, node_records={**availability.node_records, **came.node_records}
+    )
+    later = decide(seen, again)
+    assert [one.purpose for one in later.errands] == ["cut"]
+    assert later.due_at is not None
+
+
+def test_what_is_at_rest_stays_as_it_is() -> None:
+    """A VM that runs where it belongs comes to the same by the short way and by the long one."""
+    web, db = vm("web", node="h1"), vm("db", 2, node="h2")
+    seen = three(web, db, on={"web": "h1", "db": "h2"})
+    availability = Availability(vms={"web": HaVm(vm="web"), "db": HaVm(vm="db")}, evidence=WELL)
+    # At first there are no records, so it takes the long way.
+    first = decide(seen, availability)
+    records = {name: record for name, record in first.vm_records.items() if record is not None}
+    known = dataclasses.replace(
+        availability, vm_records=records, node_records=dict(first.node_records)
+    )
+    second = decide(seen, known)
+    assert second.quiet
+    assert second.sentences == first.sentences
+    # A rule that is about it makes it take the long way again, which comes to the same.
+    rule = Rule(name="apart", kind="apart", vms=("web", "db"))
+    assert decide(seen, dataclasses.replace(known, rules={"apart": rule})).quiet

@@ -80,10 +80,7 @@ def lacking(cluster: Cluster, vm: Vm) -> str:
 
 
 def _all_known(vm: Vm, recorded: Clients) -> bool:
-    for disk in vm.disks:
-        if disk.name not in recorded.disks:
-            return False
-    return True
+    return all(disk.name in recorded.disks for disk in vm.disks)
 
 
 def record(cluster: Cluster, vm: Vm) -> Plan:

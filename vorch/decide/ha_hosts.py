@@ -19,6 +19,7 @@ from vorch.availability import (
 )
 from vorch.codec import encode
 from vorch.decide.errands import Errand, Timers, listed
+from vorch.decide.records import failed_disks
 from vorch.decide.signs import patience_s, seen, sign_of, spoken, when_not_well, when_well
 from vorch.model import Cluster
 from vorch.plan import FenceNode, Plan, Save, UnfenceNode
@@ -27,6 +28,10 @@ from vorch.plan import FenceNode, Plan, Save, UnfenceNode
 SILENT = (Sign.GONE, Sign.STORAGE_CUT, Sign.DAEMON_SILENT, Sign.PARTED, Sign.HOLLOW)
 # VMs in these states are nobody's business when their host is lost.
 LEFT_ALONE = (VmState.ERROR, VmState.FROZEN, VmState.IGNORED)
+
+
+# How soon a host is let at its disks once more when that did not help.
+LIFT_AGAIN_AFTER_S = 300.0
 
 
 def believed(evidence: Evidence, record: NodeRecord) -> Evidence:
@@ -156,6 +161,7 @@ class Hosts:
             case _:
                 if self._evidence(name).libvirt and self.cluster.nodes[name].cordoned:
                     said += "; it is cordoned"
+                said += self._lift(name)
         self.sentences[name] = f"{self.records[name].state.value}: {said}"
 
     def _suspect(self, name: str, said: str, doubt: str) -> str:
@@ -249,6 +255,41 @@ class Hosts:
             self.errands.append(self._unfence(name))
         return "it is back, and is cleaned up before anything starts there"
 
+    def _lift(self, name: str) -> str:
+        """Of a host that is well and that nobody has cut off, as far as the records know.
+
+        A leader that stood still in the middle of a fence may have gone on with it when it woke
+        up, long after the host was back. Then nothing can use disks there. It costs little to make
+        sure that it is let at them.
+        """
+        record = self.records[name]
+        if not self._without_disks(name):
+            return ""
+        if not self.timers.due(record.lifted_at + LIFT_AGAIN_AFTER_S):
+            return ""
+        self.records[name] = dataclasses.replace(record, lifted_at=self.timers.now)
+        why = "VMs on it do not get at their disks; a fence that came late would do that"
+        node = self.cluster.nodes[name]
+        step = UnfenceNode(node=node, clients=record.clients, keep=True)
+        plan = Plan(
+            verb="unfence", subject=name, why=why, steps=(step,), claims=(f"hanode/{name}",)
+        )
+        self.errands.append(Errand(purpose="unfence", node=name, plan=plan))
+        return f"; {why}, so that is lifted"
+
+    def _without_disks(self, name: str) -> bool:
+        """Whether a VM there stands still for an error of its disks, or cannot be started."""
+        for one in self.at_stake.get(name, ()):
+            record = self.ha.vm_records.get(one.vm)
+            if record is None:
+                continue
+            if record.state is VmState.STARTING and (record.tries or name in record.failed):
+                return True
+            domain = self.cluster.domains.get(self.cluster.vms[one.vm].id)
+            if domain is not None and failed_disks(domain, name):
+                return True
+        return False
+
     def _unfence(self, name: str) -> Errand:
         record = self.records[name]
         online = NodeRecord(
@@ -256,6 +297,7 @@ class Hosts:
             since=self.timers.now,
             sign_since=record.sign_since,
             storage_answered=record.storage_answered,
+            lifted_at=record.lifted_at,
         )
         return Errand(
             purpose="unfence",

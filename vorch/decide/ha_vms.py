@@ -25,7 +25,7 @@ from vorch.decide.choose import Board, Pick, Scene, choose
 from vorch.decide.errands import Errand, Purpose, Timers
 from vorch.decide.lifecycle import start, stop
 from vorch.decide.move import migrate
-from vorch.decide.records import is_on, reads, save_vm
+from vorch.decide.records import failed_disks, is_on, reads, save_vm
 from vorch.decide.rules import Placement
 from vorch.errors import NoRoom, VorchError
 from vorch.model import Cluster, Domain, Power, Vm
@@ -295,7 +295,7 @@ class Vms:
             pass
         elif not wanted:
             self._be_off(vm, settings, domain)
-        elif domain is not None and _failed_disks(domain):
+        elif domain is not None and failed_disks(domain, domain.node):
             self._cut(vm, f"its disks have failed: {domain.reason}")
         elif domain is None and self._has_ended(vm, settings):
             pass
@@ -690,15 +690,7 @@ class Vms:
 
 
 def _differs(record: VmRecord, changes: Mapping[str, object]) -> bool:
-    for field, value in changes.items():
-        if getattr(record, field) != value:
-            return True
-    return False
-
-
-def _failed_disks(domain: Domain) -> bool:
-    """Its guest was stopped by an error of a disk: cut off once, it never gets them back."""
-    return domain.power is Power.PAUSED and "error" in domain.reason.lower()
+    return any(getattr(record, field) != value for field, value in changes.items())
 
 
 def still_there(vm: Vm, domain: Domain | None, settings: HaVm, record: VmRecord) -> bool:

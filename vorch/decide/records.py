@@ -11,6 +11,7 @@ from vorch.errors import Conflict, Invalid, Unreachable
 from vorch.model import (
     Cluster,
     DiskBus,
+    Domain,
     Network,
     Power,
     Trashed,
@@ -100,6 +101,15 @@ def known_power(cluster: Cluster, vm: Vm, verb: str) -> Power:
 
 def is_on(power: Power) -> bool:
     return power in (Power.RUNNING, Power.PAUSED, Power.STOPPING)
+
+
+def failed_disks(domain: Domain, node: str) -> bool:
+    """It is there, and its guest was stopped by an error of a disk.
+
+    Cut off once, it never gets its disks back.
+    """
+    stopped = domain.node == node and domain.power is Power.PAUSED
+    return stopped and "error" in domain.reason.lower()
 
 
 def need_stopped(cluster: Cluster, vm: Vm, verb: str, why: str) -> None:
