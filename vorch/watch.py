@@ -73,6 +73,7 @@ KINDS: dict[str, type[Any]] = {
 BARE_KINDS = ("claim", "plan")
 # What those need to know that do not lead.
 STANDING_BY: dict[str, type[Any]] = {"node": Node, "hanode": NodeRecord}
+BARE_STANDING_BY = ("plan",)
 # What one round makes possible, the next one does, without waiting for the next step.
 ROUNDS_PER_STEP = 12
 WORKERS = 16
@@ -91,6 +92,8 @@ class Pace:
     leading: bool
     # Nothing was done, and nothing changes until something else does, or `due_at` comes.
     quiet: bool = True
+    # No host is half silent: what is seen of those changes by itself, as watchers lapse.
+    clear: bool = True
     due_at: float | None = None
     # What there is to say about each host and VM ("node/h1", "vm/web").
     sentences: dict[str, str] = field(default_factory=dict)
@@ -283,7 +286,7 @@ class Watch:
         clear = all(
             record.sign in (Sign.WELL, Sign.GONE) for record in self._mirror.of(NodeRecord).values()
         )
-        return Pace(leading=True, quiet=quiet and clear, due_at=due_at, sentences=self.sentences)
+        return Pace(leading=True, quiet=quiet, clear=clear, due_at=due_at, sentences=self.sentences)
 
     def _still_leads(self) -> bool:
         """Rounds may be long: the lease is kept up between them."""
@@ -668,7 +671,9 @@ class _Mirror:
         self._decoded = decoded
         self.revision: int | None = None
         self._values: dict[type[Any], dict[str, Any]] = {kind: {} for kind in kinds.values()}
-        self._bare: dict[str, set[str]] = {kind: set() for kind in BARE_KINDS}
+        # Claims are the leader's business.
+        bare = BARE_KINDS if kinds is KINDS else BARE_STANDING_BY
+        self._bare: dict[str, set[str]] = {kind: set() for kind in bare}
         self.versions: dict[str, int] = {}
 
     def of(self, kind: type[T]) -> dict[str, T]:
@@ -703,7 +708,7 @@ class _Mirror:
     def _read(self, keys: Iterable[str] | None) -> None:
         if keys is None:
             fresh = _Mirror(self._state, self._kinds, self._decoded)
-            for key, document in self._state.read([*self._kinds, *BARE_KINDS]).items():
+            for key, document in self._state.read([*self._kinds, *self._bare]).items():
                 fresh._take(key, document.version, document.body)
             self._values, self._bare, self.versions = fresh._values, fresh._bare, fresh.versions
             return

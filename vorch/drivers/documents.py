@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from pydantic_core import from_json
+
 from vorch.errors import BadConfig, Conflict, Invalid
 from vorch.ports import Change, Lease
 
@@ -73,7 +75,7 @@ def to_text(key: str, body: dict[str, Any]) -> str:
 
 def from_text(key: str, text: str) -> dict[str, Any]:
     try:
-        body = json.loads(text)
+        body = from_json(text)
     except (TypeError, ValueError, RecursionError) as exc:
         raise BadConfig(
             f"cannot read {key!r} in the state: it is not JSON ({exc}); the store was damaged or"

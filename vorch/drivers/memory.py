@@ -210,11 +210,14 @@ class MemoryWorld:
         if at is not None:
             at.on_power_off.append(process.die)
 
-        def ceph_answers() -> bool:
+        def mons_answer() -> bool:
             return self.ceph.quorum and (at is None or (at.runs and at.cables["storage"]))
 
+        def osds_answer() -> bool:
+            return not self.ceph.stalled and mons_answer()
+
         def to_ceph(target: str) -> Gate:
-            return Gate(self.faults, target, process, who, reaches=ceph_answers)
+            return Gate(self.faults, target, process, who, reaches=osds_answer)
 
         def to_host(machine: MemoryMachine) -> Gate:
             return Gate(
@@ -275,7 +278,12 @@ class MemoryWorld:
             witness=MemoryWitness(self.host, self.pool, at, to_ceph("ceph")),
             fencers=(
                 MemoryPowerFencer(self.host, Gate(self.faults, "power", process, who)),
-                MemoryStorageFencer(self.host, self.ceph, to_ceph("ceph")),
+                MemoryStorageFencer(
+                    self.host,
+                    self.ceph,
+                    self.pools,
+                    Gate(self.faults, "ceph", process, who, reaches=mons_answer),
+                ),
             ),
         )
 

@@ -52,7 +52,7 @@ class MemoryClient:
 
     @property
     def can_write(self) -> bool:
-        return self.reaches and not self.cut_off
+        return self.reaches and not self.ceph.stalled and not self.cut_off
 
     @property
     def seen(self) -> bool:
@@ -86,6 +86,8 @@ class MemoryCeph:
         self.mons: tuple[str, ...] = ()
         # Monitors that are down though their machine is well.
         self.mons_down: set[str] = set()
+        # Too few OSDs are up: whoever reads or writes waits, and nothing is refused.
+        self.stalled = False
         self.epoch = 1
         # Since when an entry is in force.
         self.blocklist: dict[str, float] = {}
@@ -109,6 +111,10 @@ class MemoryCeph:
                 if 2 * up > len(self.mons):
                     return True
         return False
+
+    @property
+    def serves(self) -> bool:
+        return self.quorum and not self.stalled
 
     def blocked(self, address: str) -> bool:
         listed = self.blocklist

@@ -99,6 +99,8 @@ class Faults:
         self.call_timeout_s = call_timeout_s
         self.trace: deque[Call] = deque(maxlen=trace_limit)
         self.active: list[Fault] = []
+        # Told of each call before it is made, by whom and to what. It may let its caller wait.
+        self.passing: Callable[[str, str, str], None] | None = None
         # One for the whole world: acts are short, and none waits while it holds it.
         self.lock = threading.RLock()
 
@@ -234,6 +236,7 @@ class Gate:
         faults = self.faults
         return not (
             faults.active
+            or faults.passing is not None
             or faults.latency_s
             or faults.trace.maxlen
             or (self.process is not None and self.process.dead)
@@ -246,6 +249,9 @@ class Gate:
         outcome = "died"
         try:
             self._check_alive()
+            if faults.passing is not None:
+                faults.passing(self.who, self.target, name)
+                self._check_alive()
             if faults.latency_s:
                 faults.clock.sleep(faults.latency_s)
             if self.reaches is not None and not self.reaches():

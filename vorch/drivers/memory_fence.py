@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from vorch.availability import Knock
@@ -10,6 +10,7 @@ from vorch.drivers.memory_ceph import LAPSE_S, MemoryCeph
 from vorch.drivers.memory_faults import Gate, gated, gated_waiting
 from vorch.drivers.memory_machine import MemoryMachine
 from vorch.drivers.memory_pool import MemoryPool
+from vorch.drivers.memory_time import wake
 from vorch.errors import FenceFailed, NotFound
 from vorch.model import Check, Node, Volume
 from vorch.ports import Progress
@@ -18,6 +19,10 @@ Machine = Callable[[str], MemoryMachine]
 
 # How long a fencer waits for a BMC that does not answer.
 BMC_PATIENCE_S = 5.0
+# How long it waits for placement groups.
+OSD_PATIENCE_S = 5.0
+# How soon a guest writes again.
+WRITES_AGAIN_S = 0.1
 
 __all__ = ["LAPSE_S", "MemoryPowerFencer", "MemoryStorageFencer", "MemoryWitness"]
 
@@ -122,9 +127,13 @@ class MemoryStorageFencer:
     name = "storage"
     by_address = True
 
-    def __init__(self, machine: Machine, ceph: MemoryCeph, gate: Gate) -> None:
+    def __init__(
+        self, machine: Machine, ceph: MemoryCeph, pools: Mapping[str, MemoryPool], gate: Gate
+    ) -> None:
         self._machine = machine
         self._ceph = ceph
+        self._pools = pools
+        # To the monitors.
         self._gate = gate
 
     def covers(self, node: Node) -> bool:
@@ -140,12 +149,36 @@ class MemoryStorageFencer:
             raise FenceFailed(
                 f"cannot cut {node.name!r} off its disks: no address of it is known; give it one"
             )
+        self.cut_off(entries)
+        broken = self.break_locks(entries)
+        return (
+            f"{len(entries)} address(es) of it are in the blocklist, by OSD map"
+            f" {self._ceph.epoch}; {broken} lock(s) broken"
+        )
+
+    def cut_off(self, entries: Sequence[str]) -> None:
+        """In the blocklist, and every OSD known to have the map."""
         in_force = self._ceph.block(entries)
         self._gate.midway()
         self._ceph.clock.sleep(max(0.0, in_force - self._ceph.clock.now()))
-        return (
-            f"{len(entries)} address(es) of it are in the blocklist, by OSD map {self._ceph.epoch}"
-        )
+        if self._ceph.stalled:
+            self._ceph.clock.sleep(OSD_PATIENCE_S)
+            raise FenceFailed(
+                f"cannot cut off {entries[0]!r}: placement groups did not answer for"
+                f" {OSD_PATIENCE_S:g} s, so nobody knows what they serve; look at `ceph status`"
+            )
+
+    def break_locks(self, entries: Sequence[str]) -> int:
+        """Those that clients at these addresses hold."""
+        broken = 0
+        for pool in self._pools.values():
+            for stored in pool.volumes.values():
+                owner = stored.lock.address if stored.lock is not None else ""
+                if {owner, owner.partition(":")[0]} & set(entries):
+                    stored.break_lock()
+                    wake(self._ceph.clock, self._ceph.clock.now() + WRITES_AGAIN_S, stored.relock)
+                    broken += 1
+        return broken
 
     @gated
     def unfence(self, node: Node, clients: Sequence[str]) -> None:

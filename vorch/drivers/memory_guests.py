@@ -234,6 +234,8 @@ class MemoryGuest:
         for held in self.disks.values():
             if linger and held.stored is not None and held.disk.device == "disk":
                 held.stored.lingering.append(self.client)
+            elif cleanly and held.stored is not None and held.stored.lock is self.client:
+                held.stored.lock = None
             self.close(held)
 
     def hear_of_blocklist(self) -> None:
@@ -318,6 +320,8 @@ class MemoryGuest:
                 self.settle,
                 self.client if may_write else None,
             )
+            if writes:
+                held.stored.lock = self.client
         self.disks[disk.name] = held
         return held
 

@@ -48,6 +48,19 @@ class Stored:
     notes: dict[str, str] = field(default_factory=dict)
     # Clients that died with it open, and that storage has perhaps not missed yet.
     lingering: list[MemoryClient] = field(default_factory=list)
+    # Who holds RBD's exclusive lock. It keeps nobody out: whoever writes asks for it and gets it.
+    lock: MemoryClient | None = None
+
+    def break_lock(self) -> None:
+        """As `lock.break_lock` does: its owner is told nothing, and asks for it when it writes."""
+        self.lock = None
+
+    def relock(self) -> None:
+        """Whoever has it open and can write does so, and takes the lock for that."""
+        for opening in self.open_by.values():
+            client = opening.client
+            if self.lock is None and opening.writes and client is not None and client.can_write:
+                self.lock = client
 
     # The URL that it takes its data from, and the sum of what was there.
     linked: str = ""

@@ -91,11 +91,9 @@ class MemoryState:
     def read(self, kinds: Sequence[str]) -> dict[str, Document]:
         self._check_open()
         wanted = {documents.check_kind(kind) for kind in kinds}
-        return {
-            key: self._store.document(key)
-            for key in sorted(self._store.texts)
-            if key.partition("/")[0] in wanted
-        }
+        begins = tuple(f"{kind}/" for kind in wanted)
+        found = sorted(key for key in self._store.texts if key.startswith(begins))
+        return {key: self._store.document(key) for key in found}
 
     @gated
     def commit(self, changes: Sequence[Change], *, lease: Lease | None = None) -> int:

@@ -37,6 +37,12 @@ class MemoryClock:
     def now(self) -> float:
         return self._now
 
+    @property
+    def next_event(self) -> float:
+        """When something happens next that was scheduled."""
+        with self._lock:
+            return self._events[0][0] if self._events else math.inf
+
     def at(self, when: float, event: Callable[[], None]) -> None:
         with self._lock:
             heapq.heappush(self._events, (when, next(self._order), event))
@@ -62,6 +68,30 @@ class MemoryClock:
                 return until()
             event()
         return True
+
+
+class HostClock:
+    """The clock of a host, which may be wrong, and run too fast or too slow."""
+
+    def __init__(self, true: Clock) -> None:
+        self._true = true
+        self._ahead_s = 0.0
+        # How much more it gains by the second.
+        self._gains = 0.0
+        self._set_at = true.now()
+
+    def set(self, ahead_s: float, gains: float = 0.0) -> None:
+        self._ahead_s, self._gains, self._set_at = ahead_s, gains, self._true.now()
+
+    @property
+    def ahead_s(self) -> float:
+        return self._ahead_s + self._gains * (self._true.now() - self._set_at)
+
+    def now(self) -> float:
+        return self._true.now() + self.ahead_s
+
+    def sleep(self, seconds: float) -> None:
+        self._true.sleep(seconds)
 
 
 def wait(clock: Clock, seconds: float, until: Callable[[], bool]) -> bool:

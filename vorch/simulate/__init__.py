@@ -8,7 +8,7 @@ print(played.result)
 
 from vorch.simulate.faults import Failure, play_seed, schedule
 from vorch.simulate.player import Played, Violation, play
-from vorch.simulate.scenario import Scenario, read_scenario
+from vorch.simulate.scenario import Scenario, read_scenario, scenario_of
 
 __all__ = [
     "Failure",
@@ -18,5 +18,6 @@ __all__ = [
     "play",
     "play_seed",
     "read_scenario",
+    "scenario_of",
     "schedule",
 ]

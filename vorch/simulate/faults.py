@@ -129,8 +129,20 @@ def _trouble(
         case "mons":
             yield at, {"op": "mons", "to": "off"}
             yield until, {"op": "mons", "to": "on"}
+        case "osds":
+            yield at, {"op": "osds", "to": "off"}
+            yield until, {"op": "osds", "to": "on"}
+        case "clock":
+            yield from _clock(chance, at, until, host)
+        case "sleeper":
+            yield from _sleeper(chance, at, host, hosts)
+        case "newcomer":
+            # It has moved there while it ran, so its client is another one than at its start.
+            yield at, {"op": "move", "service": service, "to": host, "live": True}
+            yield at + 30.0, {"op": "network", "node": host, "which": "management", "to": "off"}
+            yield at + 200.0, {"op": "network", "node": host, "which": "management", "to": "on"}
         case "vorch":
-            yield at, _on_the_way(chance, {"op": "crash", "after": chance.randint(0, 30)})
+            yield at, _on_the_way(chance)
             # So that there is something on the way.
             yield at, {"op": "power", "node": host, "to": "off"}
             yield until, {"op": "power", "node": host, "to": "on"}
@@ -156,6 +168,10 @@ KINDS = (
     "mons",
     "vorch",
     "vorch",
+    "sleeper",
+    "newcomer",
+    "clock",
+    "osds",
     "calls",
     "guest",
     "person",
@@ -163,10 +179,43 @@ KINDS = (
 )
 
 
-def _on_the_way(chance: random.Random, crash: Op) -> Op:
+def _on_the_way(chance: random.Random) -> Op:
+    """The one that leads dies or stands still, at a point of a plan or before any call."""
+    where = chance.choice(list(PLACES))
+    laid: Op = {"where": where, "after": chance.randint(0, PLACES[where])}
     if chance.random() < 0.5:
-        return crash
-    return {"op": "pause", "after": crash["after"], "seconds": chance.choice([5.0, 20.0, 60.0])}
+        return {"op": "crash", **laid}
+    return {"op": "pause", **laid, **_nap(chance, [5.0, 20.0, 60.0])}
+
+
+# Of how many such places one is chosen.
+PLACES = {"plan": 30, "act": 60, "call": 400}
+
+
+def _nap(chance: random.Random, seconds: list[float]) -> Op:
+    return {"seconds": chance.choice(seconds), "clock_stands": chance.random() < 0.5}
+
+
+def _clock(chance: random.Random, at: float, until: float, host: str) -> Iterator[tuple[float, Op]]:
+    """A host's clock jumps, or runs too fast or too slow."""
+    ahead_s = round(chance.choice([-1, 1]) * chance.choice([0.5, 5.0, 30.0, 120.0]), 1)
+    gains = chance.choice([0.0, 0.0, 0.01, -0.01])
+    yield at, {"op": "clock", "node": host, "ahead_s": ahead_s, "gains": gains}
+    yield until, {"op": "clock", "node": host, "ahead_s": 0.0}
+
+
+def _sleeper(
+    chance: random.Random, at: float, host: str, hosts: list[str]
+) -> Iterator[tuple[float, Op]]:
+    """The leader falls asleep over a failover; when it wakes up, all is different."""
+    yield at, {"op": "power", "node": host, "to": "off"}
+    where = chance.choice(["act", "call"])
+    after = chance.randint(0, PLACES[where])
+    yield at, {"op": "pause", "where": where, "after": after, **_nap(chance, [60.0, 120.0, 180.0])}
+    yield round(at + chance.uniform(15.0, 60.0), 1), {"op": "power", "node": host, "to": "on"}
+    other, since = chance.choice(hosts), round(at + chance.uniform(20.0, 90.0), 1)
+    yield since, {"op": "maintenance", "node": other, "to": "on"}
+    yield since + 200.0, {"op": "maintenance", "node": other, "to": "off"}
 
 
 def _person(
@@ -189,12 +238,14 @@ def _person(
 
 def _mended(hosts: list[str]) -> Iterator[Op]:
     yield {"op": "mons", "to": "on"}
+    yield {"op": "osds", "to": "on"}
     yield {"op": "calls", "target": "", "how": "well", "times": 0}
     for host in hosts:
         yield {"op": "bmc", "node": host, "to": "well"}
         yield {"op": "hang", "node": host, "what": "host", "to": "off"}
         yield {"op": "hang", "node": host, "what": "libvirt", "to": "off"}
         yield {"op": "maintenance", "node": host, "to": "off"}
+        yield {"op": "clock", "node": host, "ahead_s": 0.0}
     # Twice: a host may be switched off by a fence that came late.
     for host in hosts:
         yield {"op": "power", "node": host, "to": "on"}

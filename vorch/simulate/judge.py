@@ -37,7 +37,10 @@ class JudgedFencer:
 
     def fence(self, node: Node, clients: Sequence[str], progress: Progress) -> str:
         self._judge.fences(node.name)
-        return self._fencer.fence(node, clients, progress)
+        proof = self._fencer.fence(node, clients, progress)
+        if self._fencer.by_address:
+            self._judge.left_no_lock(node.name)
+        return proof
 
     def unfence(self, node: Node, clients: Sequence[str]) -> None:
         self._fencer.unfence(node, clients)
@@ -100,12 +103,14 @@ class Judge:
 
     # -- what vorch is about to do
 
-    def hook(self, point: str, journal: Journal) -> None:
+    def hook(self, point: str, journal: Journal, *, leads: bool = True) -> None:
+        """`leads`: what its process has done will count. Else its next commit is refused."""
         if point not in ("before", "after") or journal.direction != "forward":
             return
         step = journal.plan.steps[journal.position]
         if point == "after":
-            if isinstance(step, FenceNode):
+            self.look()
+            if isinstance(step, FenceNode) and leads:
                 self._is_fenced(step.node.name)
         elif isinstance(step, StartDomain):
             self._starts(step)
@@ -117,6 +122,14 @@ class Judge:
         well = machine.answers(None) and all(machine.cables.values())
         if well and self.world.clock.now() - since > LATE_S:
             raise self._say(f"{host} is well, and is fenced")
+
+    def left_no_lock(self, host: str) -> None:
+        """Of those that are cut off none may hold a lock that the next one would have to break."""
+        for pool in self.world.pools.values():
+            for stored in pool.volumes.values():
+                owner = stored.lock
+                if owner is not None and owner.machine.name == host and owner.cut_off:
+                    raise self._say(f"{host} counts as cut off, and has the lock of {stored.name}")
 
     def _is_fenced(self, host: str) -> None:
         for guest in self.world.host(host).guests.values():

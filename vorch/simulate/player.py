@@ -7,6 +7,8 @@ it names, and no command comes before that. A judge looks on all the while (`Jud
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,7 +29,7 @@ from vorch.config import Settings
 from vorch.drivers import documents
 from vorch.drivers.memory import MemoryWorld
 from vorch.drivers.memory_pool import Stored
-from vorch.drivers.memory_time import MemoryProcess, ProcessDied
+from vorch.drivers.memory_time import HostClock, MemoryClock, MemoryProcess, ProcessDied
 from vorch.errors import VorchError
 from vorch.model import MIB, Clients, HostFacts, Node, Pool, Vm
 from vorch.orchestrator import Orchestrator
@@ -36,7 +38,7 @@ from vorch.ports import World
 from vorch.simulate.doubles import Doubles
 from vorch.simulate.judge import Judge, JudgedFencer, Violation
 from vorch.simulate.scenario import POOL, Batch, Scenario, Service, sizes, vm_of
-from vorch.watch import Decoded, Pace, Watch
+from vorch.watch import LEASE, Decoded, Pace, Watch
 
 __all__ = ["Played", "Violation", "play"]
 
@@ -101,7 +103,25 @@ class _Watcher:
 
     watch: Watch
     next_at: float
+    # In the middle of something.
+    stands: bool = False
     pace: Pace = field(default_factory=lambda: Pace(leading=False, quiet=False))
+
+
+@dataclass
+class _Ambush:
+    """Something that happens to the process that leads, at the `count`th place of a kind.
+
+    "plan": the points of plans where a crash could fall; "act": each call in the middle of a step;
+    "call": each call of all.
+    """
+
+    where: str
+    count: int
+    what: str
+    seconds: float = 0.0
+    # As with a virtual machine that was stopped: its clock did not go on.
+    clock_stands: bool = False
 
 
 class _Player:
@@ -115,15 +135,20 @@ class _Player:
     ) -> None:
         self.scenario = scenario
         self.mends = mends
-        # Processes that stand still, and what is to happen to the one that leads, and when.
-        self.paused: set[str] = set()
-        self.waylaid: list[tuple[int, str, float]] = []
+        # What is to happen to the one that leads, and when.
+        self.waylaid: list[_Ambush] = []
+        # The processes that are in the middle of an act.
+        self._acting: set[str] = set()
+        self._commands_at: list[float] = []
         self.onlooker = onlooker
         self.settings = settings
-        self.world = MemoryWorld(scenario.name, hosts=(), call_timeout_s=ANSWER_S, trace_limit=0)
-        self.clock = self.world.clock
+        self.clock = MemoryClock()
+        self.world = MemoryWorld(
+            scenario.name, hosts=(), call_timeout_s=ANSWER_S, trace_limit=0, clock=self.clock
+        )
         self.zero = self.clock.now()
         self.watchers: dict[str, _Watcher] = {}
+        self.clocks = {name: HostClock(self.clock) for name in scenario.hosts}
         self.log: list[tuple[float, str]] = []
         self.said: dict[str, str] = {}
         self.fenced: list[str] = []
@@ -285,8 +310,9 @@ class _Player:
     def run(self) -> Played:
         ends = self.zero + self.scenario.ends_at
         for batch in self.scenario.steps:
-            self._until(self.zero + batch.at)
-            self._command(batch)
+            # Also while somebody waits in the middle of a plan.
+            self.clock.at(self.zero + batch.at, functools.partial(self._command, batch))
+            self._commands_at.append(self.zero + batch.at)
         if self.mends:
             self._until(ends - SETTLE_S)
             for name in self.scenario.hosts:
@@ -299,20 +325,23 @@ class _Player:
     def _until(self, end: float) -> None:
         """Let everybody live until then."""
         while self.clock.now() < end:
-            able = [
-                name
-                for name in self.watchers
-                if name not in self.paused and self.world.host(name).runs
-            ]
-            name = min(able, key=self._turn, default=None)
-            if name is None or self.watchers[name].next_at >= end:
-                self.clock.sleep(end - self.clock.now())
-                return
-            self.clock.sleep(max(0.0, self.watchers[name].next_at - self.clock.now()))
+            name = min(self._able(), key=self._turn, default=None)
+            turn_at = end if name is None else self.watchers[name].next_at
+            stop_at, commands = min(turn_at, end, *self._commands_at[:1]), len(self._commands_at)
+            self.clock.sleep(max(0.0, stop_at - self.clock.now()))
+            if name is None or turn_at >= end or commands != len(self._commands_at):
+                continue
             self._step(name)
             self._skip(end)
             if self.steps > STEPS_LIMIT:
                 raise Violation(f"{self.scenario.name}: it never comes to rest")
+
+    def _able(self) -> list[str]:
+        return [
+            name
+            for name, watcher in self.watchers.items()
+            if not watcher.stands and self.world.host(name).runs
+        ]
 
     def _turn(self, name: str) -> tuple[float, bool, str]:
         """Who is next: at the same moment the leader is, so that a skip takes it no lease."""
@@ -340,18 +369,53 @@ class _Player:
 
     def _skip(self, end: float) -> None:
         """To the next moment at which anything can happen."""
-        paces = [one.pace for one in self.watchers.values()]
-        leaders = [pace for pace in paces if pace.leading]
+        able = self._able()
+        leaders = [name for name in able if self.watchers[name].pace.leading]
         if leaders:
-            if not all(pace.quiet for pace in leaders):
+            if not all(self.watchers[name].pace.quiet for name in leaders):
                 return
-            due = min((pace.due_at for pace in leaders if pace.due_at is not None), default=end)
-        elif paces and all(pace.trouble for pace in paces) and not self.world.ceph.quorum:
+            due = min(map(self._due, leaders))
+            if not all(self.watchers[name].pace.clear for name in leaders):
+                due = min(due, self._nothing_until())
+        elif not self.world.ceph.serves and all(self.watchers[n].pace.trouble for n in able):
             due = end
+        elif self._nobody_may_lead(able):
+            due = min([self.clock.next_event, *map(self._may_lead_at, able)])
         else:
             return
-        for watcher in self.watchers.values():
-            watcher.next_at = max(watcher.next_at, min(due, end))
+        due = min(due, end, *self._commands_at[:1])
+        for name in able:
+            self.watchers[name].next_at = max(self.watchers[name].next_at, due)
+
+    def _nobody_may_lead(self, able: list[str]) -> bool:
+        """Somebody has the lease who is not there, and the others have looked and gone by."""
+        return all(
+            not self.watchers[name].pace.trouble and self._may_lead_at(name) > self.clock.now()
+            for name in able
+        )
+
+    def _may_lead_at(self, name: str) -> float:
+        last = self.world.store.leases.get(LEASE)
+        expires_at = last.expires_at if last is not None else -math.inf
+        return max(expires_at - self.clocks[name].ahead_s, self.clock.now())
+
+    def _nothing_until(self) -> float:
+        """While a host is half silent: no lease and no view grows old, and no watcher lapses."""
+        held_s = min(self.settings.ha_lease_s, self.settings.ha_view_for_s)
+        moments = [self.clock.now() + held_s - self.settings.ha_every_s]
+        for pool in self.world.pools.values():
+            for stored in pool.volumes.values():
+                moments += [one.unseen_from for one in stored.lingering if one.seen]
+        for machine in self.world.machines.values():
+            if not (machine.runs and machine.cables["storage"]):
+                moments += [one.client.unseen_from for one in machine.guests.values()]
+        now = self.clock.now()
+        return min(moment for moment in [*moments, self.clock.next_event] if moment >= now)
+
+    def _due(self, name: str) -> float:
+        """When something is due for a leader, which goes by its own clock."""
+        due_at = self.watchers[name].pace.due_at
+        return math.inf if due_at is None else due_at - self.clocks[name].ahead_s
 
     def _say(self, sentences: Mapping[str, str]) -> None:
         for about, sentence in sorted(sentences.items()):
@@ -374,32 +438,68 @@ class _Player:
             return
         world = self.world.connect(f"vorch@{name}", home=name)
         judged = tuple(JudgedFencer(fencer, self.judge) for fencer in world.fencers)
-        world = dataclasses.replace(world, fencers=judged)
+        world = dataclasses.replace(world, fencers=judged, clock=self.clocks[name])
 
         def hook(point: str, journal: Journal) -> None:
-            self.judge.hook(point, journal)
+            self.judge.hook(point, journal, leads=self._leads(name))
             self.doubles.hook(point, journal)
-            self._waylay(name, world)
+            if point == "before":
+                self._acting.add(name)
+            else:
+                self._acting.discard(name)
+            self._waylay("plan", name)
             if self.onlooker is not None:
                 self.onlooker(point, journal, world)
 
         watch = Watch(world, self.settings, hook=hook, say=self._say, decoded=self._decoded)
         self.watchers[name] = _Watcher(watch, self.clock.now())
 
-    def _waylay(self, name: str, world: World) -> None:
-        """What was laid for whoever is at a plan: it dies, or stands still for a while."""
-        self.waylaid = [(count - 1, what, seconds) for count, what, seconds in self.waylaid]
-        due = [one for one in self.waylaid if one[0] < 0]
-        self.waylaid = [one for one in self.waylaid if one[0] >= 0]
-        for _, what, seconds in due:
-            self._log(f"vorch on {name}: {what}")
-            if what == "crash":
-                assert isinstance(world.processes, MemoryProcess)
-                world.processes.die()
+    def _leads(self, name: str) -> bool:
+        """By what the store says, whatever the process itself believes."""
+        watcher, last = self.watchers.get(name), self.world.store.leases.get(LEASE)
+        lease = watcher.watch.lease if watcher is not None else None
+        return lease is not None and last is not None and lease.epoch == last.epoch
+
+    def _lie_in_wait(self, ambush: _Ambush) -> None:
+        self.waylaid.append(ambush)
+        self.world.faults.passing = self._passes
+
+    def _passes(self, who: str, target: str, call: str) -> None:
+        """A call is about to be made."""
+        name = who.partition("@")[2]
+        watcher = self.watchers.get(name)
+        if watcher is None or watcher.stands or watcher.watch.lease is None:
+            return
+        if name in self._acting:
+            self._waylay("act", name)
+        self._waylay("call", name)
+
+    def _waylay(self, where: str, name: str) -> None:
+        """What was laid for whoever comes by: it dies, or stands still for a while."""
+        due = []
+        for ambush in [one for one in self.waylaid if one.where == where]:
+            ambush.count -= 1
+            if ambush.count < 0:
+                due.append(ambush)
+                self.waylaid.remove(ambush)
+        if not self.waylaid:
+            self.world.faults.passing = None
+        watcher = self.watchers.get(name)
+        for ambush in due if watcher is not None else ():
+            assert watcher is not None
+            self._log(f"vorch on {name}: {ambush.what}")
+            if ambush.what == "crash":
+                processes = watcher.watch.world.processes
+                assert isinstance(processes, MemoryProcess)
+                processes.die()
                 raise ProcessDied
-            self.paused.add(name)
-            self._until(self.clock.now() + seconds)
-            self.paused.discard(name)
+            watcher.stands = True
+            began = self.clock.now()
+            self._until(began + ambush.seconds)
+            watcher.stands = False
+            if ambush.clock_stands:
+                self.clocks[name].set(began - self.clock.now())
+            self._log(f"vorch on {name} wakes up")
 
     def _power(self, name: str, on: bool) -> None:
         machine = self.world.host(name)
@@ -444,6 +544,7 @@ class _Player:
     # -- commands
 
     def _command(self, batch: Batch) -> None:
+        self._commands_at.pop(0)
         for op in batch.ops:
             words = " ".join(f"{value}" for value in op.values())
             self._log(f"> {words}")
@@ -480,11 +581,25 @@ class _Player:
     def _op_mons(self, op: Mapping[str, Any]) -> None:
         self.world.ceph.mons_down = set(self.scenario.hosts) if op["to"] == "off" else set()
 
+    def _op_osds(self, op: Mapping[str, Any]) -> None:
+        self.world.ceph.stalled = op["to"] == "off"
+
+    def _op_clock(self, op: Mapping[str, Any]) -> None:
+        self.clocks[op["node"]].set(float(op["ahead_s"]), float(op.get("gains", 0.0)))
+
     def _op_crash(self, op: Mapping[str, Any]) -> None:
-        self.waylaid.append((int(op["after"]), "crash", 0.0))
+        self._lie_in_wait(_Ambush(op.get("where", "plan"), int(op["after"]), "crash"))
 
     def _op_pause(self, op: Mapping[str, Any]) -> None:
-        self.waylaid.append((int(op["after"]), "pause", float(op["seconds"])))
+        self._lie_in_wait(
+            _Ambush(
+                op.get("where", "plan"),
+                int(op["after"]),
+                "pause",
+                float(op["seconds"]),
+                bool(op.get("clock_stands")),
+            )
+        )
 
     def _op_calls(self, op: Mapping[str, Any]) -> None:
         faults, target, times = self.world.faults, op["target"], int(op["times"])
@@ -497,6 +612,7 @@ class _Player:
                 faults.hang(target, ANSWER_S / 2, times=times)
             case _:
                 faults.clear()
+                faults.passing = None
                 self.waylaid.clear()
 
     def _op_guest_dies(self, op: Mapping[str, Any]) -> None:

@@ -1,0 +1,47 @@
+"""The simulator sees it when a safeguard is taken out of vorch, and is content when it is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.simulate.mutations import MUTATIONS
+from vorch import simulate
+from vorch.simulate import faults
+
+FOUND = Path(__file__).parent / "scenarios" / "found"
+# A seed that sees each, or a schedule that was cut down from one.
+SEEN_BY: dict[str, int | str] = {
+    "no-fence": 0,
+    "no-map-wait": 5,
+    "lock-before-blocklist": 5,
+    "no-epoch": "sleeper-asks-the-store",
+    "no-address-after-migration": 116,
+    "no-second-look": "stands-still-before-a-start",
+}
+
+
+def scenario_of(name: str) -> simulate.Scenario:
+    seen_by = SEEN_BY[name]
+    if isinstance(seen_by, int):
+        return simulate.schedule(seen_by)
+    return simulate.read_scenario(FOUND / f"{seen_by}.json")
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_it_is_seen(name: str) -> None:
+    scenario = scenario_of(name)
+    assert faults.trouble_with(scenario) is None
+    with pytest.MonkeyPatch.context() as patch:
+        MUTATIONS[name](patch)
+        assert faults.trouble_with(scenario) is not None
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_what_is_printed_shows_it_again(name: str) -> None:
+    """Also where somebody stood still, in the middle of a plan, with a clock that stood as well."""
+    again = simulate.scenario_of(faults.as_file(scenario_of(name)))
+    with pytest.MonkeyPatch.context() as patch:
+        MUTATIONS[name](patch)
+        assert faults.trouble_with(again) is not None
