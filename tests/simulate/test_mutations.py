@@ -16,7 +16,7 @@ SEEN_BY: dict[str, int | str] = {
     "no-fence": 0,
     "no-map-wait": 5,
     "lock-before-blocklist": 5,
-    "no-epoch": "sleeper-asks-the-store",
+    "no-epoch": 10,
     "no-address-after-migration": 116,
     "no-second-look": "stands-still-before-a-start",
 }

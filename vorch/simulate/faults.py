@@ -209,8 +209,9 @@ def _sleeper(
 ) -> Iterator[tuple[float, Op]]:
     """The leader falls asleep over a failover; when it wakes up, all is different."""
     yield at, {"op": "power", "node": host, "to": "off"}
-    where = chance.choice(["act", "call"])
-    after = chance.randint(0, PLACES[where])
+    where = chance.choice(list(PLACES))
+    # Before the fence, or over the first starts.
+    after = chance.randint(0, PLACES[where] // 4)
     yield at, {"op": "pause", "where": where, "after": after, **_nap(chance, [60.0, 120.0, 180.0])}
     yield round(at + chance.uniform(15.0, 60.0), 1), {"op": "power", "node": host, "to": "on"}
     other, since = chance.choice(hosts), round(at + chance.uniform(20.0, 90.0), 1)
