@@ -73,9 +73,18 @@ def to_text(key: str, body: dict[str, Any]) -> str:
         ) from exc
 
 
+def _parsed(text: str) -> object:
+    try:
+        # Several times as fast, and it is asked thousands of times a minute.
+        return from_json(text)
+    except ValueError:
+        # It knows no half of a surrogate pair, and a string may hold one.
+        return json.loads(text)
+
+
 def from_text(key: str, text: str) -> dict[str, Any]:
     try:
-        body = from_json(text)
+        body = _parsed(text)
     except (TypeError, ValueError, RecursionError) as exc:
         raise BadConfig(
             f"cannot read {key!r} in the state: it is not JSON ({exc}); the store was damaged or"
