@@ -30,6 +30,40 @@ class ByPlace(LoadScopeScheduling):  # type: ignore[misc]
         return nodeid.split("::", 1)[0]
 
 
+# What takes minutes begins first, the longest before the others: else one worker is left with it
+# in the end, and the others with nothing.
+LONG = (
+    *OF_THE_MACHINE,
+    "tests/lab/test_failover.py",
+    "tests/lab/test_kill.py",
+    "tests/lab/test_failover_many.py",
+    "tests/lab/test_migrate.py",
+    "tests/lab/test_fencing.py",
+    "tests/contract/test_rbd.py",
+    "tests/lab/test_cluster.py",
+    "tests/lab/",
+    "tests/guest/",
+    "tests/contract/test_image_link.py",
+    "tests/contract/test_rados.py",
+)
+
+
+def _turn(nodeid: str) -> int:
+    return next((turn for turn, name in enumerate(LONG) if nodeid.startswith(name)), len(LONG))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # Whoever runs them one after the other wants to hear of the quick ones first.
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: _turn(item.nodeid))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # xdist would begin with the files that have the most tests, which are the quick ones.
+    config.option.loadscopereorder = False
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByPlace:
     return ByPlace(config, log)
 
