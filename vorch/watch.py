@@ -479,7 +479,12 @@ class Watch:
                 says = exc.message
         storage = storage_knock.wait()
         if shown is not None:
-            endings = self._quietly(lambda: dict(self.world.hypervisor(name).endings()))
+            heard = begin(
+                f"endings of {name}",
+                lambda: dict(self.world.hypervisor(name).endings()),
+                patience_s,
+            )
+            endings = self._quietly(heard.wait)
             return Evidence(node=name, libvirt=True, storage=storage, endings=endings), shown
         if management_knock is None or power is None:
             management_knock, power = knock("management"), read_power()

@@ -20,6 +20,7 @@ import dataclasses
 import hashlib
 import json
 import struct
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -30,6 +31,7 @@ from vorch.drivers.rbd_bases import NOTE
 from vorch.drivers.rbd_content import PIECE_BYTES
 from vorch.drivers.rbd_pool import (
     BASE_SNAPSHOT,
+    LAPSE_S,
     RbdPool,
     checked,
     features,
@@ -242,8 +244,22 @@ def discard(pool: RbdPool, volume: str, what: str) -> bool:
     last = header_of(pool, volume)
     if last is not None:
         _check_no_clones(last, volume, what)
-        librbd().RBD().migration_abort(pool.ioctx(), volume)
+        _abort(pool, volume)
     return True
+
+
+def _abort(pool: RbdPool, volume: str) -> None:
+    """Who died with it open counts among its users for a while, and cannot be asked past librbd."""
+    deadline = time.monotonic() + LAPSE_S
+    while True:
+        try:
+            librbd().RBD().migration_abort(pool.ioctx(), volume)
+        except librbd().ImageBusy:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(1.0)
+        else:
+            return
 
 
 def _forget(pool: RbdPool, header: Header) -> None:
