@@ -555,6 +555,18 @@ def forget_domain(step: ForgetDomain, world: World, progress: Progress) -> None:
     world.hypervisor(step.vm.node).forget(step.vm)
 
 
+def undo_start_domain(step: StartDomain, world: World, progress: Progress) -> None:
+    cut_domain(step, world, progress)
+    if world.state.get(f"vm/{step.vm.name}") is not None:
+        return
+    # It was being made, so nobody would ever take away what the host has begun to keep for it.
+    try:
+        world.hypervisor(step.vm.node).forget(step.vm)
+    except Unreachable:
+        if not _proven_dead(step.vm.node, world):
+            raise
+
+
 def cut_domain(step: StartDomain | CutDomain, world: World, progress: Progress) -> None:
     try:
         world.hypervisor(step.vm.node).cut(step.vm.id)
@@ -1258,7 +1270,7 @@ UNDO: dict[type, Act] = {
     TrashVolume: restore_volume,
     RestoreVolume: trash_volume,
     SnapshotDisks: drop_snapshot,
-    StartDomain: cut_domain,
+    StartDomain: undo_start_domain,
     SeeClients: nothing,
     AskToStop: nothing,
     AwaitEnd: nothing,

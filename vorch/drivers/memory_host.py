@@ -34,6 +34,7 @@ from vorch.model import (
     DiskFigures,
     Domain,
     Figures,
+    Firmware,
     HostFacts,
     MoveFigures,
     Network,
@@ -192,6 +193,8 @@ class MemoryHost:
             guest.nics[nic.name] = (nic, networks[nic.network])
         guest.display_port = machine.free_display_port() if vm.graphics else 0
         guest.cpu = cpu
+        if vm.firmware is Firmware.UEFI or vm.tpm:
+            machine.kept.add(vm.id)
         if paused:
             guest.hold_at_start()
         machine.add(guest)
@@ -545,6 +548,7 @@ class MemoryHost:
     def forget(self, vm: Vm) -> None:
         if vm.id in self._machine.settled():
             raise Conflict(f"cannot forget VM {vm.name!r}: it is still there; stop it first")
+        self._machine.kept.discard(vm.id)
 
     @gated
     def grow_disk(self, vm: Vm, disk: Disk, size_bytes: int) -> None:

@@ -80,6 +80,8 @@ class MemoryMachine:
             Check(name="memory", level="ok", detail="a host in memory lacks nothing"),
         )
         self.guests: dict[str, MemoryGuest] = {}
+        # VMs of which it keeps the UEFI's variables or the TPM's secrets, running or not.
+        self.kept: set[str] = set()
         # How much its clock is ahead of everybody else's.
         self.clock_ahead_s = 0.0
         # Other machines, by name, that it does not reach.
