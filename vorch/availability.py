@@ -428,6 +428,8 @@ class Availability:
     busy: dict[str, str] = field(default_factory=dict)
     # Hosts that a plan is at now.
     busy_nodes: frozenset[str] = frozenset()
+    # Since when whoever decides has been looking. What others saw before was by their clocks.
+    looking_since: float = 0.0
     # Version of each document as it was read ("ha/web" → 17), where that was asked for.
     versions: dict[str, int] = field(default_factory=dict)
 

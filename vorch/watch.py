@@ -143,6 +143,7 @@ class Watch:
         self._renewed_at = self._stands_back_until = float("-inf")
         self._last_view: View | None = None
         self._last_round: tuple[object, Round] | None = None
+        self._looking_since = float("-inf")
 
     def step(self) -> Pace:
         """One look and what follows from it. Never raises for what may well happen."""
@@ -192,6 +193,7 @@ class Watch:
             if self.lease is not None:
                 # What it knew may be of long ago.
                 self._begin_anew(KINDS)
+                self._looking_since = now
         self._renewed_at = now
         return self.lease is not None
 
@@ -399,6 +401,7 @@ class Watch:
             evidence=evidence,
             busy=self._busy("vm") | self._hands.vms,
             busy_nodes=frozenset(self._busy("hanode")) | self._hands.nodes,
+            looking_since=self._looking_since,
         )
         return seen(known, told), availability
 

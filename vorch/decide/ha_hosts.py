@@ -176,7 +176,8 @@ class Hosts:
             return f"{said}; its VMs go on there, so it is left alone"
         if doubt:
             return f"{said}; {doubt}"
-        if not self.timers.due(record.sign_since + limit_s):
+        # No host is fenced on what an earlier leader saw alone: its clock may have been another.
+        if not self.timers.due(max(record.sign_since, self.ha.looking_since) + limit_s):
             return f"{said}; it is fenced if that lasts for {limit_s:g} s"
         clients = sorted(
             address

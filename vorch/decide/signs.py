@@ -111,7 +111,8 @@ _WELL_BY_ORDER = {
 
 def seen(record: NodeRecord, sign: Sign, now: float) -> NodeRecord:
     """The record with this look's sign, which may be as old as the look before."""
-    if sign is record.sign:
+    # One of the future is by another clock than this one.
+    if sign is record.sign and record.sign_since <= now:
         return record
     return dataclasses.replace(record, sign=sign, sign_since=now)
 
