@@ -144,6 +144,8 @@ class Watch:
         self._last_view: View | None = None
         self._last_round: tuple[object, Round] | None = None
         self._looking_since = float("-inf")
+        # Of each other vorch's view, when it was made by its clock, and since when it is known.
+        self._views_known: dict[str, tuple[float, float]] = {}
 
     def step(self) -> Pace:
         """One look and what follows from it. Never raises for what may well happen."""
@@ -194,6 +196,7 @@ class Watch:
                 # What it knew may be of long ago.
                 self._begin_anew(KINDS)
                 self._looking_since = now
+                self._views_known = {}
         self._renewed_at = now
         return self.lease is not None
 
@@ -543,12 +546,23 @@ class Watch:
             return None
 
     def _views(self) -> list[View]:
-        """What the others see, as long as that is fresh."""
+        """What the others see, as long as that is fresh: since this process has known it.
+
+        By their clocks, or by ours against theirs, it may look older than it is.
+        """
         now = self.world.clock.now()
+        views = {
+            key: view for key, view in self._mirror.of(View).items() if view.holder != self.holder
+        }
+        known = self._views_known
+        self._views_known = {
+            key: known[key] if key in known and known[key][0] == view.at else (view.at, now)
+            for key, view in views.items()
+        }
         return [
             view
-            for view in self._mirror.of(View).values()
-            if view.holder != self.holder and now - view.at <= self.settings.ha_view_for_s
+            for key, view in views.items()
+            if now - self._views_known[key][1] <= self.settings.ha_view_for_s
         ]
 
     # -- what came of plans

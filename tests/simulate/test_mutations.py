@@ -17,7 +17,7 @@ SEEN_BY: dict[str, int | str] = {
     "no-map-wait": 5,
     "lock-before-blocklist": 5,
     "no-epoch": 10,
-    "no-address-after-migration": 34,
+    "no-address-after-migration": 309,
     "no-second-look": "stands-still-before-a-start",
 }
 

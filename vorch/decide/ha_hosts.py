@@ -26,6 +26,8 @@ from vorch.plan import FenceNode, Plan, Save, UnfenceNode
 
 # Signs by which a host counts as silent, when it is asked how many are.
 SILENT = (Sign.GONE, Sign.STORAGE_CUT, Sign.DAEMON_SILENT, Sign.PARTED, Sign.HOLLOW)
+# Somebody is at home there.
+ALIVE = (Sign.DAEMON_SILENT, Sign.PARTED)
 # VMs in these states are nobody's business when their host is lost.
 LEFT_ALONE = (VmState.ERROR, VmState.FROZEN, VmState.IGNORED)
 
@@ -138,9 +140,10 @@ class Hosts:
         record = self.records[name]
         if record.sign not in SILENT or record.state not in (NodeState.SUSPECT, NodeState.FENCING):
             return False
-        # Those that are off and empty since long are no sign of anything.
+        # Those that are off and empty since long are no sign of anything. Those that are alive are:
+        # who is cut off from them since long is still cut off.
         lately = self.timers.now - record.sign_since < self.limits.silent_window_s
-        return lately or name in self.at_stake
+        return lately or name in self.at_stake or record.sign in ALIVE
 
     # -- deciding
 
