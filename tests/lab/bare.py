@@ -21,7 +21,7 @@ from vorch.lab.writer_log import Ack, parse_acks
 T = TypeVar("T")
 
 # Ten times what it takes on two idle cores: it is never the time that fails a test.
-TIMEOUT_S = 120.0
+TIMEOUT_S = 240.0
 CHUNK = 4 << 20
 # What libvirt calls what a lab found out.
 DOMAIN_TYPES = {"kvm": "kvm", "tcg": "qemu"}

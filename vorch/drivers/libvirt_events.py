@@ -26,8 +26,8 @@ class LibvirtEvents:
         self._tells: dict[object, Callable[[str], None]] = {}
         self._registered: tuple[Handle, int] | None = None
         self._endings: dict[str, Ending] = {}
-        # Domains that are about to end because their host said so.
-        self._ended_by_host: set[str] = set()
+        # Domains that are about to end, and whether their guest said so, or their host.
+        self._ending: dict[str, bool] = {}
         connection.on_loss = self._lost
         connection.on_drop = self._deregister
 
@@ -86,16 +86,17 @@ class LibvirtEvents:
         """
         if event == libvirt.VIR_DOMAIN_EVENT_STARTED:
             self._endings.pop(vm_id, None)
-            self._ended_by_host.discard(vm_id)
+            self._ending.pop(vm_id, None)
         elif event == libvirt.VIR_DOMAIN_EVENT_SHUTDOWN:
-            if detail == libvirt.VIR_DOMAIN_EVENT_SHUTDOWN_HOST:
-                self._ended_by_host.add(vm_id)
+            if detail in (
+                libvirt.VIR_DOMAIN_EVENT_SHUTDOWN_GUEST,
+                libvirt.VIR_DOMAIN_EVENT_SHUTDOWN_HOST,
+            ):
+                self._ending[vm_id] = detail == libvirt.VIR_DOMAIN_EVENT_SHUTDOWN_GUEST
         elif event == libvirt.VIR_DOMAIN_EVENT_STOPPED:
-            by_guest = (
-                detail == libvirt.VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN
-                and vm_id not in self._ended_by_host
-            )
-            self._ended_by_host.discard(vm_id)
+            # On a busy host libvirt has to destroy a QEMU whose guest has ended long before.
+            shut = detail == libvirt.VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN
+            by_guest = self._ending.pop(vm_id, shut)
             self._endings.pop(vm_id, None)
             self._endings[vm_id] = Ending(time.time(), by_guest)
             while len(self._endings) > MOST_ENDINGS:
@@ -104,7 +105,7 @@ class LibvirtEvents:
     def _forget_endings(self) -> None:
         """What ends while nobody listens is not known, so what was known before is no whole."""
         self._endings.clear()
-        self._ended_by_host.clear()
+        self._ending.clear()
 
     def _lost(self) -> None:
         with self._lock:
