@@ -194,7 +194,8 @@ class LibvirtHost:
             mark = self._mark(domain, (vm_id, domain.ID()))
             name = domain.name()
         except libvirt.libvirtError as exc:
-            if code_of(exc) == libvirt.VIR_ERR_NO_DOMAIN:
+            # Of one that ends right now libvirt says that it has no "persistent config".
+            if code_of(exc) in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
                 return None
             raise
         power, why = power_of(state, reason)
