@@ -48,13 +48,11 @@ class Table:
         self._take_rules(sorted(fleet.rules, key=lambda rule: rule.name))
         self._masks: dict[int, Bools] = {}
         self._domains: dict[str, tuple[Ints, list[str]]] = {}
-        self._spread_over: dict[str, Ints] = {}
 
     def _take_hosts(self, hosts: list[Host]) -> None:
         self.hosts = hosts
         self.host_names = [host.name for host in hosts]
         self.host_row = {host.name: row for row, host in enumerate(hosts)}
-        ratio = self.policy.cpu_ratio
         self.cpus: Floats = np.array([host.cpus for host in hosts], dtype=np.float64)
         # All memory of the host: what shares are counted of.
         self.size_mib: Floats = np.array([host.memory_mib for host in hosts], dtype=np.float64)
@@ -64,10 +62,7 @@ class Table:
         self.room_mib: Ints = np.array([host.memory_mib for host in hosts], dtype=np.int64)
         self.room_mib -= self.kept_mib
         self.room_vcpus: Floats = np.array(
-            [
-                host.cpus * (ratio if host.cpu_ratio is None else host.cpu_ratio) - host.other_vcpus
-                for host in hosts
-            ],
+            [host.cpus * self.ratio(row) - host.other_vcpus for row, host in enumerate(hosts)],
             dtype=np.float64,
         )
         self.other_vcpus: Floats = np.array([host.other_vcpus for host in hosts], dtype=np.float64)
@@ -170,6 +165,11 @@ class Table:
             )
         return self.guest_row[name]
 
+    def ratio(self, host: int) -> float:
+        """vCPUs per processor at most."""
+        own = self.hosts[host].cpu_ratio
+        return self.policy.cpu_ratio if own is None else own
+
     def on(self, host: int) -> Ints:
         """The guests on a host."""
         return np.flatnonzero(self.at == host)
@@ -196,12 +196,10 @@ class Table:
                 self._domains[key] = (np.array(numbers, dtype=np.int64), names)
         return self._domains[key]
 
-    def spread_over(self, key: str) -> Ints:
+    def spread_over(self, key: str, open: Bools | None = None) -> Ints:
         """Domains that count for an even spread: those with a host that takes guests."""
-        if key not in self._spread_over:
-            numbers = self.domain(key)[self.open]
-            self._spread_over[key] = np.unique(numbers[numbers < len(self.domain_names(key))])
-        return self._spread_over[key]
+        numbers = self.domain(key)[self.open if open is None else open]
+        return np.unique(numbers[numbers < len(self.domain_names(key))])
 
     # -- where a guest may be
 
@@ -213,61 +211,64 @@ class Table:
             )
         return self._masks[kind]
 
-    def barred(self, guest: int) -> Bools | None:
+    def barred(self, guest: int, at: Ints | None = None, open: Bools | None = None) -> Bools | None:
         """Hosts that a hard rule keeps the guest off, as its group stands. None: there is none.
 
         Together: off all domains but those where others of the group are. Apart: off their domains.
-        Spread: off domains that would hold too many.
+        Spread: off domains that would hold too many. `at` and `open`: as if guests were there, and
+        those hosts took guests.
         """
         off: Bools | None = None
         for number in self.groups_of[guest]:
             group = self.groups[number]
             if not group.hard:
                 continue
-            found = self.barred_by(group, guest)
+            found = self.barred_by(group, guest, at, open)
             if found is not None:
                 off = found if off is None else off | found
         return off
 
-    def barred_by(self, group: Group, guest: int) -> Bools | None:
-        others = [int(self.at[row]) for row in group.members if row != guest]
+    def barred_by(
+        self, group: Group, guest: int, at: Ints | None = None, open: Bools | None = None
+    ) -> Bools | None:
+        where = self.at if at is None else at
+        if group.kind == "spread":
+            return self._beyond_skew(group, guest, where, self.open if open is None else open)
+        others = [int(where[row]) for row in group.members if row != guest]
         others = [host for host in others if host >= 0]
-        if not others and group.kind != "spread":
+        if not others:
             return None
-        if group.kind != "spread" and group.over == HOST:
+        if group.over == HOST:
             off: Bools = np.full(len(self.hosts), group.kind == "together")
             off[others] = group.kind == "apart"
             return off
         domain = self.domain(group.over)
-        if group.kind != "spread":
-            there: Bools = np.isin(domain, domain[others])
-            return there if group.kind == "apart" else ~there
-        counts = self.counts(group, guest)
-        within = domain < len(self.domain_names(group.over))
-        off = ~within
-        relevant = self.spread_over(group.over)
+        there: Bools = np.isin(domain, domain[others])
+        return there if group.kind == "apart" else ~there
+
+    def _beyond_skew(self, group: Group, guest: int, at: Ints, open: Bools) -> Bools:
+        counts = self.counts(group, guest, at)
+        domain = self.domain(group.over)
+        inside = domain < len(counts)
+        off = ~inside
+        relevant = self.spread_over(group.over, open)
         if len(relevant):
-            lowest = int(counts[relevant].min())
-            # Where it lands may be the only lowest one; that one rises with it.
-            if int((counts[relevant] == lowest).sum()) == 1:
-                only = int(relevant[int(counts[relevant].argmin())])
-                raised = counts.copy()
-                raised[only] += 1
-                low_with = int(raised[relevant].min())
-            else:
-                only, low_with = -1, lowest
+            # A domain that alone holds the fewest rises with what lands in it.
+            ordered = np.sort(counts[relevant])
+            lowest = int(ordered[0])
             too_many = counts + 1 - lowest > group.max_skew
-            if only >= 0:
-                too_many[only] = counts[only] + 1 - low_with > group.max_skew
-            off[within] = too_many[domain[within]]
+            if len(relevant) == 1 or ordered[1] > lowest:
+                too_many[relevant[counts[relevant].argmin()]] = False
+            off[inside] = too_many[domain[inside]]
         return off
 
-    def counts(self, group: Group, without: int = NOWHERE) -> Ints:
+    def counts(self, group: Group, without: int = NOWHERE, at: Ints | None = None) -> Ints:
         """How many of a group each domain holds, one guest left out."""
+        where = self.at if at is None else at
         domain = self.domain(group.over)
         counts: Ints = np.zeros(len(self.domain_names(group.over)), dtype=np.int64)
         for row in group.members:
-            host = int(self.at[row])
+            host = int(where[row])
             if row != without and host >= 0 and domain[host] < len(counts):
                 counts[domain[host]] += 1
         return counts
@@ -277,7 +278,7 @@ class Table:
 
         Its own host is judged as if it were not there yet. Cells are looked at apart.
         """
-        fit = self.mask(int(self.kind[guest])) & (self.free_mib >= self.memory[guest])
+        fit: Bools = self.mask(int(self.kind[guest])) & (self.free_mib >= self.memory[guest])
         fit &= self.free_vcpus >= self.vcpus[guest]
         here = int(self.at[guest])
         if here >= 0:
