@@ -1,0 +1,172 @@
+"""In which order moves are made: each fits when it is made, and as many at a time as hosts take.
+
+Moves of one round run at the same time. A host gives or takes part in so many of them as it is
+allowed, and room that a guest of the same round leaves behind does not count yet. Where moves wait
+for each other in a circle, one guest goes to a third host first; where no host can take it, the
+move that is worth least is given up.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vorch.decide.room.search import Search
+
+# So much longer than its busiest host needs, a schedule may become for the sake of early gains.
+_PATIENCE = 1.1
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One migration. `detour`: it goes on from there later."""
+
+    row: int
+    source: int
+    target: int
+    gain: float
+    detour: bool = False
+
+
+@dataclass(slots=True)
+class Schedule:
+    rounds: list[list[Step]] = field(default_factory=list)
+    # Guests that stay where they are after all, or on the way.
+    given_up: list[int] = field(default_factory=list)
+
+    def steps(self) -> list[Step]:
+        return [step for steps in self.rounds for step in steps]
+
+
+def schedule(
+    search: Search, targets: dict[int, int], *, per_host: int = 1, most: int | None = None
+) -> Schedule:
+    """Rounds that bring each guest to its target. The search's table ends as they leave it."""
+    return _Scheduling(search, targets, per_host, most).run()
+
+
+class _Scheduling:
+    def __init__(
+        self, search: Search, targets: dict[int, int], per_host: int, most: int | None
+    ) -> None:
+        self.search = search
+        self.table = search.table
+        self.left = dict(sorted(targets.items()))
+        self.per_host = per_host
+        self.most = math.inf if most is None else most
+        self.made = 0
+        self.detoured: set[int] = set()
+        self.found = Schedule()
+        self.deadline = math.ceil(_PATIENCE * self._longest())
+
+    def run(self) -> Schedule:
+        while self.left:
+            steps = self._round()
+            if not steps:
+                steps = self._detour()
+            if not steps:
+                self._give_up()
+                continue
+            self.found.rounds.append(steps)
+            self.made += len(steps)
+        return self.found
+
+    def _degrees(self) -> dict[int, int]:
+        degree: dict[int, int] = {}
+        for row, target in self.left.items():
+            for host in (int(self.table.at[row]), target):
+                degree[host] = degree.get(host, 0) + 1
+        return degree
+
+    def _longest(self) -> int:
+        """Rounds that the busiest host needs for what is left."""
+        return math.ceil(max(self._degrees().values(), default=0) / self.per_host)
+
+    def _round(self) -> list[Step]:
+        """Hosts that would be late come first, then what gains most."""
+        rows = np.array(list(self.left), dtype=np.int64)
+        hosts = np.array(list(self.left.values()), dtype=np.int64)
+        gains = -self.search.moved(rows, hosts, 0.0)
+        degree = self._degrees()
+        remaining = max(self.deadline - len(self.found.rounds), self._longest())
+        late = {host for host, n in degree.items() if math.ceil(n / self.per_host) >= remaining}
+        fits = [self.search.fits(int(r), int(h)) for r, h in zip(rows, hosts, strict=True)]
+        order = sorted(
+            (i for i in range(len(rows)) if fits[i]),
+            key=lambda i: (
+                int(self.table.at[rows[i]]) not in late and int(hosts[i]) not in late,
+                -gains[i],
+            ),
+        )
+        busy: dict[int, int] = {}
+        steps: list[Step] = []
+        leaving: list[tuple[int, int]] = []
+        for i in order:
+            row, target = int(rows[i]), int(hosts[i])
+            source = int(self.table.at[row])
+            if max(busy.get(source, 0), busy.get(target, 0)) >= self.per_host:
+                continue
+            if not self._holds(row, target, leaving):
+                continue
+            gain = -float(
+                self.search.moved(np.array([row]), np.array([target], dtype=np.int64), 0.0)[0]
+            )
+            self.search.move(row, target)
+            leaving.append((row, source))
+            for host in (source, target):
+                busy[host] = busy.get(host, 0) + 1
+            del self.left[row]
+            steps.append(Step(row, source, target, gain))
+        # One after the other they fit in any order: nobody uses room that another one leaves.
+        steps.sort(key=lambda step: -step.gain)
+        return steps
+
+    def _holds(self, row: int, target: int, leaving: list[tuple[int, int]]) -> bool:
+        """It fits even as long as those that leave in this round are still there."""
+        table = self.table
+        if not self.search.fits(row, target):
+            return False
+        gone = [guest for guest, source in leaving if source == target]
+        memory = int(table.memory[gone].sum()) if gone else 0
+        vcpus = float(table.vcpus[gone].sum()) if gone else 0.0
+        return bool(
+            table.free_mib[target] - memory >= table.memory[row]
+            and table.free_vcpus[target] - vcpus >= table.vcpus[row]
+        )
+
+    def _detour(self) -> list[Step]:
+        """One guest that others wait for, to a host that has room for it meanwhile."""
+        if self.made + len(self.left) >= self.most:
+            return []
+        wanted = set(self.left.values())
+        best: tuple[float, int, int] | None = None
+        for row, target in self.left.items():
+            source = int(self.table.at[row])
+            if row in self.detoured or source not in wanted:
+                continue
+            for host in np.flatnonzero(self.search.reach[row]).tolist():
+                if host in (source, target) or not self.search.fits(row, host):
+                    continue
+                # The smallest copy, on the host where it is least in the way.
+                in_the_way = host in wanted
+                key = (float(self.table.memory[row]) * (1 + in_the_way), row, host)
+                if best is None or key < best:
+                    best = key
+        if best is None:
+            return []
+        _, row, host = best
+        source = int(self.table.at[row])
+        where = np.array([host], dtype=np.int64)
+        gain = -float(self.search.moved(np.array([row]), where, 0.0)[0])
+        self.search.move(row, host)
+        self.detoured.add(row)
+        return [Step(row, source, host, gain, detour=True)]
+
+    def _give_up(self) -> None:
+        rows = np.array(list(self.left), dtype=np.int64)
+        hosts = np.array(list(self.left.values()), dtype=np.int64)
+        row = int(rows[int(self.search.moved(rows, hosts, 0.0).argmax())])
+        del self.left[row]
+        self.found.given_up.append(row)

@@ -1,0 +1,594 @@
+"""Who should go where: exact changes of the figure for many moves at once, and steps downhill.
+
+The state is a table and the hosts' shares. A pass judges a few hundred thousand moves in a handful
+of NumPy operations, takes the best, and with it all others about as good that touch other hosts: a
+move changes the rows of two hosts and nothing else. Moving a guest away from where it is now has a
+price, and taking it back gives the price back, so that moves which have lost their worth vanish.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vorch.decide.room.evenness import BROKEN, Term
+from vorch.decide.room.table import Bools, Floats, Group, Ints, Table
+
+# Moves that gain less are rounding errors.
+_TINY = 1e-9
+# So many moves or exchanges are looked at in one pass; of more, the most promising ones or a part.
+_PAIRS = 60_000
+# Of these so many are judged exactly.
+_CLOSER = 256
+# As many rows have one of these.
+_ROWS = 40
+# What looks worse than this is not looked at again.
+_HOPELESS = 0.5
+# Multiplications in one piece.
+_PIECE = 250_000
+# Members of a rule that are looked at one by one.
+_FEW = 64
+_NEVER = np.inf
+
+
+@dataclass(slots=True)
+class _Quantity:
+    """What is counted in one way on each host, and the terms over it."""
+
+    size: Floats
+    unit: Floats
+    terms: list[Term]
+    base: Floats
+
+
+class Search:
+    """A table on its way to a better one. `home` is where each guest is now."""
+
+    def __init__(self, table: Table, terms: list[Term], prices: Floats) -> None:
+        self.table = table
+        self.terms = terms
+        self.prices = prices
+        self.home = table.at.copy()
+        self.count = max(1, int(table.open.sum()))
+        self.rows = np.arange(len(table.guests))
+        self.quantities: list[_Quantity] = []
+        for term in terms:
+            for known in self.quantities:
+                if known.size is term.size or np.array_equal(known.unit, term.unit):
+                    same = known.size is term.size or np.array_equal(known.size, term.size)
+                    if same and np.array_equal(known.unit, term.unit):
+                        known.terms.append(term)
+                        break
+            else:
+                self.quantities.append(_Quantity(term.size, term.unit, [term], term.base))
+        self._reach()
+        self.movable = self._movable()
+        self.recount()
+        self.turn = 0
+        # Whether a host has more than it has room for; moves make none.
+        self.crowded = bool((table.free_mib < 0).any() or (table.free_vcpus < 0).any())
+
+    # -- what may be
+
+    def _reach(self) -> None:
+        """Where each guest may be by its needs and rules, room left aside."""
+        table = self.table
+        kinds = [table.mask(kind) for kind in range(len(table.needs))]
+        masks = np.array(kinds, dtype=np.bool_).reshape(len(kinds), len(table.hosts))
+        self.reach: Bools = masks[table.kind]
+        self.needed = masks
+        # What leaving its host would put right, in broken rules.
+        self.relief: Floats = np.zeros(len(self.rows))
+        self.bound: Bools = np.array([bool(groups) for groups in table.groups_of], dtype=np.bool_)
+        self.outside: Bools = np.zeros(len(self.rows), dtype=np.bool_)
+        there = np.flatnonzero(table.at >= 0)
+        own = np.array([self._own_needs(int(row)) for row in there], dtype=np.bool_)
+        self.outside[there] = ~own if len(there) else False
+        self.relief[self.outside] = 1.0
+        for number in range(len(table.groups)):
+            self._regroup(table.groups[number])
+
+    def _own_needs(self, row: int) -> bool:
+        """Its host has what it needs. A closed host has, as long as nobody says otherwise."""
+        table = self.table
+        host = int(table.at[row])
+        return bool(not table.open[host] or self.needed[table.kind[row], host])
+
+    def _regroup(self, group: Group) -> None:
+        """Masks and broken rules anew of all in one rule."""
+        if not group.hard:
+            return
+        table = self.table
+        domain = table.domain(group.over)
+        classes: dict[int, Bools | None] = {}
+        large = len(group.members) > _FEW
+        for row in group.members:
+            others = [number for number in table.groups_of[row] if table.groups[number].hard]
+            host = int(table.at[row])
+            if large and len(others) == 1:
+                # Those in one domain are kept off the same ones.
+                key = int(domain[host]) if host >= 0 else -1
+                if key not in classes:
+                    classes[key] = table.barred(row)
+                off = classes[key]
+            else:
+                off = table.barred(row)
+            mask = self.needed[table.kind[row]]
+            self.reach[row] = mask if off is None else mask & ~off
+            self.relief[row] = self._relief(row)
+
+    def _relief(self, row: int) -> float:
+        table = self.table
+        host = int(table.at[row])
+        if host < 0:
+            return 0.0
+        found = 0.0 if self._own_needs(row) else 1.0
+        for number in table.groups_of[row]:
+            group = table.groups[number]
+            if group.hard and is_broken_at(table, group, row):
+                found += 1.0
+        return found
+
+    def _movable(self) -> Bools:
+        """Guests that can go over while they run, and are nobody's better half.
+
+        Who is with all that it must be with stays: two guests cannot cross at the same moment, and
+        the rule would be broken in between. Guests that count cells are left in peace, too.
+        """
+        table = self.table
+        free = np.array([guest.moves == "live" for guest in table.guests], dtype=np.bool_)
+        free &= (table.at >= 0) & ~table.celled
+        free[table.at >= 0] &= table.open[table.at[table.at >= 0]]
+        for group in table.groups:
+            if group.kind == "together" and group.hard:
+                domain = table.domain(group.over)
+                there = {int(domain[table.at[row]]) for row in group.members if table.at[row] >= 0}
+                if len(there) == 1:
+                    for row in group.members:
+                        # Inside its rack it may move, where a rack is meant.
+                        free[row] &= group.over != "host"
+        return free
+
+    # -- where it stands
+
+    def recount(self) -> None:
+        """Shares anew from where each guest is, without what has been rounded on the way."""
+        table = self.table
+        there = table.at >= 0
+        at = table.at[there]
+        self.share = np.array(
+            [
+                quantity.base
+                + np.bincount(at, quantity.size[there], len(table.hosts)) * quantity.unit
+                for quantity in self.quantities
+            ]
+        )
+
+    def figure(self) -> float:
+        """How uneven it is, rules left aside."""
+        return sum(
+            term.of(share, self.count)
+            for quantity, share in zip(self.quantities, self.share, strict=True)
+            for term in quantity.terms
+        )
+
+    def broken(self) -> float:
+        """How much is wrong with rules: for a guest that has to leave, one."""
+        return float(self.relief.sum())
+
+    def wrong(self) -> float:
+        """The same in units of the figure, and hosts with more than they have room for."""
+        table = self.table
+        over = float((table.free_mib < 0).sum() + (table.free_vcpus < 0).sum())
+        return BROKEN * (self.broken() / 2 + over)
+
+    def staying(self) -> Ints:
+        found: Ints = np.flatnonzero(self.table.at == self.home)
+        return found
+
+    def away(self) -> Ints:
+        found: Ints = np.flatnonzero(self.table.at != self.home)
+        return found
+
+    def spent(self, price: Floats) -> float:
+        return float(price[self.away()].sum())
+
+    def move(self, row: int, host: int) -> None:
+        table = self.table
+        source = int(table.at[row])
+        for number, quantity in enumerate(self.quantities):
+            size, unit = quantity.size[row], quantity.unit
+            self.share[number, source] -= size * unit[source]
+            self.share[number, host] += size * unit[host]
+        table.move(row, host)
+        if self.outside[row]:
+            self.outside[row] = not self._own_needs(row)
+            self.relief[row] = self._relief(row)
+        if self.bound[row]:
+            for number in table.groups_of[row]:
+                self._regroup(table.groups[number])
+
+    def put(self, at: Ints) -> None:
+        """Everybody to where they were at another time."""
+        for row in np.flatnonzero(self.table.at != at):
+            self.move(int(row), int(at[row]))
+        self.recount()
+
+    def fits(self, row: int, host: int) -> bool:
+        table = self.table
+        return bool(
+            self.reach[row, host]
+            and table.free_mib[host] >= table.memory[row]
+            and table.free_vcpus[host] >= table.vcpus[row]
+        )
+
+    # -- what a change is worth, exactly
+
+    def moved(self, rows: Ints, hosts: Ints, rate: float) -> Floats:
+        """What the figure changes by with prices, for each guest on the host beside it."""
+        at = self.table.at[rows]
+        total: Floats = np.zeros(len(rows))
+        for quantity, share in zip(self.quantities, self.share, strict=True):
+            size = quantity.size[rows]
+            own, added = size * quantity.unit[at], size * quantity.unit[hosts]
+            for term in quantity.terms:
+                total += _change(term, share, self.count, added, share[hosts], own, share[at])
+        home = self.home[rows]
+        total += rate * self.prices[rows] * ((hosts != home) * 1.0 - (at != home))
+        return total - self._mended(rows)
+
+    def exchanged(self, first: Ints, second: Ints, rate: float) -> Floats:
+        """The same for pairs of guests that change places."""
+        a, b = self.table.at[first], self.table.at[second]
+        total: Floats = np.zeros(len(first))
+        for quantity, share in zip(self.quantities, self.share, strict=True):
+            more = quantity.size[second] - quantity.size[first]
+            gets, loses = more * quantity.unit[a], more * quantity.unit[b]
+            for term in quantity.terms:
+                total += _change(term, share, self.count, gets, share[a], loses, share[b])
+        for rows, was, will in ((first, a, b), (second, b, a)):
+            home = self.home[rows]
+            total += rate * self.prices[rows] * ((will != home) * 1.0 - (was != home))
+        return total - self._mended(first) - self._mended(second)
+
+    def _mended(self, rows: Ints) -> Floats:
+        """What it is worth that these leave: rules mended, and hosts that have too much eased."""
+        table = self.table
+        found: Floats = BROKEN * self.relief[rows]
+        if not self.crowded:
+            return found
+        at = table.at[rows]
+        for free, size in (
+            (table.free_mib[at].astype(np.float64), table.memory[rows].astype(np.float64)),
+            (table.free_vcpus[at], table.vcpus[rows]),
+        ):
+            lack = np.maximum(-free, 0.0)
+            some = lack > 0
+            found += BROKEN * some * np.minimum(size, lack) / np.where(some, lack, 1.0)
+        return found
+
+    # -- what it is worth, nearly: linear in variances, for all at once
+
+    def _bend(self) -> list[tuple[_Quantity, Floats, float]]:
+        """Per quantity how much the figure rises with a host's share, and with its square."""
+        found = []
+        for quantity, share in zip(self.quantities, self.share, strict=True):
+            slope: Floats = np.zeros(len(share))
+            curve = 0.0
+            for term in quantity.terms:
+                more, bend = _slope(term, share, self.count)
+                slope += more
+                curve += bend
+            found.append((quantity, slope, curve))
+        return found
+
+    def _leaving(self, rows: Ints, rate: float) -> Floats:
+        """The part of it that comes from leaving a host."""
+        at = self.table.at[rows]
+        total: Floats = np.where(at == self.home[rows], rate, 0.0) * self.prices[rows]
+        for quantity, slope, curve in self._bend():
+            own = quantity.size[rows] * quantity.unit[at]
+            total += own * (own * curve - slope[at])
+        return total - self._mended(rows)
+
+    def _screen(self, rows: Ints, rate: float) -> Floats:
+        """Each guest to each host, nearly; infinite where it may not or cannot go."""
+        table = self.table
+        sizes, units = [], []
+        for quantity, slope, curve in self._bend():
+            size = quantity.size[rows]
+            sizes += [size, size * size]
+            units += [slope * quantity.unit, curve * quantity.unit * quantity.unit]
+        total = _product(np.array(sizes).T, np.array(units))
+        total += self._leaving(rows, rate)[:, None]
+        at, home = table.at[rows], self.home[rows]
+        gone = np.flatnonzero(at != home)
+        total[gone, home[gone]] -= rate * self.prices[rows[gone]]
+        off = table.memory[rows][:, None] > table.free_mib[None, :]
+        off |= table.vcpus[rows][:, None] > table.free_vcpus[None, :]
+        off |= ~(self.reach if len(rows) == len(self.rows) else self.reach[rows])
+        off[np.arange(len(rows)), at] = True
+        total[off] = _NEVER
+        return total
+
+    # -- single moves
+
+    def relocate(self, rate: float, rows: Ints | None = None, most: int | None = None) -> int:
+        """The best moves of one pass; how many there were."""
+        chosen = self.promising(rate) if rows is None else rows[self.movable[rows]]
+        if not len(chosen):
+            return 0
+        return self._take(*self._shortlist(chosen, self._screen(chosen, rate), rate), most)
+
+    def best_gains(self) -> Floats:
+        """What the best moves gain for their price, the most first."""
+        rows = self.promising(0.0)
+        if not len(rows):
+            return np.zeros(0)
+        chosen, _, value = self._shortlist(rows, self._screen(rows, 0.0), 0.0)
+        found: Floats = np.sort(-value / np.maximum(self.prices[chosen], _TINY))[::-1]
+        return found
+
+    def _shortlist(self, rows: Ints, screen: Floats, rate: float) -> tuple[Ints, Ints, Floats]:
+        """The moves that look best, judged exactly."""
+        row, host = _lowest(screen)
+        return rows[row], host, self.moved(rows[row], host, rate)
+
+    def _take(self, rows: Ints, hosts: Ints, value: Floats, most: int | None = None) -> int:
+        """The best one, and all that are about as good and touch other hosts."""
+        limit = max(1, self.count // 8) if most is None else most
+        touched: set[int] = set()
+        best, done = 0.0, 0
+        for i in np.argsort(value, kind="stable"):
+            gain, row, host = float(value[i]), int(rows[i]), int(hosts[i])
+            if gain > -_TINY or gain > 0.5 * best or done >= limit:
+                break
+            source = int(self.table.at[row])
+            if source in touched or host in touched or not self.fits(row, host):
+                continue
+            best = min(best, gain)
+            touched |= {source, host}
+            self.move(row, host)
+            done += 1
+        return done
+
+    def promising(self, rate: float) -> Ints:
+        """All guests, or of very many those that gain most by a move to some host with room."""
+        table = self.table
+        hosts = len(table.hosts)
+        there = np.flatnonzero(self.movable)
+        if len(there) * hosts <= _PAIRS:
+            return there
+        at = table.at[there]
+        bend = self._bend()
+        # A few hosts that are short of nothing, and for each quantity those with the least of it.
+        worth = sum(slope * quantity.unit for quantity, slope, _ in bend)
+        orders = [worth, *(slope for _, slope, _ in bend)]
+        some = [np.argsort(np.where(table.open, one, _NEVER), kind="stable")[:8] for one in orders]
+        cheapest = np.full(len(there), _NEVER)
+        for host in np.unique(np.concatenate(some)):
+            cost: Floats = np.zeros(len(there))
+            for quantity, slope, curve in bend:
+                added = quantity.size[there] * quantity.unit[host]
+                cost += added * (added * curve + slope[host])
+            off = (table.memory[there] > table.free_mib[host]) | ~self.reach[there, host]
+            cost[off | (at == host)] = _NEVER
+            np.minimum(cheapest, cost, out=cheapest)
+        gain = self._leaving(there, rate) + cheapest
+        gain -= np.where(at != self.home[there], rate, 0.0) * self.prices[there]
+        wanted = max(8, _PAIRS // hosts)
+        return there[np.sort(np.argsort(gain, kind="stable")[:wanted])]
+
+    # -- exchanges
+
+    def exchange(self, rate: float, second: Ints | None = None) -> int:
+        """Guests that change places in pairs, one of which is away already or has to leave."""
+        table = self.table
+        first = np.flatnonzero(((table.at != self.home) | (self.relief > 0)) & self.movable)
+        if second is None:
+            second = np.flatnonzero(self.movable)
+        pairs = len(first) * len(second)
+        if not pairs:
+            return 0
+        if pairs > _PAIRS:
+            # A part of them, another one each time.
+            step = max(1, round((pairs / _PAIRS) ** 0.5))
+            self.turn += 1
+            first = first[self.turn % step :: step]
+            second = second[(self.turn // step) % step :: step]
+            if not len(first) or not len(second):
+                return 0
+        i, j = _lowest(self._screen_pairs(first, second, rate))
+        one, other = first[i], second[j]
+        value = self.exchanged(one, other, rate)
+        touched: set[int] = set()
+        best, done = 0.0, 0
+        for k in np.argsort(value, kind="stable"):
+            gain, x, y = float(value[k]), int(one[k]), int(other[k])
+            if gain > -_TINY or gain > 0.5 * best or done >= max(1, self.count // 8):
+                break
+            a, b = int(table.at[x]), int(table.at[y])
+            if a in touched or b in touched or not (self.reach[x, b] and self.reach[y, a]):
+                continue
+            best = min(best, gain)
+            touched |= {a, b}
+            self.move(x, b)
+            self.move(y, a)
+            done += 1
+        return done
+
+    def _screen_pairs(self, first: Ints, second: Ints, rate: float) -> Floats:
+        """(d2 - d1) goes from one host to the other; multiplied out, it is one product."""
+        table = self.table
+        a, b = table.at[first], table.at[second]
+        left: list[Floats] = []
+        right: list[Floats] = []
+        alone: Floats = self._priced(first, rate) - self._mended(first)
+        facing: Floats = self._priced(second, rate) - self._mended(second)
+        for quantity, slope, curve in self._bend():
+            d1, d2 = quantity.size[first], quantity.size[second]
+            s1, s2 = (slope * quantity.unit)[a], (slope * quantity.unit)[b]
+            r1, r2 = curve * quantity.unit[a] ** 2, curve * quantity.unit[b] ** 2
+            left += [s1 - 2 * d1 * r1, d1, r1, d1 * d1]
+            right += [d2, s2 - 2 * d2 * r2, d2 * d2, r2]
+            alone += d1 * (d1 * r1 - s1)
+            facing += d2 * (d2 * r2 - s2)
+        total = _product(np.array(left).T, np.array(right))
+        total += alone[:, None]
+        total += facing[None, :]
+        if rate:
+            cost = rate * self.prices
+            total -= (self.home[first][:, None] == b[None, :]) * cost[first][:, None]
+            total -= (self.home[second][None, :] == a[:, None]) * cost[second][None, :]
+        more_mib = table.memory[second][None, :] - table.memory[first][:, None]
+        off = more_mib > table.free_mib[a][:, None]
+        off |= more_mib < -table.free_mib[b][None, :]
+        more_vcpus = table.vcpus[second][None, :] - table.vcpus[first][:, None]
+        off |= more_vcpus > table.free_vcpus[a][:, None]
+        off |= more_vcpus < -table.free_vcpus[b][None, :]
+        off |= a[:, None] == b[None, :]
+        off |= ~self.reach[np.ix_(first, b)]
+        off |= ~self.reach[np.ix_(second, a)].T
+        total[off] = _NEVER
+        return total
+
+    def _priced(self, rows: Ints, rate: float) -> Floats:
+        """The price of going anywhere but home."""
+        found: Floats = np.where(self.table.at[rows] == self.home[rows], rate, 0.0)
+        return found * self.prices[rows]
+
+    # -- steps
+
+    def descend(self, rate: float, passes: int = 400) -> None:
+        """Moves and exchanges at that price until none is left that gains."""
+        idle = 0
+        for _ in range(passes):
+            if self.relocate(rate):
+                continue
+            if self.exchange(rate):
+                idle = 0
+                continue
+            idle += 1
+            # Where only a part is looked at in a pass, the next part may have some.
+            if idle > (0 if len(self.rows) * len(self.table.hosts) <= _PAIRS else 3):
+                return
+
+    def settle(self, passes: int = 60) -> None:
+        """Better targets for those that are away, none more of them, though perhaps less."""
+        for _ in range(passes):
+            rows = self.away()
+            if not len(rows):
+                return
+            screen = self._screen(rows, 0.0)
+            screen[np.arange(len(rows)), self.home[rows]] = _NEVER
+            if self._take(*self._shortlist(rows, screen, 0.0)):
+                continue
+            if not self.exchange(0.0, rows):
+                return
+
+
+def is_broken_at(table: Table, group: Group, row: int) -> bool:
+    """Whether the rule is broken where this guest is, so that it helps when it leaves."""
+    host = int(table.at[row])
+    domain = table.domain(group.over)
+    others = [int(table.at[other]) for other in group.members if other != row]
+    others = [other for other in others if other >= 0]
+    if group.kind == "apart":
+        return any(domain[other] == domain[host] for other in others)
+    if group.kind == "together":
+        return bool(others) and all(domain[other] != domain[host] for other in others)
+    counts = table.counts(group)
+    if domain[host] >= len(counts):
+        return True
+    relevant = table.spread_over(group.over)
+    lowest = int(counts[relevant].min()) if len(relevant) else 0
+    return int(counts[domain[host]]) - lowest > group.max_skew
+
+
+def _product(left: Floats, right: Floats) -> Floats:
+    """left @ right, in pieces so small that no threads are set to work on them."""
+    rows = max(1, _PIECE // max(1, right.size))
+    if rows >= len(left):
+        found: Floats = left @ right
+        return found
+    total: Floats = np.empty((len(left), right.shape[1]))
+    for start in range(0, len(left), rows):
+        np.matmul(left[start : start + rows], right, out=total[start : start + rows])
+    return total
+
+
+def _lowest(values: Floats) -> tuple[Ints, Ints]:
+    """Rows and columns of the lowest few hundred that are worth a closer look."""
+    each = values.min(axis=1, initial=_NEVER)
+    bar = _HOPELESS
+    if len(each) > _ROWS:
+        bar = min(bar, float(np.partition(each, _ROWS)[_ROWS]))
+    flat = values.ravel()
+    chosen = np.flatnonzero(flat <= bar)
+    if len(chosen) > _CLOSER:
+        chosen = np.sort(chosen[np.argpartition(flat[chosen], _CLOSER)[:_CLOSER]])
+    row, column = np.divmod(chosen, values.shape[1])
+    return row, column
+
+
+def _change(
+    term: Term,
+    share: Floats,
+    count: int,
+    added: Floats,
+    here: Floats,
+    taken: Floats,
+    was: Floats,
+) -> Floats:
+    """The term's change when one host gets `added` on top of `here`, another loses `taken`."""
+    found: Floats
+    if term.kind == "spread":
+        total = float(share.sum())
+        squares = float((share * share).sum())
+        now = max(0.0, squares / count - (total / count) ** 2) ** 0.5
+        found = here * 2.0 + added
+        found *= added
+        found += (taken - 2.0 * was) * taken + squares
+        found /= count
+        mean = (added - (taken - total)) / count
+        mean *= mean
+        found -= mean
+        np.maximum(found, 0.0, out=found)
+        np.sqrt(found, out=found)
+        found -= now
+    elif term.kind == "peak":
+        powers = share**8
+        all_of_them = float(powers.sum())
+        found = here + added
+        for _ in range(3):
+            found *= found
+        less = was - taken
+        found += less**8 - was**8 + (all_of_them - here**8)
+        found /= count
+        np.maximum(found, 0.0, out=found)
+        for _ in range(3):
+            np.sqrt(found, out=found)
+        found -= (all_of_them / count) ** 0.125
+    else:
+        limit = term.limit
+        found = np.maximum(here + added - limit, 0.0)
+        found -= np.maximum(here - limit, 0.0)
+        found += np.maximum(was - taken - limit, 0.0) - np.maximum(was - limit, 0.0)
+        found /= count
+    if term.weight != 1.0:
+        found *= term.weight
+    return found
+
+
+def _slope(term: Term, share: Floats, count: int) -> tuple[Floats, float]:
+    """What a little more on each host changes, and how that rises with what is added."""
+    if term.kind == "spread":
+        mean = float(share.sum()) / count
+        variance = float((share * share).sum()) / count - mean * mean
+        bend = term.weight / (count * max(1e-6, variance) ** 0.5)
+        return (share - mean) * bend, bend / 2
+    if term.kind == "peak":
+        peak = max(1e-6, (float((share**8).sum()) / count) ** 0.125)
+        return term.weight * (share / peak) ** 7 / count, 0.0
+    return term.weight * (share > term.limit) / count, 0.0
