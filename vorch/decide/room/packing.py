@@ -52,7 +52,9 @@ def task(table: Table, guests: Sequence[int], lost: Sequence[int] = ()) -> Task:
     open_hosts = table.open.copy()
     open_hosts[list(lost)] = False
     # Whoever else was on a lost host is gone with it: nobody has to be kept apart from him.
-    if len(lost) > 0:
+    if len(lost) == 1:
+        at[at == lost[0]] = NOWHERE
+    elif lost:
         at[np.isin(at, np.array(lost, dtype=np.int64))] = NOWHERE
     return Task(
         table=table,
@@ -241,32 +243,40 @@ class _Packing:
 # Proofs that there is no room
 
 
-def bound(work: Task) -> tuple[str, tuple[int, ...]] | None:
-    """Why these guests cannot all have room, and whom it is about; None: that is not shown here."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """Why guests cannot all have room. `alone`: one that has none even by itself."""
+
+    why: str
+    alone: int | None = None
+
+
+def bound(work: Task) -> Bound | None:
+    """A proof that these guests cannot all have room; None: that is not shown here."""
     table = work.table
     if not work.guests:
         return None
-    free_mib = np.where(work.open, np.maximum(work.free_mib, 0), 0)
-    free_vcpus = np.where(work.open, np.maximum(work.free_vcpus, 0.0), 0.0)
     for guest in work.guests:
         if not _alone(work, guest).any():
-            return f"no host that is left has room for {table.guest_names[guest]!r}", (guest,)
+            name = table.guest_names[guest]
+            return Bound(why=f"no host that is left has room for {name!r}", alone=guest)
+    free_mib = np.where(work.open, np.maximum(work.free_mib, 0), 0)
+    free_vcpus = np.where(work.open, np.maximum(work.free_vcpus, 0.0), 0.0)
     rows = np.array(work.guests, dtype=np.int64)
     memory, vcpus = table.memory[rows], table.vcpus[rows]
     if memory.sum() > free_mib.sum():
         short = int(memory.sum() - free_mib.sum())
-        return f"{short} MiB of memory are short on all hosts that are left together", ()
+        return Bound(why=f"{short} MiB of memory are short on all hosts that are left together")
     if vcpus.sum() > free_vcpus.sum() + 1e-9:
-        short_vcpus = float(vcpus.sum() - free_vcpus.sum())
-        return f"{short_vcpus:g} vCPUs are short on all hosts that are left together", ()
+        lacking = float(vcpus.sum() - free_vcpus.sum())
+        return Bound(why=f"{lacking:g} vCPUs are short on all hosts that are left together")
     for size in np.unique(memory[memory > 0])[::-1]:
         wanted = int((memory >= size).sum())
         there = int((free_mib // size).sum())
         if wanted > there:
-            return (
-                f"{wanted} guests of {int(size)} MiB or more find {there} such places on the hosts"
-                " that are left",
-                tuple(int(row) for row in rows[memory >= size]),
+            return Bound(
+                why=f"{wanted} guests of {int(size)} MiB or more find {there} such places on the"
+                " hosts that are left"
             )
     return None
 

@@ -55,7 +55,7 @@ def _loss(
     if packed.left:
         shown = packing.bound(work)
         verdict = Verdict.UNPROVEN if shown is None else Verdict.NO
-        why = shown[0] if shown is not None else "no packing was found, and none was ruled out"
+        why = shown.why if shown is not None else "no packing was found, and none was ruled out"
         proof = solver.solve(work) if prove else None
         if proof is not None:
             verdict = Verdict.YES if proof.complete else Verdict.NO
@@ -100,6 +100,8 @@ class Spare:
         self.sure: dict[int, str] = {}
         # Hosts whose answer a change may have turned since.
         self._stale: set[int] = set()
+        # Of hosts that do not hold: a guest that alone finds no room.
+        self._blocker: dict[int, int] = {}
         # Groups over which more hangs than who shares a host.
         self._wide = [
             group.hard and (group.kind != "apart" or group.over != HOST) for group in table.groups
@@ -122,10 +124,13 @@ class Spare:
         shown = packing.bound(work)
         packed = packing.pack(work) if shown is None else packing.Packed(left=list(work.guests))
         self.sure.pop(host, None)
+        self._blocker.pop(host, None)
         self.holds[host] = not packed.left
         if packed.left:
             self.refuge[list(work.guests)] = NOWHERE
-            self.sure[host] = shown[0] if shown is not None else ""
+            self.sure[host] = shown.why if shown is not None else ""
+            if shown is not None and shown.alone is not None:
+                self._blocker[host] = shown.alone
         else:
             for guest, refuge in packed.hosts.items():
                 self.refuge[guest] = refuge
@@ -200,13 +205,26 @@ class Spare:
 
     def _touched(self, guest: int, source: int, target: int) -> set[int]:
         """Hosts whose refuges may not hold any more. Those that may hold now are stale."""
+        if source >= 0:
+            if not self.holds[source]:
+                self._stale.add(source)
+            self._stale |= {host for host in self.sure if self._may_turn(host, guest, source)}
+        return self._unsettled(guest, target)
+
+    def _may_turn(self, host: int, guest: int, source: int) -> bool:
+        """Whether a host that does not hold may do so since a guest has left another one."""
+        table = self.table
+        blocker = self._blocker.get(host)
+        if blocker is None or set(table.groups_of[blocker]) & set(table.groups_of[guest]):
+            return True
+        fits = table.free_mib[source] >= table.memory[blocker]
+        fits &= table.free_vcpus[source] >= table.vcpus[blocker]
+        return bool(fits and table.mask(int(table.kind[blocker]))[source])
+
+    def _unsettled(self, guest: int, target: int) -> set[int]:
+        """Hosts that hold, and whose refuges a guest may break by being where it is now."""
         table = self.table
         again: set[int] = set()
-        if source >= 0 and not self.holds[source]:
-            self._stale.add(source)
-        if source >= 0:
-            # There is more room on the host that it left.
-            self._stale |= {host for host in self.sure if host != source}
         if target >= 0:
             if table.ha[guest] and self.holds[target]:
                 again.add(target)
@@ -233,23 +251,23 @@ class Spare:
         cpu = np.bincount(number, table.vcpus[rows]) > table.free_vcpus[host] - vcpus
         return [int(one) for one in sources[mib | cpu]]
 
-    def admits(self, guest: int, host: int) -> tuple[Change | None, str]:
-        """Whether a guest that is nowhere may go to a host, with every yes kept; else why not.
+    def admits(self, guests: Sequence[int], host: int) -> tuple[Change | None, str]:
+        """Whether guests that are nowhere may go to a host, with every yes kept; else why not.
 
         What does not hold already is no reason against it.
         """
         table = self.table
-        table.move(guest, host)
+        for guest in guests:
+            table.move(guest, host)
         try:
-            change = self._kept(guest, host)
-            if change is not None:
-                return change, ""
-            return self._admitted_slowly(guest, host)
+            change = self._kept(guests[0], host) if len(guests) == 1 else None
+            return (change, "") if change is not None else self._admitted_slowly(guests, host)
         finally:
-            table.move(guest, NOWHERE)
+            for guest in guests:
+                table.move(guest, NOWHERE)
 
-    def admit(self, guest: int, host: int, change: Change) -> None:
-        """The table has put the guest there: take the refuges that `admits` has found."""
+    def admit(self, host: int, change: Change) -> None:
+        """The table has put guests there: take the refuges that `admits` has found."""
         for row, refuge in change.refuges.items():
             self.refuge[row] = refuge
         if not self.holds[host]:
@@ -321,27 +339,22 @@ class Spare:
             refuges[guest] = found
         return True
 
-    def _admitted_slowly(self, guest: int, host: int) -> tuple[Change | None, str]:
+    def _admitted_slowly(self, guests: Sequence[int], host: int) -> tuple[Change | None, str]:
         """By packing anew what is touched; says which host's loss would not be survived."""
         table = self.table
         refuges: dict[int, int] = {}
-        for source in sorted(self._touched_by(guest, host)):
+        touched = {source for guest in guests for source in self._unsettled(guest, host)}
+        for source in sorted(touched):
             work = packing.task(table, self._displaced(source), [source])
             shown = packing.bound(work)
             packed = packing.pack(work) if shown is None else None
             if packed is None or packed.left:
                 name = table.host_names[source]
                 if shown is not None:
-                    return None, f"{name!r} could not be lost any more: {shown[0]}"
+                    return None, f"{name!r} could not be lost any more: {shown.why}"
                 return None, f"it is not proven that {name!r} could still be lost then"
             refuges.update(packed.hosts)
         return Change(refuges), ""
-
-    def _touched_by(self, guest: int, host: int) -> set[int]:
-        stale, sure = set(self._stale), dict(self.sure)
-        again = self._touched(guest, NOWHERE, host)
-        self._stale, self.sure = stale, sure
-        return again
 
 
 def survives(table: Table, hosts: Iterable[str], *, prove: bool = True) -> Loss:
