@@ -163,7 +163,6 @@ class _Balancing:
         elif search.wrong() >= wrong - 1e-9 and len(search.away()) and not self._worthwhile(before):
             search.put(self.home)
         targets = {int(row): int(self.table.at[row]) for row in search.away()}
-        search.put(self.home)
         found = self._order(targets)
         rounds = self._in_words(found)
         for row in found.given_up:
@@ -235,6 +234,7 @@ class _Balancing:
         found = schedule(
             self.search, targets, per_host=self.limits.per_host, most=self.limits.moves
         )
+        self._make_up(found)
         if self.limits.seconds is None:
             return found
         kept = Schedule(given_up=found.given_up)
@@ -259,6 +259,27 @@ class _Balancing:
         for step in kept.steps():
             self.search.move(step.row, step.target)
         return kept
+
+    def _make_up(self, found: Schedule) -> None:
+        """For moves that had to be given up: others, that fit from where the rest has led."""
+        search = self.search
+        if not found.given_up:
+            return
+        found.given_up = [row for row in found.given_up if search.relief[row] > 0]
+        for _ in range(200):
+            at = self.table.at.copy()
+            if not search.relocate(self.worth, search.staying()):
+                return
+            if any(search.spent(one.price) > one.most for one in self._bounds()):
+                search.put(at)
+                if not search.relocate(self.worth, search.staying(), most=1) or any(
+                    search.spent(one.price) > one.most for one in self._bounds()
+                ):
+                    search.put(at)
+                    return
+            moved = np.flatnonzero(self.table.at != at)
+            steps = [Step(int(row), int(at[row]), int(self.table.at[row]), 0.0) for row in moved]
+            found.rounds.append(steps)
 
     def _seconds(self, step: Step) -> float:
         speed = link_mib_s(self.table, step.source, step.target)

@@ -103,9 +103,19 @@ def terms(table: Table, metric: Metric) -> list[Term]:
         ),
         term("load", table.load, by_cpus, table.other_load, weight=1.0 if plain else weights.load),
     ]
+    # The host that suffers most is lost in the spread of many.
+    found.append(
+        term(
+            "load",
+            table.load,
+            by_cpus,
+            table.other_load,
+            kind="peak",
+            weight=0.5 if plain else weights.load,
+        )
+    )
     if not plain:
         found += [
-            term("load", table.load, by_cpus, table.other_load, kind="peak", weight=weights.load),
             term(
                 "load",
                 table.load,
@@ -139,5 +149,7 @@ def noise(table: Table, found: list[Term]) -> float:
         elif term.kind == "peak":
             total += term.weight * float((shaken**8).sum() / count) ** 0.125
         else:
-            total += term.weight * float(shaken.sum()) / count
+            use = np.bincount(at, term.size[there], len(table.hosts)) * term.unit + term.base
+            more = np.maximum(use + shaken - term.limit, 0.0) - np.maximum(use - term.limit, 0.0)
+            total += term.weight * float(more.sum()) / count
     return total

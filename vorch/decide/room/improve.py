@@ -18,6 +18,8 @@ from vorch.decide.room.table import Floats, Ints
 _STEP = 0.72
 # The same on the way back; to take a move back costs more than not to make it.
 _BACK = 1.25
+# So near to the limit single moves are taken back, and no higher price is tried.
+_NEAR = 1.12
 # How often the limit is crossed.
 _CROSSINGS = 6
 # How often single moves are traded under the limit.
@@ -46,8 +48,8 @@ class Improving:
     def _value(self) -> float:
         return self.search.figure() + self.search.wrong()
 
-    def within(self) -> bool:
-        return all(self.search.spent(one.price) <= one.most + _TINY for one in self.bounds)
+    def within(self, times: float = 1.0) -> bool:
+        return all(self.search.spent(one.price) <= times * one.most + _TINY for one in self.bounds)
 
     def _keep(self) -> bool:
         """Remember where it stands when nothing before was better."""
@@ -68,7 +70,10 @@ class Improving:
             self._keep()
             if rate <= last:
                 break
-            rate = max(last, rate * _STEP)
+            # No use in prices at which nothing more is worth it.
+            gain = search.best_gains()
+            best = float(gain[0]) if len(gain) else 0.0
+            rate = max(last, min(rate * _STEP, 0.9 * best))
         if not self.within():
             self._around(rate)
         search.put(self.best_at)
@@ -84,7 +89,7 @@ class Improving:
         search = self.search
         for _ in range(_CROSSINGS * self.thorough):
             for _ in range(12):
-                if self.within():
+                if self.within(_NEAR):
                     break
                 rate *= _BACK
                 search.descend(rate)

@@ -78,6 +78,8 @@ class Search:
         masks = np.array(kinds, dtype=np.bool_).reshape(len(kinds), len(table.hosts))
         self.reach: Bools = masks[table.kind]
         self.needed = masks
+        # Those that may not be everywhere.
+        self.confined: Bools = ~masks.all(axis=1)[table.kind] if len(kinds) else table.ha
         # What leaving its host would put right, in broken rules.
         self.relief: Floats = np.zeros(len(self.rows))
         self.bound: Bools = np.array([bool(groups) for groups in table.groups_of], dtype=np.bool_)
@@ -116,6 +118,7 @@ class Search:
                 off = table.barred(row)
             mask = self.needed[table.kind[row]]
             self.reach[row] = mask if off is None else mask & ~off
+            self.confined[row] = not self.reach[row].all()
             self.relief[row] = self._relief(row)
 
     def _relief(self, row: int) -> float:
@@ -330,6 +333,10 @@ class Search:
         found: Floats = np.sort(-value / np.maximum(self.prices[chosen], _TINY))[::-1]
         return found
 
+    def nearest(self, rows: Ints) -> tuple[Ints, Ints, Floats]:
+        """The best moves of these guests, price left aside: guests, hosts and changes."""
+        return self._shortlist(rows, self._screen(rows, 0.0), 0.0)
+
     def _shortlist(self, rows: Ints, screen: Floats, rate: float) -> tuple[Ints, Ints, Floats]:
         """The moves that look best, judged exactly."""
         row, host = _lowest(screen)
@@ -448,8 +455,11 @@ class Search:
         off |= more_vcpus > table.free_vcpus[a][:, None]
         off |= more_vcpus < -table.free_vcpus[b][None, :]
         off |= a[:, None] == b[None, :]
-        off |= ~self.reach[np.ix_(first, b)]
-        off |= ~self.reach[np.ix_(second, a)].T
+        # Most may be anywhere; only the others are looked up.
+        some = np.flatnonzero(self.confined[first])
+        off[some] |= ~self.reach[first[some]][:, b]
+        some = np.flatnonzero(self.confined[second])
+        off[:, some] |= ~self.reach[second[some]][:, a].T
         total[off] = _NEVER
         return total
 
