@@ -245,10 +245,13 @@ class _Packing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
-    """Why guests cannot all have room. `alone`: one that has none even by itself."""
+    """Why guests cannot all have room."""
 
     why: str
+    # One that has none even by itself.
     alone: int | None = None
+    # There are too few places of that size.
+    size_mib: int = 0
 
 
 def bound(work: Task) -> Bound | None:
@@ -259,7 +262,8 @@ def bound(work: Task) -> Bound | None:
     for guest in work.guests:
         if not _alone(work, guest).any():
             name = table.guest_names[guest]
-            return Bound(why=f"no host that is left has room for {name!r}", alone=guest)
+            why = f"no host that is left has room for {name!r}"
+            return Bound(why=why, alone=guest, size_mib=int(table.memory[guest]))
     free_mib = np.where(work.open, np.maximum(work.free_mib, 0), 0)
     free_vcpus = np.where(work.open, np.maximum(work.free_vcpus, 0.0), 0.0)
     rows = np.array(work.guests, dtype=np.int64)
@@ -276,7 +280,8 @@ def bound(work: Task) -> Bound | None:
         if wanted > there:
             return Bound(
                 why=f"{wanted} guests of {int(size)} MiB or more find {there} such places on the"
-                " hosts that are left"
+                " hosts that are left",
+                size_mib=int(size),
             )
     return None
 

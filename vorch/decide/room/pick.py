@@ -190,7 +190,7 @@ class Picker:
                 self.spare.moved(row, NOWHERE, host)
         self.score.refresh(host)
         if self.spare is not None and change is not None:
-            self.spare.admit(host, change)
+            self.spare.admit(guests, host, change)
 
     def _placed(
         self, guests: Sequence[int], host: int, total: Floats, count: int, warning: str = ""

@@ -19,6 +19,13 @@ from vorch.decide.room.fleet import HOST
 from vorch.decide.room.matching import Matching
 from vorch.decide.room.table import NOWHERE, Bools, Ints, Table
 
+# How many hosts are tried as another refuge for many before each is packed for itself.
+_OTHERS = 48
+
+
+# How many sizes with few places are kept in mind.
+_SCARCE = 8
+
 
 class Verdict(StrEnum):
     YES = "yes"
@@ -102,10 +109,24 @@ class Spare:
         self._stale: set[int] = set()
         # Of hosts that do not hold: a guest that alone finds no room.
         self._blocker: dict[int, int] = {}
+        # Hosts for whose sake something was refused before: where a refusal is looked for first.
+        self._refused: set[int] = set()
+        # Such a host, and a size of which it has many guests and others have few places.
+        self._scarce: list[tuple[int, int]] = []
         # Groups over which more hangs than who shares a host.
         self._wide = [
             group.hard and (group.kind != "apart" or group.over != HOST) for group in table.groups
         ]
+        # Guests that it takes a packing for, and those beside one that they must be apart from.
+        self._awkward: Bools = table.celled.copy()
+        self._sibling: Bools = np.zeros(len(table.guests), dtype=np.bool_)
+        for number, group in enumerate(table.groups):
+            members = list(group.members)
+            if self._wide[number]:
+                self._awkward[members] = True
+            hosts = table.at[members].tolist()
+            if group.hard and len(set(hosts)) < len(hosts):
+                self._sibling[members] = True
         self._build()
 
     def _build(self) -> None:
@@ -187,29 +208,78 @@ class Spare:
     def moved(self, guest: int, source: int, target: int) -> None:
         """Take note that the table has moved a guest, and look again at what that touches."""
         self.refuge[guest] = NOWHERE
-        again = self._touched(guest, source, target)
-        if target >= 0:
-            change = self._kept(guest, target)
-            if change is not None:
-                for row, host in change.refuges.items():
-                    self.refuge[row] = host
-                again -= set(self._stirred(change, guest, target))
-        for host in sorted(again):
-            self._repack(host)
-
-    def _stirred(self, change: Change, guest: int, target: int) -> set[int]:
-        """Hosts whose refuges hold again by that change."""
-        hosts = {int(self.table.at[row]) for row in change.refuges}
-        wide = any(self._wide[number] for number in self.table.groups_of[guest])
-        return set() if wide else hosts | {target}
-
-    def _touched(self, guest: int, source: int, target: int) -> set[int]:
-        """Hosts whose refuges may not hold any more. Those that may hold now are stale."""
+        self._note_siblings([guest])
         if source >= 0:
             if not self.holds[source]:
                 self._stale.add(source)
             self._stale |= {host for host in self.sure if self._may_turn(host, guest, source)}
-        return self._unsettled(guest, target)
+        refuges, open_sources = self._mended([guest], target)
+        for row, host in refuges.items():
+            self.refuge[row] = host
+        for host in open_sources:
+            self._repack(host)
+
+    def admits(self, guests: Sequence[int], host: int) -> tuple[Change | None, str]:
+        """Whether guests that are nowhere may go to a host, with every yes kept; else why not.
+
+        What does not hold already is no reason against it.
+        """
+        table = self.table
+        for guest in guests:
+            table.move(guest, host)
+        try:
+            return self._admitted(guests, host)
+        finally:
+            for guest in guests:
+                table.move(guest, NOWHERE)
+
+    def admit(self, guests: Sequence[int], host: int, change: Change) -> None:
+        """The table has put guests there: take the refuges that `admits` has found."""
+        for row, refuge in change.refuges.items():
+            self.refuge[row] = refuge
+        self._note_siblings(guests)
+        if not self.holds[host]:
+            self._stale.add(host)
+
+    def _admitted(self, guests: Sequence[int], host: int) -> tuple[Change | None, str]:
+        table = self.table
+        for source, size in self._scarce:
+            if source != host and self.holds[source] and self._too_few(source, size):
+                return None, _refused(
+                    table.host_names[source],
+                    f"too few places of {size} MiB would be left for its guests",
+                )
+        refuges, open_sources = self._mended(guests, host)
+        if len(open_sources) > 1:
+            # Those with the largest guests are refused the soonest.
+            largest = np.zeros(len(table.hosts), dtype=np.int64)
+            there = np.flatnonzero(table.ha & (table.at >= 0))
+            np.maximum.at(largest, table.at[there], table.memory[there])
+            refused = self._refused
+            open_sources.sort(key=lambda one: (one not in refused, -int(largest[one]), one))
+        for source in open_sources:
+            work = packing.task(table, self._displaced(source), [source])
+            shown = packing.bound(work)
+            packed = packing.pack(work) if shown is None else None
+            if packed is None or packed.left:
+                name = table.host_names[source]
+                self._refused.add(source)
+                if shown is not None:
+                    if shown.size_mib and (source, shown.size_mib) not in self._scarce:
+                        self._scarce = [(source, shown.size_mib), *self._scarce][:_SCARCE]
+                    return None, _refused(name, shown.why)
+                return None, f"it is not proven that {name!r} could still be lost then"
+            refuges.update(packed.hosts)
+        return Change(refuges), ""
+
+    def _too_few(self, source: int, size_mib: int) -> bool:
+        """Whether a host has more guests of that size than there are places elsewhere."""
+        table = self.table
+        there = np.flatnonzero((table.at == source) & table.ha)
+        wanted = int((table.memory[there] >= size_mib).sum())
+        free = np.where(table.open, np.maximum(table.free_mib, 0), 0)
+        free[source] = 0
+        return wanted > int((free // size_mib).sum())
 
     def _may_turn(self, host: int, guest: int, source: int) -> bool:
         """Whether a host that does not hold may do so since a guest has left another one."""
@@ -221,89 +291,57 @@ class Spare:
         fits &= table.free_vcpus[source] >= table.vcpus[blocker]
         return bool(fits and table.mask(int(table.kind[blocker]))[source])
 
-    def _unsettled(self, guest: int, target: int) -> set[int]:
-        """Hosts that hold, and whose refuges a guest may break by being where it is now."""
-        table = self.table
-        again: set[int] = set()
-        if target >= 0:
-            if table.ha[guest] and self.holds[target]:
-                again.add(target)
-            again |= {host for host in self._overfull(target) if self.holds[host]}
-        for number in table.groups_of[guest]:
-            group = table.groups[number]
-            if not group.hard:
-                continue
-            for row in group.members:
-                host = int(table.at[row])
-                concerned = self._wide[number] or (target >= 0 and self.refuge[row] == target)
-                if host >= 0 and self.holds[host] and table.ha[row] and concerned:
-                    again.add(host)
-        return again
+    def _mended(self, guests: Sequence[int], host: int) -> tuple[dict[int, int], list[int]]:
+        """Refuges in the place of those that guests break by being on a host, found by few glances.
 
-    def _overfull(self, host: int, memory: int = 0, vcpus: float = 0.0) -> list[int]:
-        """Hosts whose guests do not all fit on this one any more, with so much more on it."""
-        table = self.table
-        rows = np.flatnonzero(self.refuge == host)
-        if not len(rows):
-            return []
-        sources, number = np.unique(table.at[rows], return_inverse=True)
-        mib = np.bincount(number, table.memory[rows]) > table.free_mib[host] - memory
-        cpu = np.bincount(number, table.vcpus[rows]) > table.free_vcpus[host] - vcpus
-        return [int(one) for one in sources[mib | cpu]]
-
-    def admits(self, guests: Sequence[int], host: int) -> tuple[Change | None, str]:
-        """Whether guests that are nowhere may go to a host, with every yes kept; else why not.
-
-        What does not hold already is no reason against it.
+        And the hosts for whose guests that did not do: they have to be packed anew.
         """
         table = self.table
-        for guest in guests:
-            table.move(guest, host)
-        try:
-            change = self._kept(guests[0], host) if len(guests) == 1 else None
-            return (change, "") if change is not None else self._admitted_slowly(guests, host)
-        finally:
-            for guest in guests:
-                table.move(guest, NOWHERE)
-
-    def admit(self, host: int, change: Change) -> None:
-        """The table has put guests there: take the refuges that `admits` has found."""
-        for row, refuge in change.refuges.items():
-            self.refuge[row] = refuge
-        if not self.holds[host]:
-            self._stale.add(host)
-
-    def _kept(self, guest: int, host: int) -> Change | None:
-        """Refuges that keep all as it is, by few glances. The guest is on the host already."""
-        table = self.table
-        if any(self._wide[number] for number in table.groups_of[guest]) or table.celled[guest]:
-            return None
         refuges: dict[int, int] = {}
-        over = set(self._overfull(host))
-        for number in table.groups_of[guest]:
-            group = table.groups[number]
-            over |= {
-                int(table.at[row])
-                for row in group.members
-                if group.hard and row != guest and self.refuge[row] == host
-            }
-        if over and not self._rehomed(sorted(over), host, refuges):
-            return None
-        if table.ha[guest] and self.holds[host]:
-            found = self._refuge(guest, host, refuges)
+        wide: set[int] = set()
+        quick: set[int] = set()
+        for guest in guests:
+            for number in table.groups_of[guest]:
+                group = table.groups[number]
+                for row in group.members if group.hard else ():
+                    source = int(table.at[row])
+                    if source >= 0 and self.holds[source] and table.ha[row]:
+                        if self._wide[number]:
+                            wide.add(source)
+                        elif host >= 0 and row != guest and self.refuge[row] == host:
+                            quick.add(source)
+        if host < 0:
+            return refuges, sorted(wide)
+        quick |= {source for source in self._overfull(host) if self.holds[source]}
+        quick -= wide | {host}
+        if quick:
+            wide |= self._rehomed(quick, host, refuges)
+        if self.holds[host] and table.ha[list(guests)].any():
+            found = None
+            if len(guests) == 1 and not self._awkward[guests[0]] and host not in wide:
+                found = self._refuge(guests[0], host)
             if found is None:
-                return None
-            refuges[guest] = found
-        return Change(refuges)
+                wide.add(host)
+            else:
+                refuges[guests[0]] = found
+        return refuges, sorted(wide)
 
-    def _refuge(self, guest: int, host: int, refuges: dict[int, int]) -> int | None:
+    def _overfull(self, host: int) -> list[int]:
+        """Hosts whose guests do not all fit on this one any more."""
+        table = self.table
+        rows = np.flatnonzero(self.refuge == host)
+        sources = table.at[rows]
+        count = len(table.hosts)
+        over = np.bincount(sources, table.memory[rows], count) > max(table.free_mib[host], 0)
+        over |= np.bincount(sources, table.vcpus[rows], count) > max(table.free_vcpus[host], 0)
+        return [int(one) for one in np.flatnonzero(over)]
+
+    def _refuge(self, guest: int, host: int) -> int | None:
         """A host for one guest beside the refuges of the others on its host."""
         table = self.table
         rows = np.flatnonzero((table.at == host) & (self.refuge >= 0))
         rows = rows[rows != guest]
         taken = self.refuge[rows]
-        for row, other in refuges.items():
-            taken[rows == row] = other
         free_mib, free_vcpus = table.free_mib.copy(), table.free_vcpus.copy()
         np.subtract.at(free_mib, taken, table.memory[rows])
         np.subtract.at(free_vcpus, taken, table.vcpus[rows])
@@ -312,49 +350,89 @@ class Spare:
         fit[host] = False
         for number in table.groups_of[guest]:
             group = table.groups[number]
-            if not group.hard:
-                continue
-            for row in group.members:
-                if row != guest and table.at[row] >= 0:
-                    where = int(table.at[row])
-                    fit[where if where != host else refuges.get(row, self.refuge[row])] = False
+            for row in group.members if group.hard else ():
+                where = int(table.at[row])
+                where = int(self.refuge[row]) if where == host else where
+                if row != guest and where >= 0:
+                    fit[where] = False
         best = int(np.where(fit, free_mib, -1).argmax())
         return best if fit[best] else None
 
-    def _rehomed(self, sources: Sequence[int], host: int, refuges: dict[int, int]) -> bool:
-        """Other refuges for guests of these hosts that were to go to this one."""
-        at, refuge = self.table.at, self.refuge
-        for row in np.flatnonzero(refuge == host):
-            if int(at[row]) not in sources:
-                continue
-            guest = int(row)
-            if any(self._wide[n] for n in self.table.groups_of[guest]) or self.table.celled[guest]:
-                return False
-            kept = int(refuge[guest])
-            refuge[guest] = NOWHERE
-            found = self._refuge(guest, int(at[guest]), refuges)
-            refuge[guest] = kept
-            if found is None or found == host:
-                return False
-            refuges[guest] = found
-        return True
+    def _rehomed(self, sources: set[int], host: int, refuges: dict[int, int]) -> set[int]:
+        """Other refuges for guests of these hosts that were to go to this one, for all at once.
 
-    def _admitted_slowly(self, guests: Sequence[int], host: int) -> tuple[Change | None, str]:
-        """By packing anew what is touched; says which host's loss would not be survived."""
+        The losses are alternatives, so one other host mostly does for all of them. Returns the
+        hosts for whose guests none was found.
+        """
         table = self.table
-        refuges: dict[int, int] = {}
-        touched = {source for guest in guests for source in self._unsettled(guest, host)}
-        for source in sorted(touched):
-            work = packing.task(table, self._displaced(source), [source])
-            shown = packing.bound(work)
-            packed = packing.pack(work) if shown is None else None
-            if packed is None or packed.left:
-                name = table.host_names[source]
-                if shown is not None:
-                    return None, f"{name!r} could not be lost any more: {shown.why}"
-                return None, f"it is not proven that {name!r} could still be lost then"
-            refuges.update(packed.hosts)
-        return Change(refuges), ""
+        count = len(table.hosts)
+        among = np.zeros(count, dtype=np.bool_)
+        among[list(sources)] = True
+        rows = np.flatnonzero((self.refuge == host) & (table.at >= 0))
+        rows = rows[among[table.at[rows]]]
+        awkward = self._awkward[rows] | self._sibling[rows]
+        failed = {int(source) for source in table.at[rows[awkward]]}
+        rows = rows[~np.isin(table.at[rows], list(failed))]
+        # Of a host with several there the others wait for their turn.
+        rows = rows[np.lexsort((-table.memory[rows], table.at[rows]))]
+        freest = np.argsort(-table.free_mib, kind="stable")[:_OTHERS]
+        for other in freest:
+            if not len(rows):
+                break
+            # Hosts that come now are no freer.
+            hopeless = table.memory[rows] > table.free_mib[other]
+            if hopeless.any():
+                failed |= {int(source) for source in table.at[rows[hopeless]]}
+                rows = rows[~hopeless]
+            if other != host and table.open[other] and len(rows):
+                rows = self._to(rows, int(other), refuges)
+        return failed | {int(source) for source in table.at[rows]}
+
+    def _to(self, rows: Ints, host: int, refuges: dict[int, int]) -> Ints:
+        """Give this refuge to those that it has room for; the rest is returned."""
+        table = self.table
+        count = len(table.hosts)
+        there = np.flatnonzero((self.refuge == host) & (table.at >= 0))
+        already = [row for row, other in refuges.items() if other == host]
+        there = np.concatenate((there, np.array(already, dtype=np.int64)))
+        mib = np.bincount(table.at[there], table.memory[there], count)
+        vcpus = np.bincount(table.at[there], table.vcpus[there], count)
+        sources = table.at[rows]
+        fit = mib[sources] + table.memory[rows] <= table.free_mib[host]
+        fit &= vcpus[sources] + table.vcpus[rows] <= table.free_vcpus[host]
+        fit &= sources != host
+        for kind in np.unique(table.kind[rows]):
+            if not table.mask(int(kind))[host]:
+                fit &= table.kind[rows] != kind
+        rivals = np.zeros(len(table.guests), dtype=np.bool_)
+        for guest in table.on(host):
+            for number in table.groups_of[guest]:
+                rivals[list(table.groups[number].members)] |= table.groups[number].hard
+        fit &= ~rivals[rows]
+        # One of each host at a time, since the sums are those from before.
+        first = np.ones(len(rows), dtype=np.bool_)
+        first[1:] = sources[1:] != sources[:-1]
+        fit &= first
+        refuges.update(dict.fromkeys(rows[fit].tolist(), host))
+        return rows[~fit]
+
+    def _note_siblings(self, guests: Sequence[int]) -> None:
+        """Who is beside one that it must be apart from already."""
+        table = self.table
+        for guest in guests:
+            for number in table.groups_of[guest]:
+                for row in table.groups[number].members:
+                    self._sibling[row] = any(
+                        table.at[row] == table.at[other]
+                        for one in table.groups_of[row]
+                        if table.groups[one].hard
+                        for other in table.groups[one].members
+                        if other != row
+                    )
+
+
+def _refused(host: str, why: str) -> str:
+    return f"{host!r} could not be lost any more: {why}"
 
 
 def survives(table: Table, hosts: Iterable[str], *, prove: bool = True) -> Loss:
