@@ -1,6 +1,9 @@
 """The public surface is what vorch/__init__.py says, no more and no less."""
 
 import ast
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import vorch
@@ -10,10 +13,23 @@ FRONT = Path(__file__).parents[2] / "vorch" / "__init__.py"
 BESIDE = {"__version__"}
 
 
+# What the file needs itself, and nobody else.
+OF_THE_FILE = {"TYPE_CHECKING", "import_module"}
+
+
+def statements() -> Iterator[ast.stmt]:
+    """At its top level, and in the part that type checkers alone read."""
+    for node in ast.parse(FRONT.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            yield from node.body
+        else:
+            yield node
+
+
 def bound_names() -> set[str]:
     """The names that the file itself binds at its top level."""
     names: set[str] = set()
-    for node in ast.parse(FRONT.read_text(encoding="utf-8")).body:
+    for node in statements():
         match node:
             case ast.Import() | ast.ImportFrom():
                 names |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
@@ -28,7 +44,27 @@ def bound_names() -> set[str]:
 
 def test_names_and_all_agree() -> None:
     public = {name for name in bound_names() if not name.startswith("_")}
-    assert public == set(vorch.__all__) - BESIDE
+    assert public - OF_THE_FILE == set(vorch.__all__) - BESIDE
+
+
+def test_each_is_loaded_from_where_type_checkers_find_it() -> None:
+    typed = {
+        alias.asname or alias.name: (node.module, alias.name)
+        for node in statements()
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if (alias.asname or alias.name) not in OF_THE_FILE
+    }
+    assert typed == vorch._HOME
+
+
+def test_what_is_not_asked_for_is_not_loaded() -> None:
+    code = "import sys, vorch; print(*sorted(name for name in sys.modules if 'vorch' in name))"
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    loaded = {name for name in answer.stdout.split() if not name.startswith("__editable__")}
+    assert loaded == {"vorch"}
 
 
 def test_no_name_stands_twice() -> None:
