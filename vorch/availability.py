@@ -105,19 +105,43 @@ class HaVm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """Where VMs may be: together, apart, or on certain hosts.
+    """Where VMs may be: together, apart, spread evenly, or on certain hosts.
 
     `strict`: rather not at all than otherwise. Else it is a wish that gives way.
     """
 
     name: str
-    kind: Literal["together", "apart", "nodes"]
+    kind: Literal["together", "apart", "nodes", "spread"]
     vms: tuple[str, ...]
     nodes: tuple[NodeChoice, ...] = ()
     strict: bool = True
+    # Key of the domains that it is about: "rack", by hosts' tags as in rack:r1. "": hosts.
+    over: str = ""
+    # How many more VMs than another one a domain may hold, of those that are spread.
+    max_skew: int = 1
+    # What a wish counts for beside others.
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
         check_name(self.name, "name of a rule")
+        check_range(self.max_skew, 1, 1000, "skew that is allowed")
+        if self.over:
+            check_name(self.over, "key of the domains that a rule is about")
+        if not 0 < self.weight <= 1000:
+            raise Invalid(
+                f"cannot use {self.weight!r} as the weight of a wish: it must be above 0 and at"
+                " most 1000, as in 2"
+            )
+        if self.over and self.kind == "nodes":
+            raise Invalid(
+                f"cannot make rule {self.name!r}: it names hosts, and {self.over!r} is a key of"
+                " their tags; leave one of them away"
+            )
+        if self.kind == "spread" and not self.over:
+            raise Invalid(
+                f"cannot make rule {self.name!r}: it does not say over what its VMs are spread;"
+                " name a key of hosts' tags, as in rack, or host"
+            )
         for vm in self.vms:
             check_vm_name(vm)
         if len(set(self.vms)) != len(self.vms):

@@ -31,6 +31,7 @@ _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _TARGET = re.compile(r"(vd|sd|hd|xvd)[a-z]{1,2}")
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,62}")
+_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}(:[A-Za-z0-9][A-Za-z0-9._-]{0,62})?")
 
 
 def check_vm_name(name: str, what: str = "VM name") -> str:
@@ -127,6 +128,19 @@ def check_bmc(url: str) -> str:
             " redfish+https://USER@10.0.0.5 or ipmi://USER@10.0.0.5"
         )
     return check_text(url, "BMC")
+
+
+def check_tags(tags: tuple[str, ...], whose: str) -> tuple[str, ...]:
+    """Words, and domains written as KEY:VALUE. Each once."""
+    for tag in tags:
+        if not _TAG.fullmatch(tag):
+            raise Invalid(
+                f"cannot use {tag!r} as a tag of {whose}: it must be a word, or a key and a value,"
+                " of letters, digits, '.', '_' and '-', as in gpu or rack:r1"
+            )
+        if tags.count(tag) > 1:
+            raise Invalid(f"cannot use tag {tag!r} twice for {whose}; name it once")
+    return tags
 
 
 # ---------------------------------------------------------------------------------------------
@@ -411,6 +425,9 @@ class Watchdog(StrEnum):
     PAUSE = "pause"
 
 
+HUGE_PAGES_KIB = {"2M": 2048, "1G": 1024**2}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vm:
     """The definition of a VM. What it does right now is a `Domain`, seen on its node."""
@@ -442,6 +459,12 @@ class Vm:
     nics: tuple[Nic, ...] = ()
     direct_boot: DirectBoot | None = None
     snapshots: tuple[Snapshot, ...] = ()
+    # It runs only on hosts that have all of these tags.
+    require_tags: tuple[str, ...] = ()
+    # Its memory is huge pages of that size; "": ordinary memory.
+    huge_pages: Literal["", "2M", "1G"] = ""
+    # It goes only to hosts where one NUMA cell has room for all of it.
+    one_numa_cell: bool = False
     description: str = ""
     created_at: float = 0.0
 
@@ -456,6 +479,8 @@ class Vm:
         _check_pattern(_WORD, self.cpu, "CPU model", "qemu64")
         _check_pattern(_WORD, self.machine, "machine type", "q35")
         check_text(self.description, "description")
+        check_tags(self.require_tags, f"VM {self.name!r}")
+        self._check_pages()
         if self.secure_boot and self.firmware is not Firmware.UEFI:
             raise Invalid("cannot use secure boot with BIOS: it is a part of UEFI; ask for UEFI")
         for what, names in (
@@ -468,6 +493,25 @@ class Vm:
             for name in names:
                 if names.count(name) > 1:
                     raise Invalid(f"cannot use {what} {name!r} twice in VM {self.name!r}")
+
+    def _check_pages(self) -> None:
+        if self.huge_pages not in ("", *HUGE_PAGES_KIB):
+            raise Invalid(
+                f"cannot use huge pages of {self.huge_pages!r}: there are those of"
+                f" {' and '.join(HUGE_PAGES_KIB)}; choose one of them, or none"
+            )
+        whole_mib = max(1, self.pages_kib // 1024)
+        if self.memory_mib % whole_mib or self.memory_max_mib % whole_mib:
+            raise Invalid(
+                f"cannot give VM {self.name!r} {self.memory_mib} MiB of memory, at most"
+                f" {self.memory_max_mib} MiB, in huge pages of {self.huge_pages}: that is no whole"
+                f" number of them; choose multiples of {whole_mib} MiB"
+            )
+
+    @property
+    def pages_kib(self) -> int:
+        """Size of the huge pages that its memory is made of; 0: ordinary memory."""
+        return HUGE_PAGES_KIB.get(self.huge_pages, 0)
 
     def disk(self, name: str) -> Disk:
         for disk in self.disks:
@@ -938,6 +982,24 @@ class Baseline:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HugePages:
+    """Memory of one NUMA cell that is set aside as pages of one size."""
+
+    size_kib: int
+    memory_mib: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NumaCell:
+    """Processors of a host and the memory next to them, huge pages included."""
+
+    number: int
+    cpus: int
+    memory_mib: int
+    pages: tuple[HugePages, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HostFacts:
     """What a host is, found by asking it (and, for the accelerator, by booting something)."""
 
@@ -962,6 +1024,8 @@ class HostFacts:
     networks: bool = True
     # VLAN tags can be set on ports of plain Linux bridges.
     bridge_vlans: bool = False
+    # () where its hypervisor did not say.
+    cells: tuple[NumaCell, ...] = ()
     probed_at: float = 0.0
 
 
@@ -978,9 +1042,19 @@ class Node:
     storage_address: str = ""
     # How its power is switched, without the password: redfish+https://USER@BMC or ipmi://USER@BMC.
     bmc: str = ""
+    # Words that VMs can ask for ("gpu"), and where it stands ("rack:r1").
+    tags: tuple[str, ...] = ()
+    # vCPUs per processor at most. None: as is usual.
+    cpu_ratio: float | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name, "node name")
+        check_tags(self.tags, f"host {self.name!r}")
+        if self.cpu_ratio is not None and not 0 < self.cpu_ratio <= 1000:
+            raise Invalid(
+                f"cannot use {self.cpu_ratio!r} as the number of vCPUs per processor: it must be"
+                " above 0 and at most 1000, as in 4"
+            )
         check_text(self.uri, "libvirt URI", 1024)
         if self.storage_address:
             check_ip(self.storage_address, "storage address")

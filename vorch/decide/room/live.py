@@ -1,0 +1,350 @@
+"""A look at the living cluster as a fleet: what decisions about room start from. Pure.
+
+Guests are VMs that run, and those that are to run because they are looked after. They count with
+the most memory that they may come to have. What runs on a host and is none of them is only counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from typing import Literal
+
+from vorch.availability import (
+    Availability,
+    NodeState,
+    Requested,
+    VmState,
+)
+from vorch.availability import (
+    Rule as Asked,
+)
+from vorch.decide.records import is_on
+from vorch.decide.room.fleet import (
+    HOST,
+    Apart,
+    Cell,
+    Fleet,
+    Guest,
+    Host,
+    Needs,
+    Pages,
+    Policy,
+    Rule,
+    Spread,
+    Together,
+)
+from vorch.decide.rules import Placement, resolve
+from vorch.model import Cluster, Domain, Firmware, HostFacts, Node, Vm
+
+# vCPUs per processor at most, on hosts that say nothing else: few guests are busy all the time.
+CPU_RATIO = 16.0
+# How a living cluster is judged where nobody has said more.
+POLICY = Policy(cpu_ratio=CPU_RATIO)
+# Left alone until a person looks at it, so that no room is kept for it.
+_GIVEN_UP = (VmState.ERROR, VmState.IGNORED)
+
+
+def fleet_of(
+    cluster: Cluster,
+    availability: Availability | None = None,
+    *,
+    overhead_mib: int,
+    loads: Mapping[str, float] | None = None,
+    policy: Policy = POLICY,
+    more: Iterable[Vm] = (),
+    own_rules: bool = True,
+) -> Fleet:
+    """Hosts, guests and rules as they were seen.
+
+    `loads`: cores in use, by the name of the VM. `more`: VMs that are to be placed; those that are
+    known are taken as if they were nowhere yet. Without `own_rules` none is about them: what they
+    may do stands in the cluster (`barred`, `leaning`).
+    """
+    return _Look(cluster, availability or Availability(), overhead_mib, loads or {}, policy).fleet(
+        {vm.name: vm for vm in more}, own_rules=own_rules
+    )
+
+
+class _Look:
+    def __init__(
+        self,
+        cluster: Cluster,
+        ha: Availability,
+        overhead_mib: int,
+        loads: Mapping[str, float],
+        policy: Policy,
+    ) -> None:
+        self.cluster = cluster
+        self.ha = ha
+        self.overhead_mib = overhead_mib
+        self.loads = loads
+        self.policy = policy
+        self.placement = (
+            resolve(ha.vms, ha.rules, cluster.nodes) if ha.rules or ha.vms else Placement()
+        )
+        # Equal needs are one value, which is what makes them quick to compare.
+        self._needs: dict[Needs, Needs] = {}
+        self._by_node: dict[str, list[Domain]] | None = None
+
+    def fleet(self, more: Mapping[str, Vm], *, own_rules: bool) -> Fleet:
+        guests = {
+            name: guest
+            for name, vm in self.cluster.vms.items()
+            if name not in more and (guest := self._guest(vm)) is not None
+        }
+        guests |= {name: self._newcomer(vm) for name, vm in more.items()}
+        bound = guests.keys() if own_rules else guests.keys() - more.keys()
+        rules = (self._rule(rule, bound) for _, rule in sorted(self.ha.rules.items()))
+        return Fleet(
+            hosts=tuple(self._host(node, guests) for node in self.cluster.nodes.values()),
+            guests=tuple(guests.values()),
+            rules=tuple(rule for rule in rules if rule is not None),
+            policy=self.policy,
+        )
+
+    # -- hosts
+
+    def _host(self, node: Node, guests: Mapping[str, Guest]) -> Host:
+        others = self._others(node.name, guests)
+        other_memory = sum(domain.memory_mib + self.overhead_mib for domain in others)
+        other_vcpus = sum(domain.vcpus for domain in others)
+        arriving = [
+            guest
+            for name, target in self.ha.busy.items()
+            if target == node.name
+            and (guest := guests.get(name)) is not None
+            and guest.host not in ("", node.name)
+        ]
+        other_memory += sum(guest.takes_mib for guest in arriving)
+        other_vcpus += sum(guest.vcpus for guest in arriving)
+        pools = [pool for pool in self.cluster.pools.values() if pool.node not in ("", node.name)]
+        reach = None if not pools else frozenset(self.cluster.pools) - {one.name for one in pools}
+        facts = node.facts
+        if facts is None:
+            return self._unknown(node, guests, other_memory, other_vcpus)
+        return Host(
+            name=node.name,
+            cpus=max(facts.cpus, 1),
+            memory_mib=max(facts.memory_mib, 1),
+            reserve_mib=node.reserve_mib,
+            cpu_ratio=node.cpu_ratio,
+            tags=frozenset(node.tags),
+            hypervisor=facts.hypervisor,
+            architecture=facts.architecture,
+            accelerator=facts.accelerator,
+            cpu_models=frozenset(facts.cpu_models),
+            machines=frozenset(facts.machines),
+            uefi=facts.uefi,
+            secure_boot=facts.secure_boot,
+            tpm=facts.tpm,
+            pools=reach,
+            lacks=self.cluster.lacks.get(node.name, {}),
+            cells=cells_of(facts),
+            other_memory_mib=other_memory,
+            other_vcpus=other_vcpus,
+            other_load=other_vcpus * self.policy.load_per_vcpu,
+            closed=self.closed(node),
+        )
+
+    def _unknown(
+        self, node: Node, guests: Mapping[str, Guest], memory_mib: int, vcpus: int
+    ) -> Host:
+        """Nobody has asked it what it is: as large as what is on it, and nothing goes there."""
+        here = [guest for guest in guests.values() if guest.host == node.name]
+        memory_mib += sum(guest.takes_mib for guest in here) + node.reserve_mib
+        vcpus += sum(guest.vcpus for guest in here)
+        ratio = node.cpu_ratio or self.policy.cpu_ratio
+        return Host(
+            name=node.name,
+            cpus=max(1, math.ceil(vcpus / ratio)),
+            memory_mib=max(1, memory_mib),
+            reserve_mib=node.reserve_mib,
+            cpu_ratio=node.cpu_ratio,
+            tags=frozenset(node.tags),
+            closed=self.closed(node)
+            or f"nobody knows yet how large it is; `vorch node show {node.name}` finds it out",
+        )
+
+    def closed(self, node: Node) -> str:
+        """Why nothing goes there now; "" when it may."""
+        if node.name in self.cluster.silent:
+            return f"it does not answer: {self.cluster.silent[node.name]}"
+        order = self.ha.orders.get(node.name)
+        if order is not None and order.maintenance:
+            return f"it is in maintenance; `vorch node maintenance {node.name} --off` ends that"
+        if order is not None and order.leaving:
+            return "it is about to go down"
+        if node.cordoned:
+            return "it is cordoned; lift that with `vorch node uncordon`"
+        record = self.ha.node_records.get(node.name)
+        if record is not None and record.state is not NodeState.ONLINE:
+            return f"high availability says that it is {record.state.value}"
+        return ""
+
+    def _others(self, node: str, guests: Mapping[str, Guest]) -> list[Domain]:
+        """What runs there and is no guest, or a guest that is counted on another host."""
+        if self._by_node is None:
+            self._by_node = {}
+            names = {vm.id: name for name, vm in self.cluster.vms.items()}
+            for domain in self.cluster.domains.values():
+                name = names.get(domain.id)
+                counted = name is not None and name in guests and guests[name].host == domain.node
+                if is_on(domain.power) and not counted:
+                    self._by_node.setdefault(domain.node, []).append(domain)
+        return self._by_node.get(node, [])
+
+    # -- guests
+
+    def _guest(self, vm: Vm) -> Guest | None:
+        """None: it is off, and is to be so."""
+        domain = self.cluster.domain(vm)
+        if domain is not None and not is_on(domain.power):
+            domain = None
+        settings, record = self.ha.vms.get(vm.name), self.ha.vm_records.get(vm.name)
+        given_up = record is not None and record.state in _GIVEN_UP
+        kept = settings is not None and settings.requested is Requested.STARTED and not given_up
+        unseen = vm.node in self.cluster.silent and vm.wanted == "running"
+        if domain is None and not (kept or unseen):
+            return None
+        waits = domain is None and record is not None and record.state is VmState.AWAITING_ROOM
+        host = domain.node if domain is not None else "" if waits else vm.node
+        return self._made(
+            vm,
+            domain,
+            host=host if host in self.cluster.nodes else "",
+            ha=kept,
+            moves=self._moves(vm, domain),
+        )
+
+    def _newcomer(self, vm: Vm) -> Guest:
+        settings = self.ha.vms.get(vm.name)
+        kept = settings is not None and settings.requested is Requested.STARTED
+        return self._made(vm, self.cluster.domain(vm), host="", ha=kept, moves="live")
+
+    def _made(
+        self,
+        vm: Vm,
+        domain: Domain | None,
+        *,
+        host: str,
+        ha: bool,
+        moves: Literal["live", "cold", "pinned"],
+    ) -> Guest:
+        settings = self.ha.vms.get(vm.name)
+        return Guest(
+            name=vm.name,
+            memory_mib=max(vm.memory_max_mib, domain.memory_mib if domain is not None else 0),
+            vcpus=max(vm.vcpus, domain.vcpus if domain is not None else 0),
+            overhead_mib=self.overhead_mib,
+            cpu_load=self.loads.get(vm.name),
+            host=host,
+            ha=ha,
+            priority=-settings.start_order if settings is not None else 0,
+            moves=moves,
+            needs=self.needs(vm, domain),
+        )
+
+    def _moves(self, vm: Vm, domain: Domain | None) -> Literal["live", "cold", "pinned"]:
+        volumes = [disk.volume for disk in vm.disks if disk.volume is not None]
+        if vm.direct_boot is not None:
+            volumes.append(vm.direct_boot.kernel)
+        for volume in volumes:
+            pool = self.cluster.pools.get(volume.pool)
+            if pool is None or not pool.shared:
+                return "pinned"
+        if vm.node in self.cluster.silent or vm.name in self.ha.busy:
+            return "pinned"
+        if domain is None:
+            # Its UEFI variables and its TPM's memory are kept on its host.
+            return "pinned" if vm.firmware is Firmware.UEFI or vm.tpm else "cold"
+        settings = self.ha.vms.get(vm.name)
+        return "live" if settings is None else settings.moves
+
+    def needs(self, vm: Vm, domain: Domain | None) -> Needs:
+        found = needs_of(
+            self.cluster, self.placement, vm, domain if domain and is_on(domain.power) else None
+        )
+        return self._needs.setdefault(found, found)
+
+    # -- rules
+
+    def _rule(self, rule: Asked, guests: Collection[str]) -> Rule | None:
+        """None: it is not in force, or about too few of those that are there."""
+        names = tuple(name for name in rule.vms if name in guests)
+        if rule.name in self.placement.dropped or rule.kind == "nodes" or len(names) < 2:
+            return None
+        over = rule.over or HOST
+        if rule.kind == "spread":
+            return Spread(
+                name=rule.name,
+                guests=names,
+                over=over,
+                max_skew=rule.max_skew,
+                hard=rule.strict,
+                weight=rule.weight,
+            )
+        kind = Together if rule.kind == "together" else Apart
+        return kind(name=rule.name, guests=names, over=over, hard=rule.strict, weight=rule.weight)
+
+
+def cells_of(facts: HostFacts) -> tuple[Cell, ...]:
+    return tuple(
+        Cell(
+            number=cell.number,
+            cpus=cell.cpus,
+            memory_mib=cell.memory_mib,
+            pages=tuple(
+                Pages(size_kib=one.size_kib, memory_mib=one.memory_mib) for one in cell.pages
+            ),
+        )
+        for cell in facts.cells
+    )
+
+
+def needs_of(cluster: Cluster, placement: Placement, vm: Vm, domain: Domain | None = None) -> Needs:
+    """What a VM asks of its host. One that runs can go only to a host that is like its own."""
+    source = (
+        cluster.nodes[domain.node].facts
+        if domain is not None and (domain.node in cluster.nodes)
+        else None
+    )
+    barred = dict(cluster.barred.get(vm.name, {}))
+    if source is not None and vm.cpu == "host":
+        for name, node in cluster.nodes.items():
+            if node.facts is not None and node.facts.cpu_model != source.cpu_model:
+                barred.setdefault(
+                    name,
+                    f"the VM has the CPU of its host, {source.cpu_model}, and there it is"
+                    f" {node.facts.cpu_model}",
+                )
+    hosts: tuple[str, ...] | None = None
+    preferred: tuple[tuple[str, int], ...] = ()
+    if vm.name in cluster.leaning:
+        # Ranks, of which 0 is the best: what rules come to was found out already.
+        ranks = cluster.leaning[vm.name]
+        if len(set(ranks.values())) > 1:
+            preferred = tuple(sorted((name, -rank) for name, rank in ranks.items()))
+    elif vm.name in placement.hosts:
+        own = placement.hosts[vm.name]
+        hosts = tuple(sorted(own.priority)) if own.strict else None
+        preferred = tuple(sorted(own.priority.items()))
+    volumes = [disk.volume for disk in vm.disks if disk.volume is not None]
+    return Needs(
+        hypervisor=source.hypervisor if source is not None else "",
+        architecture=source.architecture if source is not None else "",
+        accelerator=source.accelerator if source is not None else "",
+        cpu_model=vm.cpu if vm.cpu not in ("default", "host") else "",
+        machine=vm.machine,
+        uefi=vm.firmware is Firmware.UEFI,
+        secure_boot=vm.secure_boot,
+        tpm=vm.tpm,
+        pools=tuple(sorted({volume.pool for volume in volumes if volume.pool in cluster.pools})),
+        networks=tuple(sorted({nic.network for nic in vm.nics})),
+        tags=tuple(sorted(vm.require_tags)),
+        hosts=hosts,
+        barred=tuple(sorted(barred.items())),
+        preferred=preferred,
+        one_cell=vm.one_numa_cell,
+        pages_kib=vm.pages_kib,
+    )
