@@ -66,9 +66,14 @@ def task(table: Table, guests: Sequence[int], lost: Sequence[int] = ()) -> Task:
     )
 
 
-def pack(work: Task) -> Packed:
-    """The first complete packing that is found, or the one that leaves the fewest out."""
+def pack(work: Task, *, hopeless: bool = False) -> Packed:
+    """The first complete packing that is found, or the one that leaves the fewest out.
+
+    `hopeless`: it is known that there is none, so a plain try will do.
+    """
     best: Packed | None = None
+    if hopeless:
+        return _Packing(work, repair=False).fill(_orders(work)[-1] if work.guests else ())
     for order in _orders(work):
         first = list(order)
         for _ in range(_ROUNDS):
@@ -116,8 +121,9 @@ def _bound(table: Table, guest: int) -> bool:
 class _Packing:
     """One try."""
 
-    def __init__(self, work: Task) -> None:
+    def __init__(self, work: Task, *, repair: bool = True) -> None:
         self.work = work
+        self.repair = repair
         self.table = work.table
         self.at = work.at.copy()
         self.free_mib = work.free_mib.copy()
@@ -145,7 +151,7 @@ class _Packing:
         fit = self._fit(guest, mates)
         if fit.any():
             self._put(mates, self._tightest(guest, fit))
-        elif not (len(mates) == 1 and self.plain[guest] and self._repair(guest)):
+        elif not (self.repair and len(mates) == 1 and self.plain[guest] and self._repair(guest)):
             self.packed.left.append(guest)
 
     def _mates(self, guest: int) -> list[int]:
@@ -260,7 +266,7 @@ def bound(work: Task) -> Bound | None:
     if not work.guests:
         return None
     for guest in work.guests:
-        if not _alone(work, guest).any():
+        if not alone(work, guest).any():
             name = table.guest_names[guest]
             why = f"no host that is left has room for {name!r}"
             return Bound(why=why, alone=guest, size_mib=int(table.memory[guest]))
@@ -286,7 +292,7 @@ def bound(work: Task) -> Bound | None:
     return None
 
 
-def _alone(work: Task, guest: int) -> Bools:
+def alone(work: Task, guest: int) -> Bools:
     """Hosts that could take the guest if it were the only one; no more is left out than is sure."""
     table = work.table
     fit: Bools = work.open & table.mask(int(table.kind[guest]))

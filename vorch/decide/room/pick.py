@@ -92,9 +92,12 @@ class Picker:
         """The host for a guest that is nowhere, or for several that go as one. Changes nothing."""
         return self._pick(guests)[0]
 
-    def take(self, guests: Sequence[int]) -> Placed:
-        """Pick, and put it there."""
-        placed, host, changes = self._pick(guests)
+    def take(self, guests: Sequence[int], never: Bools | None = None) -> Placed:
+        """Pick, and put it there. Hosts that are refused on the way are added to `never`.
+
+        That is for many guests that are alike: what refuses one refuses all that come after it.
+        """
+        placed, host, changes = self._pick(guests, never)
         if host >= 0:
             self._put(guests, host, changes)
         return placed
@@ -116,8 +119,12 @@ class Picker:
         if self.spare is not None:
             self.spare.moved(guest, host, NOWHERE)
 
-    def _pick(self, guests: Sequence[int]) -> tuple[Placed, int, Change | None]:
+    def _pick(
+        self, guests: Sequence[int], never: Bools | None = None
+    ) -> tuple[Placed, int, Change | None]:
         fit = self.fitting(guests)
+        if never is not None:
+            fit &= ~never
         total = self.total(guests)
         total[~fit] = np.inf
         keep = self.table.policy.spare == "keep"
@@ -138,6 +145,8 @@ class Picker:
                 return self._placed(guests, host, total, count, warning=why), host, None
             first, warning = (host, why) if first < 0 else (first, warning)
             total[host] = np.inf
+            if never is not None:
+                never[host] = True
         name = self._names(guests)
         why = self._nowhere(guests, first, warning)
         return Placed(guest=name, host="", score=0.0, why=why), NOWHERE, None

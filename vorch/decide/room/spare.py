@@ -51,19 +51,16 @@ def loss(table: Table, hosts: Sequence[int], *, prove: bool = True) -> Loss:
     lost = sorted(set(hosts))
     rows = np.flatnonzero(table.ha & np.isin(table.at, np.array(lost, dtype=np.int64)))
     work = packing.task(table, [int(row) for row in rows], lost)
-    return _loss(table, lost, work, packing.pack(work), prove=prove)
-
-
-def _loss(
-    table: Table, lost: Sequence[int], work: packing.Task, packed: packing.Packed, *, prove: bool
-) -> Loss:
     names, guests = table.host_names, table.guest_names
     verdict, why = Verdict.YES, ""
+    shown = packing.bound(work)
+    packed = packing.pack(work, hopeless=shown is not None)
     if packed.left:
-        shown = packing.bound(work)
         verdict = Verdict.UNPROVEN if shown is None else Verdict.NO
         why = shown.why if shown is not None else "no packing was found, and none was ruled out"
-        proof = solver.solve(work) if prove else None
+        # Whoever has no room even alone is left out by every packing: nothing is to be gained then.
+        least = all(not packing.alone(work, guest).any() for guest in packed.left)
+        proof = solver.solve(work) if prove and not least else None
         if proof is not None:
             verdict = Verdict.YES if proof.complete else Verdict.NO
             why = "" if proof.complete else why if shown else "no packing of them exists"
@@ -414,21 +411,24 @@ class Spare:
         first[1:] = sources[1:] != sources[:-1]
         fit &= first
         refuges.update(dict.fromkeys(rows[fit].tolist(), host))
-        return rows[~fit]
+        rest: Ints = rows[~fit]
+        return rest
 
     def _note_siblings(self, guests: Sequence[int]) -> None:
         """Who is beside one that it must be apart from already."""
         table = self.table
         for guest in guests:
             for number in table.groups_of[guest]:
-                for row in table.groups[number].members:
-                    self._sibling[row] = any(
-                        table.at[row] == table.at[other]
-                        for one in table.groups_of[row]
-                        if table.groups[one].hard
-                        for other in table.groups[one].members
-                        if other != row
-                    )
+                group = table.groups[number]
+                if group.hard:
+                    hosts = table.at[group.rows]
+                    several = (np.bincount(hosts + 1, minlength=len(table.hosts) + 1) > 1)[
+                        hosts + 1
+                    ]
+                    for row, beside in zip(group.members, several.tolist(), strict=True):
+                        # Of other groups nothing is known here: once noted stays noted.
+                        if beside or len(table.groups_of[row]) == 1:
+                            self._sibling[row] = beside
 
 
 def _refused(host: str, why: str) -> str:

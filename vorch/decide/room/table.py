@@ -7,13 +7,13 @@ vorch` loads.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vorch.decide.room.fleet import HOST, Apart, Fleet, Guest, Host, Needs, Rule, Together
+from vorch.decide.room.fleet import HOST, Fleet, Guest, Host, Needs, Rule, Spread, Together
 from vorch.errors import NotFound
 
 Bools = NDArray[np.bool_]
@@ -30,6 +30,8 @@ class Group:
     name: str
     kind: Literal["together", "apart", "spread"]
     members: tuple[int, ...]
+    # The same as an array.
+    rows: Ints = field(compare=False, repr=False)
     # Key of the domains that it is about.
     over: str
     hard: bool
@@ -113,24 +115,7 @@ class Table:
 
     def _take_rules(self, rules: list[Rule]) -> None:
         rows = self.guest_row
-        self.groups = [
-            Group(
-                name=rule.name,
-                kind=(
-                    "together"
-                    if isinstance(rule, Together)
-                    else "apart"
-                    if isinstance(rule, Apart)
-                    else "spread"
-                ),
-                members=tuple(sorted(rows[name] for name in rule.guests)),
-                over=rule.over,
-                hard=rule.hard,
-                weight=rule.weight,
-                max_skew=0 if isinstance(rule, Together | Apart) else rule.max_skew,
-            )
-            for rule in rules
-        ]
+        self.groups = [_group(rule, rows) for rule in rules]
         # The groups that each guest is in, hard ones and wishes.
         self.groups_of: list[list[int]] = [[] for _ in self.guests]
         for number, group in enumerate(self.groups):
@@ -234,9 +219,9 @@ class Table:
         where = self.at if at is None else at
         if group.kind == "spread":
             return self._beyond_skew(group, guest, where, self.open if open is None else open)
-        others = [int(where[row]) for row in group.members if row != guest]
-        others = [host for host in others if host >= 0]
-        if not others:
+        others = where[group.rows[group.rows != guest]]
+        others = others[others >= 0]
+        if not len(others):
             return None
         if group.over == HOST:
             off: Bools = np.full(len(self.hosts), group.kind == "together")
@@ -266,11 +251,10 @@ class Table:
         """How many of a group each domain holds, one guest left out."""
         where = self.at if at is None else at
         domain = self.domain(group.over)
-        counts: Ints = np.zeros(len(self.domain_names(group.over)), dtype=np.int64)
-        for row in group.members:
-            host = int(where[row])
-            if row != without and host >= 0 and domain[host] < len(counts):
-                counts[domain[host]] += 1
+        named = len(self.domain_names(group.over))
+        hosts = where[group.rows[group.rows != without]]
+        numbers = domain[hosts[hosts >= 0]]
+        counts: Ints = np.bincount(numbers[numbers < named], minlength=named)
         return counts
 
     def fitting(self, guest: int) -> Bools:
@@ -314,6 +298,23 @@ class Table:
             self.used_load[host] += load
             self.used_net[host] += net
         self.at[guest] = host
+
+
+def _group(rule: Rule, rows: dict[str, int]) -> Group:
+    kind: Literal["together", "apart", "spread"] = "spread"
+    if not isinstance(rule, Spread):
+        kind = "together" if isinstance(rule, Together) else "apart"
+    members = sorted(rows[name] for name in rule.guests)
+    return Group(
+        name=rule.name,
+        kind=kind,
+        members=tuple(members),
+        rows=np.array(members, dtype=np.int64),
+        over=rule.over,
+        hard=rule.hard,
+        weight=rule.weight,
+        max_skew=rule.max_skew if isinstance(rule, Spread) else 0,
+    )
 
 
 def _sums(at: Ints, amounts: Ints | Floats, count: int) -> Floats:
