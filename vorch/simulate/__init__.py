@@ -1,23 +1,121 @@
-"""Play high availability through: the same decisions and the same loop, on a world in memory.
+"""Play things through without any host: high availability on a world in memory, and room in files.
 
 from vorch import simulate
 
 played = simulate.play(simulate.read_scenario("power-cut.json"))
 print(played.result)
+
+fleet = simulate.read_fleet("cluster.json.gz")
+print(simulate.balance(fleet).why)
+
+Each name is loaded when it is first asked for: questions about room need no world.
 """
 
-from vorch.simulate.faults import Failure, play_seed, schedule
-from vorch.simulate.player import Played, Violation, play
-from vorch.simulate.scenario import Scenario, read_scenario, scenario_of
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vorch.decide.room.balance import BalancePlan, Limits, balance
+    from vorch.decide.room.capacity import Capacity, capacity
+    from vorch.decide.room.empty import Emptying, evacuate
+    from vorch.decide.room.fleet import Fleet, Guest, Needs, Policy
+    from vorch.decide.room.pick import Answer, Placed, place
+    from vorch.simulate.faults import Failure, play_seed, schedule
+    from vorch.simulate.htools_file import read_htools
+    from vorch.simulate.placement_file import document_of
+    from vorch.simulate.player import Played, Violation, play
+    from vorch.simulate.room_files import hosts_in, newcomers, read_fleet
+    from vorch.simulate.scenario import Scenario, read_scenario, scenario_of
 
 __all__ = [
+    "Answer",
+    "BalancePlan",
+    "Capacity",
+    "Emptying",
     "Failure",
+    "Fleet",
+    "Guest",
+    "Limits",
+    "Needs",
+    "Placed",
     "Played",
+    "Policy",
     "Scenario",
     "Violation",
+    "balance",
+    "capacity",
+    "document_of",
+    "evacuate",
+    "hosts_in",
+    "newcomers",
+    "place",
     "play",
     "play_seed",
+    "read_fleet",
+    "read_htools",
     "read_scenario",
     "scenario_of",
     "schedule",
 ]
+
+_HOMES = {
+    "vorch.decide.room.balance": (
+        "BalancePlan",
+        "Limits",
+        "balance",
+    ),
+    "vorch.decide.room.capacity": (
+        "Capacity",
+        "capacity",
+    ),
+    "vorch.decide.room.empty": (
+        "Emptying",
+        "evacuate",
+    ),
+    "vorch.decide.room.fleet": (
+        "Fleet",
+        "Guest",
+        "Needs",
+        "Policy",
+    ),
+    "vorch.decide.room.pick": (
+        "Answer",
+        "Placed",
+        "place",
+    ),
+    "vorch.simulate.faults": (
+        "Failure",
+        "play_seed",
+        "schedule",
+    ),
+    "vorch.simulate.htools_file": ("read_htools",),
+    "vorch.simulate.placement_file": ("document_of",),
+    "vorch.simulate.player": (
+        "Played",
+        "Violation",
+        "play",
+    ),
+    "vorch.simulate.room_files": (
+        "hosts_in",
+        "newcomers",
+        "read_fleet",
+    ),
+    "vorch.simulate.scenario": (
+        "Scenario",
+        "read_scenario",
+        "scenario_of",
+    ),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+# To type checkers a name that is not above is none at all.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOME:
+            raise AttributeError(f"module 'vorch.simulate' has no name {name!r}")
+        value = globals()[name] = getattr(import_module(_HOME[name]), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
