@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from typing import Any, TypeVar, cast
-
-from pydantic import TypeAdapter, ValidationError
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from vorch.errors import Invalid
+
+# Loaded when the first value is read or written: whoever only prints some needs none of it.
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 T = TypeVar("T")
 HIDDEN = "(not shown)"
@@ -20,6 +22,8 @@ _adapters: dict[type[Any], TypeAdapter[Any]] = {}
 def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
     # Building one takes milliseconds, so each is built once, when it is first needed.
     if kind not in _adapters:
+        from pydantic import TypeAdapter
+
         _adapters[kind] = TypeAdapter(kind)
     return _adapters[kind]
 
@@ -31,6 +35,8 @@ def encode(value: Any) -> dict[str, Any]:
 
 def decode(kind: type[T], body: dict[str, Any]) -> T:
     """The value that `encode` wrote down. Unsound documents raise `Invalid`."""
+    from pydantic import ValidationError
+
     try:
         return cast(T, _adapter(kind).validate_python(body))
     except ValidationError as exc:
