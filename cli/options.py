@@ -120,6 +120,27 @@ WatchdogOption = Annotated[
         help="A watchdog in it, and what that does when the guest feeds it no more.",
     ),
 ]
+RequireTags = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--require-tag",
+        metavar="TAG",
+        help="It runs only on hosts with this tag (`vorch node change --tag`); repeatable.",
+    ),
+]
+HugePagesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--huge-pages", metavar="none|2M|1G", help="Its memory is huge pages of this size."
+    ),
+]
+OneNumaCell = Annotated[
+    bool | None,
+    typer.Option(
+        "--one-numa-cell/--no-one-numa-cell",
+        help="It goes only to hosts where one NUMA cell has room for all of it.",
+    ),
+]
 Description = Annotated[
     str | None, typer.Option("--description", metavar="TEXT", help="A note for people.")
 ]

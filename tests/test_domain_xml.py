@@ -160,6 +160,7 @@ COMMON_CPU = Cpu(
 )
 CASES = {
     "smallest": Case(vm(graphics=False, agent=False)),
+    "huge-pages": Case(vm(huge_pages="2M", disks=(disk(boot=1),))),
     "watchdog": Case(vm(watchdog=Watchdog.RESET, disks=(disk(boot=1),))),
     "cloud": Case(vm(disks=(disk(boot=1), drive()), nics=(nic(),), memory_mib=512)),
     "emulated": Case(vm(disks=(disk(boot=1),), nics=(nic(),)), TCG, name="web-6f1c7e0e"),
@@ -353,6 +354,8 @@ def vms(draw: st.DrawFn) -> Vm:
     machine = draw(st.sampled_from(["q35", "pc"]))
     firmware = draw(st.sampled_from(Firmware))
     kernel = draw(st.booleans())
+    memory_mib = draw(st.integers(16, memory_max_mib))
+    in_pages = memory_mib % 2 == memory_max_mib % 2 == 0 and draw(st.booleans())
     return Vm(
         name=draw(st.from_regex(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True)),
         id=str(draw(st.uuids())),
@@ -360,8 +363,9 @@ def vms(draw: st.DrawFn) -> Vm:
         node=draw(DISK_NAMES),
         vcpus=draw(st.integers(1, vcpus_max)),
         vcpus_max=vcpus_max,
-        memory_mib=draw(st.integers(16, memory_max_mib)),
+        memory_mib=memory_mib,
         memory_max_mib=memory_max_mib,
+        huge_pages="2M" if in_pages else "",
         cpu=draw(st.sampled_from(["default", "host", "EPYC", "qemu64"])),
         machine=machine,
         firmware=firmware,
@@ -427,6 +431,7 @@ SAME_IN_BOTH = (
     "graphics",
     "agent",
     "watchdog",
+    "pages_kib",
     "description",
 )
 

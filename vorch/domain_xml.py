@@ -507,6 +507,9 @@ def domain_xml(
     _mark(domain, vm)
     add(domain, "memory", str(vm.memory_max_mib), unit="MiB")
     add(domain, "currentMemory", str(vm.memory_mib), unit="MiB")
+    if vm.huge_pages:
+        pages = add(add(domain, "memoryBacking"), "hugepages")
+        add(pages, "page", size=str(vm.pages_kib), unit="KiB")
     add(domain, "vcpu", str(vm.vcpus_max), placement="static", current=vm.vcpus)
     _operating_system(domain, vm, sources, facts, nvram)
     features = add(domain, "features")
@@ -774,6 +777,8 @@ class SeenDomain:
     graphics: bool
     agent: bool
     watchdog: Watchdog
+    # Size of the huge pages that its memory is made of; 0: ordinary memory.
+    pages_kib: int
     description: str
     disks: tuple[SeenDisk, ...]
     nics: tuple[SeenNic, ...]
@@ -988,6 +993,7 @@ def read_domain(xml: str) -> SeenDomain:
         graphics=domain.find("devices/graphics") is not None,
         agent=_agent_channel(domain) is not None,
         watchdog=_read_watchdog(domain),
+        pages_kib=int(attribute_of(domain, "memoryBacking/hugepages/page", "size") or 0),
         description=domain.findtext("description") or "",
         disks=tuple(map(_read_disk, domain.findall("devices/disk"))),
         nics=tuple(map(_read_nic, domain.findall("devices/interface"))),

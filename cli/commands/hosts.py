@@ -75,6 +75,22 @@ BmcPasswordFile = Annotated[
 ]
 
 
+TagOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tag",
+        metavar="TAG",
+        help="A word that VMs can ask for, or where it stands, as in gpu or rack:r1; repeatable.",
+    ),
+]
+CpuRatio = Annotated[
+    float | None,
+    typer.Option(
+        "--cpu-ratio", metavar="N", help="vCPUs per processor at most (0: as is usual, 16)."
+    ),
+]
+
+
 def _bmc_password(file: Path | None) -> str | None:
     """From a file or the environment; never from the command line, which everybody sees."""
     if file is None:
@@ -112,6 +128,8 @@ def node_add(
     storage_address: StorageAddress = None,
     bmc: Bmc = None,
     bmc_password_file: BmcPasswordFile = None,
+    tag: TagOption = None,
+    cpu_ratio: CpuRatio = None,
     dry_run: DryRun = False,
     wait: Wait = None,
     as_json: AsJson = False,
@@ -130,6 +148,8 @@ def node_add(
             storage_address=storage_address or "",
             bmc=bmc or "",
             bmc_password=(_bmc_password(bmc_password_file) or "") if bmc else "",
+            tags=tag or (),
+            cpu_ratio=cpu_ratio,
             dry_run=dry_run,
             wait_s=wait,
         ),
@@ -151,14 +171,24 @@ def node_change(
     storage_address: StorageAddress = None,
     bmc: Bmc = None,
     bmc_password_file: BmcPasswordFile = None,
+    tag: TagOption = None,
+    no_tags: Annotated[bool, typer.Option("--no-tags", help="It has no tags any more.")] = False,
+    cpu_ratio: CpuRatio = None,
     dry_run: DryRun = False,
     wait: Wait = None,
     as_json: AsJson = False,
 ) -> None:
-    """Change what vorch knows of a host: memory kept back, storage address, BMC.
+    """Change what vorch knows of a host: memory kept back, storage address, BMC, tags, CPU ratio.
 
-    A BMC is read once before it is taken. An empty address or URL ('') takes the old one away.
+    A BMC is read once before it is taken. An empty address or URL ('') takes the old one away. Tags
+    that are given are all that it has then.
     """
+    if tag and no_tags:
+        from vorch import Invalid
+
+        raise Invalid(
+            f"cannot change host {name!r}: --no-tags takes all tags away; leave it or --tag away"
+        )
     given = bmc is not None or bmc_password_file is not None
     password = _bmc_password(bmc_password_file) if given else None
     run(
@@ -168,6 +198,8 @@ def node_change(
             storage_address=storage_address,
             bmc=bmc,
             bmc_password=password,
+            tags=() if no_tags else tag or None,
+            cpu_ratio=cpu_ratio,
             dry_run=dry_run,
             wait_s=wait,
         ),
@@ -335,7 +367,18 @@ def node_list(as_json: AsJson = False) -> None:
 
     def table() -> None:
         render.table(
-            ("NAME", "STATE", "VMS", "USED", "FREE", "CPUS", "ACCELERATOR", "VERSIONS", "URI"),
+            (
+                "NAME",
+                "STATE",
+                "VMS",
+                "USED",
+                "FREE",
+                "CPUS",
+                "ACCELERATOR",
+                "VERSIONS",
+                "TAGS",
+                "URI",
+            ),
             [
                 (
                     one.name,
@@ -346,6 +389,7 @@ def node_list(as_json: AsJson = False) -> None:
                     one.facts.cpus if one.facts else "",
                     one.facts.accelerator if one.facts else "",
                     _versions(one.facts) if one.facts else "",
+                    " ".join(one.node.tags),
                     one.uri,
                 )
                 for one in nodes
@@ -400,6 +444,11 @@ def node_facts(status: NodeStatus) -> list[tuple[str, object]]:
         ("kept back", reserve),
         ("storage address", node.storage_address or "not known yet"),
         ("BMC", node.bmc or "none"),
+        ("tags", ", ".join(node.tags) or "none"),
+        (
+            "vCPUs per CPU",
+            "16 at most, as is usual" if node.cpu_ratio is None else f"{node.cpu_ratio:g} at most",
+        ),
         *(("note", note) for note in status.notes),
     ]
 

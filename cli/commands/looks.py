@@ -124,6 +124,8 @@ def _facts(status: VmStatus) -> list[tuple[str, object]]:
             ("screen", vm.graphics),
             ("guest agent", vm.agent),
             (f"watchdog ({vm.watchdog})", vm.watchdog != "none"),
+            (f"huge pages of {vm.huge_pages}", bool(vm.huge_pages)),
+            ("one NUMA cell", vm.one_numa_cell),
         )
         if given
     ]
@@ -153,6 +155,7 @@ def _facts(status: VmStatus) -> list[tuple[str, object]]:
         ("memory", memory),
         ("firmware", f"{vm.firmware}, machine {vm.machine}"),
         ("has", ", ".join(options)),
+        ("asks for", ", ".join(vm.require_tags)),
         ("disks", "\n".join(disks)),
         ("NICs", "\n".join(nics)),
         ("snapshots", "\n".join(snapshots)),

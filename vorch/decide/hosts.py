@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from vorch.decide.baseline import save_baseline
 from vorch.decide.catalog import updates
@@ -338,20 +339,24 @@ def remove(cluster: Cluster, name: str, baseline: Baseline | None = None) -> Pla
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeChanges:
-    """What is to be different of a host. None: as it is; "": taken away."""
+    """What is to be different of a host. None: as it is; "", () and 0: taken away."""
 
     reserve_mib: int | None = None
     storage_address: str | None = None
     bmc: str | None = None
+    tags: tuple[str, ...] | None = None
+    cpu_ratio: float | None = None
 
 
 def change(cluster: Cluster, name: str, changes: NodeChanges) -> Plan:
     node = cluster.node(name)
-    wanted = {
+    wanted: dict[str, Any] = {
         field.name: value
         for field in dataclasses.fields(changes)
         if (value := getattr(changes, field.name)) is not None
     }
+    if changes.cpu_ratio == 0:
+        wanted["cpu_ratio"] = None
     after = dataclasses.replace(node, **wanted)
     words = ", ".join(sorted(field.removesuffix("_mib").replace("_", " ") for field in wanted))
     return Plan(

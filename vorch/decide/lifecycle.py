@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from vorch.decide.at_once import check_arrived
 from vorch.decide.baseline import for_vm
@@ -104,6 +105,9 @@ class NewVm:
     graphics: bool = True
     agent: bool = True
     watchdog: Watchdog = Watchdog.NONE
+    require_tags: tuple[str, ...] = ()
+    huge_pages: Literal["", "2M", "1G"] = ""
+    one_numa_cell: bool = False
     linked: bool = True
     limits: IoLimits = field(default_factory=IoLimits)
     node: str | None = None
@@ -221,6 +225,9 @@ def drawn_up(
         graphics=new.graphics,
         agent=new.agent,
         watchdog=new.watchdog,
+        require_tags=new.require_tags,
+        huge_pages=new.huge_pages,
+        one_numa_cell=new.one_numa_cell,
         disks=tuple(disks),
         nics=nics,
         description=new.description,
@@ -502,7 +509,14 @@ class Changes:
     graphics: bool | None = None
     agent: bool | None = None
     watchdog: Watchdog | None = None
+    require_tags: tuple[str, ...] | None = None
+    huge_pages: Literal["", "2M", "1G"] | None = None
+    one_numa_cell: bool | None = None
     description: str | None = None
+
+
+# What no guest ever sees: it is asked of the next host.
+_AT_ONCE = {"description", "require_tags", "one_numa_cell"}
 
 
 def change(cluster: Cluster, name: str, changes: Changes, *, live: bool) -> Plan:
@@ -534,7 +548,7 @@ def change(cluster: Cluster, name: str, changes: Changes, *, live: bool) -> Plan
         after = dataclasses.replace(after, generation=vm.generation + 1)
         return dataclasses.replace(common, why="it is off", steps=(save_vm(vm, after),))
     steps: list[Step] = []
-    waiting = sorted(set(wanted) - {"vcpus", "memory_mib", "description"})
+    waiting = sorted(set(wanted) - _AT_ONCE - {"vcpus", "memory_mib"})
     if after.vcpus != vm.vcpus:
         if live and after.vcpus <= vm.vcpus_max and cluster.power(vm) is Power.RUNNING:
             steps.append(SetVcpus(vm=vm, vcpus=after.vcpus, before=vm.vcpus))

@@ -86,6 +86,7 @@ class KvmHost(LibvirtHost):
             tpm=seen.tpm,
             networks=not session,
             bridge_vlans=version >= BRIDGE_VLANS_SINCE,
+            cells=seen.cells,
         )
 
     def probe(self, progress: Progress) -> HostFacts:

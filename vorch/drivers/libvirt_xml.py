@@ -16,7 +16,10 @@ from vorch.domain_xml import (
     parse,
     to_text,
 )
-from vorch.model import Cpu
+from vorch.model import Cpu, HugePages, NumaCell
+
+# Pages from that size on are huge ones, on whichever machine.
+HUGE_KIB = 2048
 
 
 def folder_pool_xml(name: str, folder: str) -> str:
@@ -107,6 +110,7 @@ class Capabilities:
     uefi: bool
     secure_boot: bool
     tpm: bool
+    cells: tuple[NumaCell, ...] = ()
 
 
 def _guest(host: Element, architecture: str) -> Element | None:
@@ -130,6 +134,23 @@ def read_capabilities(host_xml: str, domains_xml: str) -> Capabilities:
         uefi=any(one.text == "efi" for one in firmware),
         secure_boot=any(one.text == "yes" for one in secure),
         tpm=any(one.text == "emulator" for one in backends),
+        cells=tuple(map(_cell, host.findall("host/topology/cells/cell"))),
+    )
+
+
+def _cell(element: Element) -> NumaCell:
+    """How many huge pages there are, not how many are free: vorch knows who has which."""
+    pages = []
+    for one in element.findall("pages"):
+        size_kib, count = int(one.get("size", "0")), int(one.text or 0)
+        if size_kib >= HUGE_KIB and count:
+            pages.append(HugePages(size_kib=size_kib, memory_mib=size_kib * count // 1024))
+    cpus = element.find("cpus")
+    return NumaCell(
+        number=int(element.get("id", "0")),
+        cpus=0 if cpus is None else int(cpus.get("num", "0")),
+        memory_mib=int(element.findtext("memory") or 0) // 1024,
+        pages=tuple(pages),
     )
 
 

@@ -5,6 +5,7 @@ Tests may look and reach in here; callers of vorch go through the Hypervisor por
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import math
 from collections.abc import Callable
@@ -19,8 +20,10 @@ from vorch.errors import Unreachable
 from vorch.model import (
     Check,
     HostFacts,
+    HugePages,
     MoveFigures,
     Network,
+    NumaCell,
     Power,
     Source,
     Vm,
@@ -134,6 +137,22 @@ class MemoryMachine:
     @property
     def target(self) -> str:
         return f"host:{self.name}"
+
+    def lay_out(self, cells: int, *, pages_mib: int = 0, size_kib: int = 2048) -> None:
+        """So many NUMA cells, each with its part of the host and so many MiB as huge pages."""
+        pages = (HugePages(size_kib=size_kib, memory_mib=pages_mib),) if pages_mib else ()
+        self.facts = dataclasses.replace(
+            self.facts,
+            cells=tuple(
+                NumaCell(
+                    number=number,
+                    cpus=self.facts.cpus // cells,
+                    memory_mib=self.facts.memory_mib // cells,
+                    pages=pages,
+                )
+                for number in range(cells)
+            ),
+        )
 
     def power_off(self) -> None:
         """All domains are gone, and nothing answers."""

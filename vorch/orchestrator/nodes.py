@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from vorch.decide import agree, baseline, hosts
@@ -85,15 +85,22 @@ class Nodes(Convoys):
         storage_address: str | None = None,
         bmc: str | None = None,
         bmc_password: str | None = None,
+        tags: Sequence[str] | None = None,
+        cpu_ratio: float | None = None,
         dry_run: bool = False,
         wait_s: float | None = None,
     ) -> Done:
         """What vorch knows of a host beside its URI. "" takes an address or a BMC away.
 
-        A BMC is read once before it is taken; with a password alone, that one is.
+        `tags` are all that it has from then on. `cpu_ratio`: vCPUs per processor at most; 0: as is
+        usual. A BMC is read once before it is taken; with a password alone, that one is.
         """
         changes = hosts.NodeChanges(
-            reserve_mib=reserve_mib, storage_address=storage_address, bmc=bmc
+            reserve_mib=reserve_mib,
+            storage_address=storage_address,
+            bmc=bmc,
+            tags=None if tags is None else tuple(tags),
+            cpu_ratio=cpu_ratio,
         )
         node = self.look().node(name)
         after = dataclasses.replace(node, bmc=node.bmc if bmc is None else bmc)
@@ -147,12 +154,22 @@ class Nodes(Convoys):
         storage_address: str = "",
         bmc: str = "",
         bmc_password: str = "",
+        tags: Sequence[str] = (),
+        cpu_ratio: float | None = None,
         dry_run: bool = False,
         wait_s: float | None = None,
     ) -> Done:
         """Take a host in. First it is tried out: what it cannot do is said before it joins."""
         kept = self.settings.node_reserve_mib if reserve_mib is None else reserve_mib
-        node = Node(name=name, uri=uri, reserve_mib=kept, storage_address=storage_address, bmc=bmc)
+        node = Node(
+            name=name,
+            uri=uri,
+            reserve_mib=kept,
+            storage_address=storage_address,
+            bmc=bmc,
+            tags=tuple(tags),
+            cpu_ratio=cpu_ratio or None,
+        )
         cluster = self.look(None)
         hosts.add(cluster, node, ())
         trial = self._try_host(node, cluster, bmc_password)

@@ -29,7 +29,7 @@ from vorch.model import (
 )
 from vorch.orchestrator import kept
 from vorch.orchestrator.core import Core, Done
-from vorch.orchestrator.words import absolute, checked_seconds, one_of
+from vorch.orchestrator.words import absolute, checked_seconds, one_of, pages_word
 from vorch.plan import Plan
 from vorch.ports import (
     Console,
@@ -107,6 +107,9 @@ class Vms(Core):
         graphics: bool = True,
         agent: bool = True,
         watchdog: Watchdog | str = Watchdog.NONE,
+        require_tags: Sequence[str] = (),
+        huge_pages: str = "",
+        one_numa_cell: bool = False,
         linked: bool = True,
         node: str | None = None,
         cloud_init: CloudInit | None = None,
@@ -138,6 +141,9 @@ class Vms(Core):
             graphics=graphics,
             agent=agent,
             watchdog=one_of(Watchdog, watchdog, "what a watchdog does"),
+            require_tags=tuple(require_tags),
+            huge_pages=pages_word(huge_pages),
+            one_numa_cell=one_numa_cell,
             linked=linked,
             node=node,
             cloud_init=cloud_init,
@@ -421,6 +427,9 @@ class Vms(Core):
         graphics: bool | None = None,
         agent: bool | None = None,
         watchdog: Watchdog | str | None = None,
+        require_tags: Sequence[str] | None = None,
+        huge_pages: str | None = None,
+        one_numa_cell: bool | None = None,
         description: str | None = None,
         dry_run: bool = False,
         wait_s: float | None = None,
@@ -441,6 +450,9 @@ class Vms(Core):
             watchdog=None
             if watchdog is None
             else one_of(Watchdog, watchdog, "what a watchdog does"),
+            require_tags=None if require_tags is None else tuple(require_tags),
+            huge_pages=None if huge_pages is None else pages_word(huge_pages),
+            one_numa_cell=one_numa_cell,
             description=description,
         )
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from vorch.errors import Invalid
 from vorch.model import check_text
@@ -30,6 +30,17 @@ def word_of(kind: type[Any], field: str, value: str | None) -> Any:
     known = ", ".join(word for word in words if isinstance(word, str))
     what = field.replace("_", " ")
     raise Invalid(f"cannot use {value!r} as {what}: it is one of {known}")
+
+
+def pages_word(value: str) -> Literal["", "2M", "1G"]:
+    """Size of huge pages; "none" says that there are none."""
+    match value:
+        case "" | "none":
+            return ""
+        case "2M" | "1G":
+            return value
+        case _:
+            raise Invalid(f"cannot use {value!r} as huge pages: it is one of none, 2M, 1G")
 
 
 def absolute(location: str) -> str:

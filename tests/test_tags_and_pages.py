@@ -1,0 +1,97 @@
+"""What hosts have and VMs ask for, from the verbs to the document: tags, huge pages, NUMA cells."""
+
+from __future__ import annotations
+
+import pytest
+
+import vorch
+from vorch import Orchestrator
+from vorch.codec import decode, encode
+from vorch.drivers import libvirt_xml
+from vorch.drivers.memory import MemoryWorld
+from vorch.errors import Invalid
+from vorch.model import HugePages, Node, NumaCell, Vm
+
+
+@pytest.fixture
+def world() -> MemoryWorld:
+    return MemoryWorld()
+
+
+@pytest.fixture
+def cluster(world: MemoryWorld) -> Orchestrator:
+    ports, prepare = world.connection()
+    found = Orchestrator(ports, vorch.Settings(uri="memory:"))
+    prepare(found)
+    return found
+
+
+def test_a_host_gets_tags_and_a_ratio_and_loses_them(
+    world: MemoryWorld, cluster: Orchestrator
+) -> None:
+    world.add_host("h2")
+    cluster.node_add("h2", "memory:h2", tags=("rack:r1", "gpu"), cpu_ratio=2.0)
+    node = cluster.node_show("h2").node
+    assert (node.tags, node.cpu_ratio) == (("rack:r1", "gpu"), 2.0)
+    cluster.node_change("h2", tags=("rack:r2",))
+    assert cluster.node_show("h2").node.tags == ("rack:r2",)
+    assert cluster.node_show("h2").node.cpu_ratio == 2.0
+    cluster.node_change("h2", tags=(), cpu_ratio=0)
+    node = cluster.node_show("h2").node
+    assert (node.tags, node.cpu_ratio) == ((), None)
+
+
+def test_what_is_no_tag(cluster: Orchestrator) -> None:
+    for wrong in ("", "a b", "rack:", ":r1", "-x", "a:b:c"):
+        with pytest.raises(Invalid, match="as a tag of host 'h1'"):
+            cluster.node_change("h1", tags=(wrong,))
+    with pytest.raises(Invalid, match="twice"):
+        cluster.node_change("h1", tags=("gpu", "gpu"))
+    with pytest.raises(Invalid, match="vCPUs per processor"):
+        cluster.node_change("h1", cpu_ratio=-1)
+
+
+def test_documents_from_before_are_read() -> None:
+    node = encode(Node(name="h1", uri="memory:h1"))
+    for field in ("tags", "cpu_ratio"):
+        del node[field]
+    assert decode(Node, node).tags == ()
+    vm = encode(Vm(name="web", id="0b0b0b0b-0000-4000-8000-000000000001", node="h1"))
+    for field in ("require_tags", "huge_pages", "one_numa_cell"):
+        del vm[field]
+    assert decode(Vm, vm).huge_pages == ""
+
+
+def test_a_vm_asks_and_asks_no_more(cluster: Orchestrator) -> None:
+    cluster.node_change("h1", tags=("gpu",))
+    cluster.create("web", disk_gib=1, networks=(), require_tags=("gpu",))
+    assert cluster.show("web").vm.require_tags == ("gpu",)
+    cluster.change("web", require_tags=(), one_numa_cell=True)
+    vm = cluster.show("web").vm
+    assert (vm.require_tags, vm.one_numa_cell) == ((), True)
+
+
+def test_memory_in_huge_pages_is_a_whole_number_of_them(cluster: Orchestrator) -> None:
+    cluster.create("web", disk_gib=1, networks=(), memory_mib=513)
+    with pytest.raises(Invalid, match="multiples of 2 MiB"):
+        cluster.change("web", huge_pages="2M")
+    with pytest.raises(Invalid, match="none, 2M, 1G"):
+        cluster.change("web", huge_pages="4M")
+
+
+def test_cells_are_read_from_what_libvirt_says() -> None:
+    host = """<capabilities><host><cpu><arch>x86_64</arch></cpu><topology><cells num='2'>
+      <cell id='0'><memory unit='KiB'>4194304</memory><pages unit='KiB' size='4'>524288</pages>
+        <pages unit='KiB' size='2048'>1024</pages><pages unit='KiB' size='1048576'>0</pages>
+        <cpus num='8'/></cell>
+      <cell id='1'><memory unit='KiB'>2097152</memory><cpus num='4'/></cell>
+      </cells></topology></host></capabilities>"""
+    assert libvirt_xml.read_capabilities(host, "<domainCapabilities/>").cells == (
+        NumaCell(
+            number=0,
+            cpus=8,
+            memory_mib=4096,
+            pages=(HugePages(size_kib=2048, memory_mib=2048),),
+        ),
+        NumaCell(number=1, cpus=4, memory_mib=2048),
+    )
