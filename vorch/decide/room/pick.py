@@ -20,6 +20,11 @@ from vorch.decide.room.verdicts import Verdict, cell_refusal, verdicts
 
 # How many times those that found no room are put to the front.
 _ROUNDS = 3
+# How often one of a batch is taken once more, and what it has to gain by that.
+_TRIES = 256
+_GAIN = 1e-7
+# Up to so many a batch is tried in two orders.
+_TWICE = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +46,7 @@ class Answer:
     fleet: Fleet
     placed: tuple[Placed, ...]
     notes: tuple[str, ...] = ()
-    # The decision's own order, for the explanations: which went together.
+    # Which went as one, for the explanations.
     _turns: tuple[tuple[str, ...], ...] = field(default=(), repr=False)
 
     @property
@@ -54,17 +59,15 @@ class Answer:
         return tuple(one.guest for one in self.placed if not one.host)
 
     def explain(self, guest: str) -> tuple[Verdict, ...]:
-        """What was said of each host when it was this guest's turn, best first."""
-        picker = Picker(Table(self.fleet))
-        hosts = self.hosts
-        for turn in self._turns:
-            rows = [picker.table.guest(name) for name in turn]
-            if guest in turn:
-                return picker.explain(rows)
-            for row, name in zip(rows, turn, strict=True):
-                if name in hosts:
-                    picker.put(row, picker.table.host(hosts[name]))
-        return picker.explain([picker.table.guest(guest)])
+        """What is to be said of each host for this guest, as all others are placed; best first."""
+        table = Table(self.fleet)
+        for name, host in self.hosts.items():
+            table.move(table.guest(name), table.host(host))
+        turn = next((turn for turn in self._turns if guest in turn), (guest,))
+        rows = [table.guest(name) for name in turn]
+        for row in rows:
+            table.move(row, NOWHERE)
+        return Picker(table).explain(rows)
 
 
 def place(fleet: Fleet, guests: Iterable[str] | None = None) -> Answer:
@@ -75,6 +78,10 @@ def place(fleet: Fleet, guests: Iterable[str] | None = None) -> Answer:
         if guests is None
         else [table.guest(name) for name in guests]
     )
+
+
+# Those that went as one, and what came of it.
+_Played = list[tuple[list[int], Placed]]
 
 
 class Picker:
@@ -244,28 +251,70 @@ class Picker:
     def batch(self, guests: Sequence[int]) -> Answer:
         """Hosts for all of them, as one decision: the table has them all in the end."""
         turns = self._turns(guests)
-        best = self._played(turns)
+        best = self._improved(self._played(turns))
         for _ in range(_ROUNDS):
             left = [turn for turn, placed in best if not placed.host]
             if not left:
                 break
-            for turn, placed in best:
-                if placed.host:
-                    for row in turn:
-                        self.remove(row)
             again = self._ahead(left, [turn for turn, _ in best])
-            found = self._played(again)
-            if self._missed(found) >= self._missed(best):
-                # No better: as it was before.
-                self._restore(found, best)
+            best, better = self._better(best, again)
+            if not better:
                 break
-            best = found
+        if len(turns) <= _TWICE:
+            # Small batches can afford another order: what would come of one by one, by name.
+            best, _ = self._better(best, sorted(turns, key=lambda one: (-self._priority(one), one)))
         return self._answer(best)
 
-    def _played(self, turns: Sequence[list[int]]) -> list[tuple[list[int], Placed]]:
+    def _better(self, best: _Played, turns: Sequence[list[int]]) -> tuple[_Played, bool]:
+        """What comes of another order, if that leaves fewer out or is more even."""
+        before = (self._missed(best), self.score.whole())
+        self._cleared(best)
+        found = self._improved(self._played(turns))
+        missed, whole = self._missed(found), self.score.whole()
+        if (missed, whole + _GAIN) < before:
+            return found, True
+        self._cleared(found)
+        for turn, placed in best:
+            for row in turn if placed.host else ():
+                self.put(row, self.table.host_row[placed.host])
+        return best, False
+
+    def _cleared(self, played: _Played) -> None:
+        for turn, placed in played:
+            for row in turn if placed.host else ():
+                self.remove(row)
+
+    def _improved(self, played: _Played) -> _Played:
+        """Each is taken once more, now that all others are placed, until none does better."""
+        if len(played) > _TRIES:
+            # Among so many the order from large to small leaves little to gain.
+            return played
+        found = dict(enumerate(played))
+        tries, quiet = 0, 0
+        while found and tries < _TRIES and quiet < len(found):
+            number = tries % len(found)
+            tries += 1
+            quiet += 1
+            turn, placed = found[number]
+            if not placed.host:
+                continue
+            host = self.table.host_row[placed.host]
+            for row in turn:
+                self.remove(row)
+            before = float(self.total(turn)[host])
+            again, other, change = self._pick(turn)
+            if other >= 0 and not again.warning and again.score < before - _GAIN:
+                self._put(turn, other, change)
+                found[number], quiet = (turn, again), 0
+            else:
+                for row in turn:
+                    self.put(row, host)
+        return list(found.values())
+
+    def _played(self, turns: Sequence[list[int]]) -> _Played:
         return [(turn, self.take(turn)) for turn in turns]
 
-    def _missed(self, played: Sequence[tuple[list[int], Placed]]) -> list[tuple[int, int]]:
+    def _missed(self, played: _Played) -> list[tuple[int, int]]:
         """How many were left, the highest priority first."""
         missed: dict[int, int] = {}
         for turn, placed in played:
@@ -282,20 +331,6 @@ class Picker:
         ahead = [turn in left for turn in turns]
         order = sorted(range(len(turns)), key=lambda n: (-self._priority(turns[n]), not ahead[n]))
         return [turns[number] for number in order]
-
-    def _restore(
-        self,
-        found: Sequence[tuple[list[int], Placed]],
-        best: Sequence[tuple[list[int], Placed]],
-    ) -> None:
-        for turn, placed in found:
-            if placed.host:
-                for row in turn:
-                    self.remove(row)
-        for turn, placed in best:
-            if placed.host:
-                for row in turn:
-                    self.put(row, self.table.host_row[placed.host])
 
     def _turns(self, guests: Sequence[int]) -> list[list[int]]:
         """Who goes as one, in the order of the decision."""
@@ -324,7 +359,7 @@ class Picker:
 
         return sorted(turns, key=lambda turn: (-self._priority(turn), -size(turn), turn))
 
-    def _answer(self, played: Sequence[tuple[list[int], Placed]]) -> Answer:
+    def _answer(self, played: _Played) -> Answer:
         names = self.table.guest_names
         return Answer(
             fleet=self.table.fleet,
