@@ -384,7 +384,7 @@ def _pricing(limits: Limits) -> Pricing:
     if limits.moves is not None and limits.memory_mib is None:
         return Pricing(each=1.0, memory=0.0)
     if limits.memory_mib is not None and limits.moves is None:
-        return Pricing(each=0.0, memory=1.0)
+        return Pricing(each=0.1, memory=0.9)
     return Pricing()
 
 

@@ -14,12 +14,14 @@ import numpy as np
 from vorch.decide.room.search import Search
 from vorch.decide.room.table import Floats, Ints
 
+# Passes at one price in a large fleet.
+_PASSES = 30
 # From one price to the next.
 _STEP = 0.72
 # The same on the way back; to take a move back costs more than not to make it.
 _BACK = 1.25
 # So near to the limit single moves are taken back, and no higher price is tried.
-_NEAR = 1.12
+_NEAR = 1.05
 # How often the limit is crossed.
 _CROSSINGS = 6
 # How often single moves are traded under the limit.
@@ -44,6 +46,10 @@ class Improving:
         self.thorough = thorough
         self.best_at: Ints = search.table.at.copy()
         self.best = self._value()
+        # In a large fleet a pass makes many moves; polishing goes on as long as it is asked for.
+        self.passes = 400 if search.small else _PASSES * thorough
+        # The price at the limit, as far as it is known.
+        self.rate = 0.0
 
     def _value(self) -> float:
         return self.search.figure() + self.search.wrong()
@@ -64,7 +70,7 @@ class Improving:
         search = self.search
         rate = self._first(last)
         while True:
-            search.descend(rate)
+            search.descend(rate, self.passes)
             if not self.within():
                 break
             self._keep()
@@ -87,12 +93,13 @@ class Improving:
     def _around(self, rate: float) -> None:
         """The limit is between this price and a higher one: to and fro across it."""
         search = self.search
+        self.rate = rate
         for _ in range(_CROSSINGS * self.thorough):
             for _ in range(12):
                 if self.within(_NEAR):
                     break
                 rate *= _BACK
-                search.descend(rate)
+                search.descend(rate, self.passes)
             self._trim()
             self._fill()
             before = self.best
@@ -101,7 +108,7 @@ class Improving:
                 break
             for _ in range(12):
                 rate /= _BACK
-                search.descend(rate)
+                search.descend(rate, self.passes)
                 if not self.within():
                     break
         search.put(self.best_at)
@@ -113,7 +120,7 @@ class Improving:
         search.settle()
         for _ in range(40):
             at = search.table.at.copy()
-            if not search.relocate(0.0, search.staying(), most=self._room()):
+            if not search.relocate(0.5 * self.rate, search.staying(), most=self._room()):
                 break
             if not self.within():
                 search.put(at)
@@ -134,7 +141,7 @@ class Improving:
         search = self.search
         failed = 0
         for turn in range(_TRADES * self.thorough):
-            search.relocate(0.0, search.staying(), most=1 + turn % 5)
+            search.relocate(0.5 * self.rate, search.staying(), most=1 + turn % 5)
             search.settle()
             self._trim()
             search.settle()

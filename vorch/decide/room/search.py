@@ -19,8 +19,15 @@ from vorch.decide.room.table import Bools, Floats, Group, Ints, Table
 _TINY = 1e-9
 # So many moves or exchanges are looked at in one pass; of more, the most promising ones or a part.
 _PAIRS = 60_000
+# The same where any two guests may change places, which is looked at seldom.
+_ALL_PAIRS = 600_000
 # Of these so many are judged exactly.
 _CLOSER = 256
+# In a large fleet so many guests are, and of one host no more than a few.
+_WANTED = 400
+_PER_HOST = 4
+# So often in one pass the hosts that are still untouched are looked at.
+_SWEEPS = 12
 # As many rows have one of these.
 _ROWS = 40
 # What looks worse than this is not looked at again.
@@ -66,6 +73,8 @@ class Search:
         self.movable = self._movable()
         self.recount()
         self.turn = 0
+        # All moves, and all exchanges with guests that are away, are looked at in one pass.
+        self.small = len(self.rows) * len(table.hosts) <= _PAIRS
         # Whether a host has more than it has room for; moves make none.
         self.crowded = bool((table.free_mib < 0).any() or (table.free_vcpus < 0).any())
 
@@ -79,7 +88,8 @@ class Search:
         self.reach: Bools = masks[table.kind]
         self.needed = masks
         # Those that may not be everywhere.
-        self.confined: Bools = ~masks.all(axis=1)[table.kind] if len(kinds) else table.ha
+        everywhere: Bools = np.array([mask.all() for mask in masks], dtype=np.bool_)
+        self.confined: Bools = ~everywhere[table.kind] if len(kinds) else table.ha
         # What leaving its host would put right, in broken rules.
         self.relief: Floats = np.zeros(len(self.rows))
         self.bound: Bools = np.array([bool(groups) for groups in table.groups_of], dtype=np.bool_)
@@ -322,7 +332,30 @@ class Search:
         chosen = self.promising(rate) if rows is None else rows[self.movable[rows]]
         if not len(chosen):
             return 0
-        return self._take(*self._shortlist(chosen, self._screen(chosen, rate), rate), most)
+        screen = self._screen(chosen, rate)
+        if rows is not None or self.small:
+            return self._take(*self._shortlist(chosen, screen, rate), most)
+        return self._sweep(chosen, screen, rate)
+
+    def _sweep(self, rows: Ints, screen: Floats, rate: float) -> int:
+        """Moves all over a large fleet: those between other hosts stay about as good."""
+        touched: set[int] = set()
+        best, done = 0.0, 0
+        for _ in range(_SWEEPS):
+            host = screen.argmin(axis=1)
+            found = np.flatnonzero(screen[np.arange(len(rows)), host] < _HOPELESS)
+            value = self.moved(rows[found], host[found], rate)
+            if not done:
+                best = float(value.min(initial=0.0))
+            if not len(value) or float(value.min()) > min(-_TINY, 0.5 * best):
+                break
+            before = len(touched)
+            done += self._take(rows[found], host[found], value, self.count, touched, best)
+            if len(touched) == before:
+                break
+            screen[:, list(touched)] = _NEVER
+            screen[np.isin(self.table.at[rows], list(touched))] = _NEVER
+        return done
 
     def best_gains(self) -> Floats:
         """What the best moves gain for their price, the most first."""
@@ -342,11 +375,19 @@ class Search:
         row, host = _lowest(screen)
         return rows[row], host, self.moved(rows[row], host, rate)
 
-    def _take(self, rows: Ints, hosts: Ints, value: Floats, most: int | None = None) -> int:
+    def _take(
+        self,
+        rows: Ints,
+        hosts: Ints,
+        value: Floats,
+        most: int | None = None,
+        touched: set[int] | None = None,
+        best: float = 0.0,
+    ) -> int:
         """The best one, and all that are about as good and touch other hosts."""
         limit = max(1, self.count // 8) if most is None else most
-        touched: set[int] = set()
-        best, done = 0.0, 0
+        touched = set() if touched is None else touched
+        done = 0
         for i in np.argsort(value, kind="stable"):
             gain, row, host = float(value[i]), int(rows[i]), int(hosts[i])
             if gain > -_TINY or gain > 0.5 * best or done >= limit:
@@ -365,7 +406,7 @@ class Search:
         table = self.table
         hosts = len(table.hosts)
         there = np.flatnonzero(self.movable)
-        if len(there) * hosts <= _PAIRS:
+        if self.small:
             return there
         at = table.at[there]
         bend = self._bend()
@@ -384,21 +425,27 @@ class Search:
             np.minimum(cheapest, cost, out=cheapest)
         gain = self._leaving(there, rate) + cheapest
         gain -= np.where(at != self.home[there], rate, 0.0) * self.prices[there]
-        wanted = max(8, _PAIRS // hosts)
-        return there[np.sort(np.argsort(gain, kind="stable")[:wanted])]
+        # Not only guests of the one host that is worst: of each host its best few.
+        order = np.lexsort((gain, at))
+        first = np.flatnonzero(np.r_[True, np.diff(at[order]) != 0])
+        place = np.arange(len(order)) - np.repeat(first, np.diff(np.r_[first, len(order)]))
+        kept = order[place < _PER_HOST]
+        wanted = max(_WANTED, _PAIRS // hosts)
+        return there[np.sort(kept[np.argsort(gain[kept], kind="stable")[:wanted]])]
 
     # -- exchanges
 
-    def exchange(self, rate: float, second: Ints | None = None) -> int:
+    def exchange(self, rate: float, second: Ints | None = None, *, any_two: bool = False) -> int:
         """Guests that change places in pairs, one of which is away already or has to leave."""
         table = self.table
-        first = np.flatnonzero(((table.at != self.home) | (self.relief > 0)) & self.movable)
+        moved = (table.at != self.home) | (self.relief > 0)
+        first = np.flatnonzero(self.movable if any_two else moved & self.movable)
         if second is None:
             second = np.flatnonzero(self.movable)
         pairs = len(first) * len(second)
         if not pairs:
             return 0
-        if pairs > _PAIRS:
+        if pairs > (_ALL_PAIRS if any_two else _PAIRS):
             # A part of them, another one each time.
             step = max(1, round((pairs / _PAIRS) ** 0.5))
             self.turn += 1
@@ -473,15 +520,18 @@ class Search:
     def descend(self, rate: float, passes: int = 400) -> None:
         """Moves and exchanges at that price until none is left that gains."""
         idle = 0
+        few = len(self.rows) ** 2 <= _ALL_PAIRS
         for _ in range(passes):
             if self.relocate(rate):
                 continue
             if self.exchange(rate):
                 idle = 0
                 continue
+            if few and self.exchange(rate, any_two=True):
+                continue
             idle += 1
             # Where only a part is looked at in a pass, the next part may have some.
-            if idle > (0 if len(self.rows) * len(self.table.hosts) <= _PAIRS else 3):
+            if idle > (0 if self.small else 2):
                 return
 
     def settle(self, passes: int = 60) -> None:
@@ -599,6 +649,10 @@ def _slope(term: Term, share: Floats, count: int) -> tuple[Floats, float]:
         bend = term.weight / (count * max(1e-6, variance) ** 0.5)
         return (share - mean) * bend, bend / 2
     if term.kind == "peak":
-        peak = max(1e-6, (float((share**8).sum()) / count) ** 0.125)
-        return term.weight * (share / peak) ** 7 / count, 0.0
+        # What a guest of mean size changes when it leaves: the curve is too steep for a tangent.
+        step = np.maximum(float(term.size.mean()) * term.unit, 1e-9)
+        total = max(1e-12, float((share**8).sum()) / count)
+        less = total - (share**8 - np.maximum(share - step, 0.0) ** 8) / count
+        lower = np.sqrt(np.sqrt(np.sqrt(np.maximum(less, 0.0))))
+        return term.weight * (total**0.125 - lower) / step, 0.0
     return term.weight * (share > term.limit) / count, 0.0
