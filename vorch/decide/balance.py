@@ -1,0 +1,239 @@
+"""Which VMs of the living cluster should be elsewhere: a plan of `room.balance` that holds. Pure.
+
+The engine knows hosts and guests. Here it is told what else counts when somebody moves VMs that run
+(how they move, when they did so last, where they would be taken back to), and each move is tried
+against what the verb `migrate` would say before anybody sees the plan.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from vorch.availability import Availability, Requested, VmState
+from vorch.decide.estimate import LEAST_SENT_MIB
+from vorch.decide.records import is_on
+from vorch.decide.room.balance import BalancePlan, Limits, Metric, Move, balance
+from vorch.decide.room.fleet import Fleet, Guest, Needs
+from vorch.decide.room.live import POLICY, fleet_of
+from vorch.decide.rules import resolve
+from vorch.errors import Conflict, VorchError
+from vorch.model import Cluster, Task, TaskState, Vm
+
+# How often a plan is made anew without the moves that were refused.
+TRIES = 4
+# Whether a move can be made on a cluster; raises why not.
+Check = Callable[[Cluster, Move], object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What is known beside a look: what was measured, what was done lately, how links are."""
+
+    now: float
+    overhead_mib: int
+    # Cores in use by the name of the VM.
+    loads: Mapping[str, float] = field(default_factory=dict)
+    # When each VM was moved last.
+    moved_at: Mapping[str, float] = field(default_factory=dict)
+    # VMs that somebody is at.
+    busy: frozenset[str] = frozenset()
+    # What goes over a link; 0: nobody knows.
+    link_mib_s: float = 0.0
+
+
+def moved_at(tasks: Iterable[Task]) -> dict[str, float]:
+    """When each VM changed its host last, as far as tasks are kept."""
+    found: dict[str, float] = {}
+    for task in tasks:
+        if task.verb in ("migrate", "relocate") and task.state is TaskState.DONE:
+            at = task.finished_at or task.started_at
+            found[task.subject] = max(at, found.get(task.subject, at))
+    return found
+
+
+def link_mib_s(tasks: Iterable[Task], bandwidth_mib_s: int) -> float:
+    """As it is set; else what moves have reached, on the median; 0 when none has told."""
+    if bandwidth_mib_s:
+        return float(bandwidth_mib_s)
+    found = sorted(
+        speed
+        for task in tasks
+        if task.verb == "migrate"
+        and task.state is TaskState.DONE
+        and (speed := _number(task, "speed_mib_s")) > 0
+        and not _number(task, "limit_mib_s")
+        and _number(task, "sent_mib") >= LEAST_SENT_MIB
+    )
+    return found[len(found) // 2] if found else 0.0
+
+
+def _number(task: Task, name: str) -> float:
+    value = task.result.get(name)
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+# ---------------------------------------------------------------------------------------------
+# The plan
+
+
+def planned(
+    cluster: Cluster,
+    ha: Availability,
+    known: Known,
+    check: Check,
+    *,
+    limits: Limits | None = None,
+    metric: Metric = "vorch",
+) -> BalancePlan:
+    """Moves that each hold when it is their turn, as far as can be known now."""
+    fleet = balanced_fleet(cluster, ha, known)
+    refused: dict[str, dict[str, str]] = {}
+    plan = balance(fleet, limits, metric=metric)
+    for _ in range(TRIES):
+        wrong = _refused(cluster, plan, check)
+        if not wrong:
+            break
+        for name, hosts in wrong.items():
+            refused.setdefault(name, {}).update(hosts)
+        plan = balance(_without(fleet, refused), limits, metric=metric)
+    else:
+        # Whoever is refused again and again stays where it is.
+        wrong = _refused(cluster, plan, check)
+        for name, hosts in wrong.items():
+            refused.setdefault(name, {}).update(hosts)
+        if wrong:
+            plan = balance(_without(fleet, refused, stay=refused), limits, metric=metric)
+    notes = [
+        f"{name!r} cannot go to {host!r}: {why}"
+        for name, hosts in sorted(refused.items())
+        for host, why in sorted(hosts.items())
+    ]
+    if not known.link_mib_s and plan.moves:
+        notes.append(
+            f"times are guessed: nobody has measured a move yet, so {POLICY.link_mib_s:g} MiB/s are"
+            " taken"
+        )
+    return dataclasses.replace(plan, notes=(*plan.notes, *notes))
+
+
+def balanced_fleet(cluster: Cluster, ha: Availability, known: Known) -> Fleet:
+    """The fleet as somebody sees it who moves VMs that run, and stops none for it."""
+    policy = dataclasses.replace(POLICY, link_mib_s=known.link_mib_s or POLICY.link_mib_s)
+    fleet = fleet_of(cluster, ha, overhead_mib=known.overhead_mib, loads=known.loads, policy=policy)
+    worse = _worse(cluster, ha)
+    shared: dict[Needs, Needs] = {}
+
+    def changed(guest: Guest) -> Guest:
+        barred = worse.get(guest.name)
+        needs = guest.needs if barred is None else _barred(guest.needs, barred)
+        at = known.moved_at.get(guest.name)
+        stays = guest.moves == "cold" or guest.name in known.busy or _unsettled(ha, guest.name)
+        return dataclasses.replace(
+            guest,
+            needs=shared.setdefault(needs, needs),
+            moved_s_ago=None if at is None else max(0.0, known.now - at),
+            moves="pinned" if stays else guest.moves,
+        )
+
+    return dataclasses.replace(fleet, guests=tuple(changed(guest) for guest in fleet.guests))
+
+
+def _unsettled(ha: Availability, name: str) -> bool:
+    """High availability is about to do something with it."""
+    settings, record = ha.vms.get(name), ha.vm_records.get(name)
+    if settings is None or not settings.counts or record is None:
+        return False
+    return record.state is not VmState.RUNNING or name in ha.moves
+
+
+def _worse(cluster: Cluster, ha: Availability) -> dict[str, dict[str, str]]:
+    """Hosts that VMs like less than the one where they are: nobody is taken there for evenness."""
+    if not (ha.rules or ha.vms):
+        return {}
+    placement = resolve(ha.vms, ha.rules, cluster.nodes)
+    found = {}
+    for name, hosts in placement.hosts.items():
+        vm, settings = cluster.vms.get(name), ha.vms.get(name)
+        if vm is None or (settings is not None and settings.requested is Requested.IGNORED):
+            continue
+        classes = hosts.classes(cluster.nodes)
+        number = next((n for n, names in enumerate(classes) if vm.node in names), None)
+        if number is not None:
+            why = f"it would rather be on {vm.node}"
+            found[name] = {host: why for names in classes[number + 1 :] for host in names}
+    return found
+
+
+def _barred(needs: Needs, more: Mapping[str, str]) -> Needs:
+    return dataclasses.replace(needs, barred=tuple(sorted({**more, **dict(needs.barred)}.items())))
+
+
+def _without(
+    fleet: Fleet, refused: Mapping[str, Mapping[str, str]], *, stay: Iterable[str] = ()
+) -> Fleet:
+    fixed = frozenset(stay)
+
+    def changed(guest: Guest) -> Guest:
+        if guest.name in fixed:
+            return dataclasses.replace(guest, moves="pinned")
+        if guest.name in refused:
+            return dataclasses.replace(guest, needs=_barred(guest.needs, refused[guest.name]))
+        return guest
+
+    return dataclasses.replace(fleet, guests=tuple(changed(guest) for guest in fleet.guests))
+
+
+def _refused(cluster: Cluster, plan: BalancePlan, check: Check) -> dict[str, dict[str, str]]:
+    """What the verb says to each move, those before it having been made."""
+    vms, domains = dict(cluster.vms), dict(cluster.domains)
+    then = dataclasses.replace(cluster, vms=vms, domains=domains)
+    wrong: dict[str, dict[str, str]] = {}
+    for move in plan.moves:
+        try:
+            check(then, move)
+        except VorchError as exc:
+            wrong.setdefault(move.guest, {})[move.target] = exc.message
+        vm = vms[move.guest]
+        vms[move.guest] = dataclasses.replace(vm, node=move.target)
+        if vm.id in domains:
+            domains[vm.id] = dataclasses.replace(domains[vm.id], node=move.target)
+    return wrong
+
+
+# ---------------------------------------------------------------------------------------------
+# When it is a move's turn
+
+
+def need_same(cluster: Cluster, ha: Availability, move: Move, before: Mapping[str, Vm]) -> Vm:
+    """The VM, if it is still what the plan was made for and its target still takes guests."""
+    vm, then = cluster.vms.get(move.guest), before.get(move.guest)
+    if vm is None or then is None:
+        raise _over(move, "there is no VM of that name any more")
+    if vm.node != move.source:
+        raise _over(move, f"it is on {vm.node!r} by now")
+    if _size(vm) != _size(then):
+        raise _over(move, "it was changed meanwhile")
+    domain = cluster.domains.get(vm.id)
+    if domain is None or not is_on(domain.power):
+        raise _over(move, "it does not run any more")
+    if move.target not in cluster.nodes:
+        raise _over(move, "that host is not there any more")
+    target = fleet_of(cluster, ha, overhead_mib=0).host(move.target)
+    if target.closed:
+        raise _over(move, f"nothing may go there now: {target.closed}")
+    return vm
+
+
+def _over(move: Move, why: str) -> Conflict:
+    return Conflict(
+        f"cannot move VM {move.guest!r} to {move.target!r}: {why}; balance again",
+        vm=move.guest,
+        node=move.target,
+    )
+
+
+def _size(vm: Vm) -> tuple[object, ...]:
+    """What a plan about room rests on."""
+    return (vm.id, vm.vcpus, vm.memory_mib, vm.memory_max_mib, vm.disks, vm.nics, vm.cpu)
