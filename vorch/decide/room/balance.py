@@ -14,7 +14,7 @@ import numpy as np
 from vorch.decide.room.evenness import Metric, Term, noise, terms
 from vorch.decide.room.fleet import Fleet
 from vorch.decide.room.improve import Bound, Improving
-from vorch.decide.room.order import Schedule, Step, schedule
+from vorch.decide.room.order import Schedule, Step, is_short, schedule
 from vorch.decide.room.price import Pricing, copied_mib, link_mib_s, prices, seconds
 from vorch.decide.room.search import Search, is_broken_at
 from vorch.decide.room.table import Floats, Ints, Table
@@ -280,6 +280,10 @@ class _Balancing:
             moved = np.flatnonzero(self.table.at != at)
             steps = [Step(int(row), int(at[row]), int(self.table.at[row]), 0.0) for row in moved]
             found.rounds.append(steps)
+            if not is_short(found, self.limits.per_host):
+                found.rounds.pop()
+                search.put(at)
+                return
 
     def _seconds(self, step: Step) -> float:
         speed = link_mib_s(self.table, step.source, step.target)

@@ -283,8 +283,8 @@ class _Emptying:
                 for other in self._largest_first(out)
             ):
                 return True
-        for other in np.flatnonzero(table.at != before):
-            table.move(int(other), int(before[other]))
+        for one in np.flatnonzero(table.at != before).tolist():
+            table.move(one, int(before[one]))
         return False
 
     def _elsewhere(self, row: int, host: int, extra: int, kept: set[int]) -> bool:
@@ -418,7 +418,9 @@ class _Emptying:
         wrong = bound(task(table, free, self.closed))
         if wrong is not None:
             return True, f"no room for {names}, however the others are moved: {wrong.why}"
-        worst = max((row for row in left if row not in fixed), key=lambda row: int(table.memory[row]))
+        worst = max(
+            (row for row in left if row not in fixed), key=lambda row: int(table.memory[row])
+        )
         places = self._places(worst) if table.at[worst] < 0 else self.open
         short_mib = int((table.memory[worst] - table.free_mib[places]).min()) if places.any() else 0
         lacking = float((table.vcpus[worst] - table.free_vcpus[places]).min(initial=0.0))

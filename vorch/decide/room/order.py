@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from vorch.decide.room.fleet import HOST
 from vorch.decide.room.search import Search
 from vorch.decide.room.table import Ints
 
@@ -57,17 +58,58 @@ def schedule(
     for patience in _PATIENCE:
         search.put(search.home)
         found = _Scheduling(search, targets, per_host, most, patience).run()
-        length = len(found.rounds)
-        late = length > max(1, math.floor(_SHORT * busiest(found, per_host)))
-        # A tenth more unevenness is worth a schedule that is short enough.
-        key = ((search.figure() + search.wrong()) * (1.1 if late else 1.0), length)
+        if per_host == 1:
+            _close_up(search, found)
+        meant = not found.changed and not found.given_up
+        cut = _cut(search, found, per_host)
+        key = (search.figure() + search.wrong(), len(found.rounds))
         if best is None or key < best[0]:
             best = key, found, search.table.at.copy()
-        if not late and not found.changed and not found.given_up:
+        if meant and not cut:
             break
     assert best is not None
     search.put(best[2])
     return best[1]
+
+
+def _close_up(search: Search, found: Schedule) -> None:
+    """Each step as early as both its hosts are done with what came before.
+
+    What a step needs happened on its own two hosts, unless a rule reaches further.
+    """
+    groups = search.table.groups
+    if any(group.hard and (group.over != HOST or group.kind == "spread") for group in groups):
+        return
+    ready: dict[int, int] = {}
+    rounds: list[list[Step]] = []
+    for step in found.steps():
+        number = max(ready.get(step.source, 0), ready.get(step.target, 0))
+        ready[step.source] = ready[step.target] = number + 1
+        if number == len(rounds):
+            rounds.append([])
+        rounds[number].append(step)
+    found.rounds = rounds
+
+
+def _cut(search: Search, found: Schedule, per_host: int) -> int:
+    """The end of a chain of moves that wait for each other is left out; how many that were."""
+    left_out = 0
+    while found.rounds and len(found.rounds) > max(1, int(_SHORT * busiest(found, per_host))):
+        last = found.rounds.pop()
+        for step in reversed(last):
+            search.move(step.row, step.source)
+        left_out += len(last)
+    return left_out
+
+
+def is_short(found: Schedule, per_host: int) -> bool:
+    """Made one after the other as early as its hosts allow, it is about as long as it must be."""
+    ready: dict[int, int] = {}
+    for step in found.steps():
+        number = max(ready.get(step.source, 0), ready.get(step.target, 0)) + 1
+        ready[step.source] = ready[step.target] = number
+    longest = math.ceil(max(ready.values(), default=0) / per_host)
+    return longest <= max(1, int(_SHORT * busiest(found, per_host)))
 
 
 def busiest(found: Schedule, per_host: int) -> int:

@@ -20,7 +20,11 @@ _TINY = 1e-9
 # So many moves or exchanges are looked at in one pass; of more, the most promising ones or a part.
 _PAIRS = 60_000
 # The same where any two guests may change places, which is looked at seldom.
-_ALL_PAIRS = 600_000
+_ALL_PAIRS = 120_000
+# With more guests it is not looked at.
+_MANY = 1000
+# Share of a host that is left free as long as there is room elsewhere.
+_SLACK = 0.05
 # Of these so many are judged exactly.
 _CLOSER = 256
 # In a large fleet so many guests are, and of one host no more than a few.
@@ -73,6 +77,11 @@ class Search:
         self.movable = self._movable()
         self.recount()
         self.turn = 0
+        # Room that the search leaves free, so that moves do not wait for each other in long chains.
+        room = np.maximum(np.where(table.open, table.room_mib, 0), 0)
+        free = float(np.maximum(np.where(table.open, table.free_mib, 0), 0).sum())
+        part = min(_SLACK, free / max(1.0, float(room.sum())) / 3)
+        self.slack_mib: Ints = (part * room).astype(np.int64)
         # All moves, and all exchanges with guests that are away, are looked at in one pass.
         self.small = len(self.rows) * len(table.hosts) <= _PAIRS
         # Whether a host has more than it has room for; moves make none.
@@ -318,7 +327,10 @@ class Search:
         at, home = table.at[rows], self.home[rows]
         gone = np.flatnonzero(at != home)
         total[gone, home[gone]] -= rate * self.prices[rows[gone]]
-        off = table.memory[rows][:, None] > table.free_mib[None, :]
+        off = table.memory[rows][:, None] > (table.free_mib - self.slack_mib)[None, :]
+        broken = np.flatnonzero(self.relief[rows] > 0)
+        if len(broken):
+            off[broken] = table.memory[rows[broken]][:, None] > table.free_mib[None, :]
         off |= table.vcpus[rows][:, None] > table.free_vcpus[None, :]
         off |= ~(self.reach if len(rows) == len(self.rows) else self.reach[rows])
         off[np.arange(len(rows)), at] = True
@@ -447,7 +459,7 @@ class Search:
             return 0
         if pairs > (_ALL_PAIRS if any_two else _PAIRS):
             # A part of them, another one each time.
-            step = max(1, round((pairs / _PAIRS) ** 0.5))
+            step = max(2, round((pairs / (_ALL_PAIRS if any_two else _PAIRS)) ** 0.5))
             self.turn += 1
             first = first[self.turn % step :: step]
             second = second[(self.turn // step) % step :: step]
@@ -496,8 +508,10 @@ class Search:
             total -= (self.home[first][:, None] == b[None, :]) * cost[first][:, None]
             total -= (self.home[second][None, :] == a[:, None]) * cost[second][None, :]
         more_mib = table.memory[second][None, :] - table.memory[first][:, None]
-        off = more_mib > table.free_mib[a][:, None]
-        off |= more_mib < -table.free_mib[b][None, :]
+        # Who takes the smaller one of two is no fuller than before.
+        spare_mib = np.maximum(table.free_mib - self.slack_mib, 0)
+        off = more_mib > spare_mib[a][:, None]
+        off |= more_mib < -spare_mib[b][None, :]
         more_vcpus = table.vcpus[second][None, :] - table.vcpus[first][:, None]
         off |= more_vcpus > table.free_vcpus[a][:, None]
         off |= more_vcpus < -table.free_vcpus[b][None, :]
@@ -520,7 +534,7 @@ class Search:
     def descend(self, rate: float, passes: int = 400) -> None:
         """Moves and exchanges at that price until none is left that gains."""
         idle = 0
-        few = len(self.rows) ** 2 <= _ALL_PAIRS
+        few = len(self.rows) <= _MANY
         for _ in range(passes):
             if self.relocate(rate):
                 continue
