@@ -16,7 +16,7 @@ from vorch import Orchestrator, __version__, connect
 
 from . import problems, upkeep
 from .auth import BearerToken
-from .routes import vms
+from .routes import room, vms
 
 
 def create_app(
@@ -71,6 +71,7 @@ def create_app(
         return HTMLResponse(_page(app.openapi()), headers=_NOTHING_FROM_ELSEWHERE)
 
     app.include_router(vms.router)
+    app.include_router(room.router)
     return app
 
 

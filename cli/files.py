@@ -1,9 +1,11 @@
-"""Files that are named on the command line: read here, or named by their whole path."""
+"""Files that are named on the command line: read and written here, or named by their whole path."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+
+from . import render
 
 # More than the library's own limits for what is read here.
 LIMIT_BYTES = 2 * 1024 * 1024
@@ -26,6 +28,28 @@ def read_text(name: str, what: str) -> str:
     if len(data) > LIMIT_BYTES:
         raise Invalid(f"cannot read {what} {name!r}: it is larger than 2 MiB; name a smaller file")
     return text
+
+
+def write_text(name: str, text: str) -> None:
+    """A result as a file; "-" is stdout. What stood there is replaced when all of it is written."""
+    from vorch import Invalid
+
+    if name == "-":
+        render.out(text, end="")
+        return
+    path = Path(name).expanduser()
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        # Through a device or a pipe there is nothing to be replaced.
+        target = beside if path.is_file() or not path.exists() else path
+        target.write_text(text, encoding="utf-8", errors="backslashreplace")
+        if target is beside:
+            beside.replace(path)
+    except (OSError, ValueError, RuntimeError) as exc:
+        why = getattr(exc, "strerror", None) or str(exc)
+        raise Invalid(
+            f"cannot write {name!r}: {why}; name a file in a folder that can be written", file=name
+        ) from exc
 
 
 def whole(location: str) -> str:

@@ -32,6 +32,7 @@ from .commands import (
     life,
     looks,
     networks,
+    room,
     rules,
     simulate,
     snapshots,
@@ -82,6 +83,7 @@ networks.add_to(app)
 hosts.add_to(app)
 ha.add_to(app)
 rules.add_to(app)
+room.add_to(app)
 whatif.add_to(app)
 tasks.add_to(app)
 state.add_to(app)

@@ -50,7 +50,7 @@ class Entry:
     @property
     def verb(self) -> str:
         """The same in the library: `disk attach` is `disk_attach`."""
-        return "_".join(self.path)
+        return "_".join(self.path).replace("-", "_")
 
     @property
     def words(self) -> str:

@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from vorch.codec import shown
     from vorch.config import Settings
     from vorch.config import load as load_settings
+    from vorch.decide.room.capacity import Capacity
+    from vorch.decide.room.imagine import Change
     from vorch.decide.whatif import WhatIf
     from vorch.drivers.network_hook import install_network_hook, network_hook
     from vorch.drivers.state_copy import StateCopy
+    from vorch.dumped import Dump
     from vorch.errors import (
         BadConfig,
         Cancelled,
@@ -75,6 +78,8 @@ __version__ = "0.1.0"
 __all__ = [
     "BadConfig",
     "Cancelled",
+    "Capacity",
+    "Change",
     "Check",
     "CloudInit",
     "Conflict",
@@ -84,6 +89,7 @@ __all__ = [
     "Display",
     "Done",
     "Drill",
+    "Dump",
     "FenceFailed",
     "Figures",
     "Forward",
@@ -160,7 +166,10 @@ _HOMES = {
         "Settings",
         "load as load_settings",
     ),
+    "vorch.decide.room.capacity": ("Capacity",),
+    "vorch.decide.room.imagine": ("Change",),
     "vorch.decide.whatif": ("WhatIf",),
+    "vorch.dumped": ("Dump",),
     "vorch.drivers.network_hook": (
         "install_network_hook",
         "network_hook",

@@ -8,6 +8,7 @@ import typer
 
 from .. import render
 from ..options import AsJson
+from . import simulate_room
 from .group import noun
 
 if TYPE_CHECKING:
@@ -19,9 +20,10 @@ Scenario = Annotated[
 
 
 def add_to(app: typer.Typer) -> None:
-    group = noun(app, "simulate", "Play failures through without any host, in no time.")
+    group = noun(app, "simulate", "Play things through without any host, in no time.")
     group.command("ha")(simulate_ha)
     group.command("faults")(simulate_faults)
+    simulate_room.add_to(group)
 
 
 def simulate_ha(file: Scenario, as_json: AsJson = False) -> None:

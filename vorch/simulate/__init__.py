@@ -15,59 +15,84 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vorch.decide.room.balance import BalancePlan, Limits, balance
-    from vorch.decide.room.capacity import Capacity, capacity
+    from vorch.decide.room.balance import BalancePlan, Limits, Move, Picture, balance
+    from vorch.decide.room.capacity import Capacity
     from vorch.decide.room.empty import Emptying, evacuate
     from vorch.decide.room.fleet import Fleet, Guest, Needs, Policy
+    from vorch.decide.room.imagine import (
+        Change,
+        Standing,
+        add_guests,
+        add_host,
+        capacity,
+        lose_hosts,
+        remove_hosts,
+    )
+    from vorch.decide.room.newcomers import newcomers
     from vorch.decide.room.pick import Answer, Placed, place
+    from vorch.dumped import Dump, dump_of
+    from vorch.orchestrator.whatif import whatif_fail
     from vorch.simulate.faults import Failure, play_seed, schedule
     from vorch.simulate.htools_file import read_htools
     from vorch.simulate.placement_file import document_of
     from vorch.simulate.player import Played, Violation, play
-    from vorch.simulate.room_files import hosts_in, newcomers, read_fleet
+    from vorch.simulate.room_files import hosts_in, placed_fleet, read_fleet, read_input, with_spare
     from vorch.simulate.scenario import Scenario, read_scenario, scenario_of
 
 __all__ = [
     "Answer",
     "BalancePlan",
     "Capacity",
+    "Change",
+    "Dump",
     "Emptying",
     "Failure",
     "Fleet",
     "Guest",
     "Limits",
+    "Move",
     "Needs",
+    "Picture",
     "Placed",
     "Played",
     "Policy",
     "Scenario",
+    "Standing",
     "Violation",
+    "add_guests",
+    "add_host",
     "balance",
     "capacity",
     "document_of",
+    "dump_of",
     "evacuate",
     "hosts_in",
+    "lose_hosts",
     "newcomers",
     "place",
+    "placed_fleet",
     "play",
     "play_seed",
     "read_fleet",
     "read_htools",
+    "read_input",
     "read_scenario",
+    "remove_hosts",
     "scenario_of",
     "schedule",
+    "whatif_fail",
+    "with_spare",
 ]
 
 _HOMES = {
     "vorch.decide.room.balance": (
         "BalancePlan",
         "Limits",
+        "Move",
+        "Picture",
         "balance",
     ),
-    "vorch.decide.room.capacity": (
-        "Capacity",
-        "capacity",
-    ),
+    "vorch.decide.room.capacity": ("Capacity",),
     "vorch.decide.room.empty": (
         "Emptying",
         "evacuate",
@@ -78,11 +103,26 @@ _HOMES = {
         "Needs",
         "Policy",
     ),
+    "vorch.decide.room.imagine": (
+        "Change",
+        "Standing",
+        "add_guests",
+        "add_host",
+        "capacity",
+        "lose_hosts",
+        "remove_hosts",
+    ),
+    "vorch.decide.room.newcomers": ("newcomers",),
     "vorch.decide.room.pick": (
         "Answer",
         "Placed",
         "place",
     ),
+    "vorch.dumped": (
+        "Dump",
+        "dump_of",
+    ),
+    "vorch.orchestrator.whatif": ("whatif_fail",),
     "vorch.simulate.faults": (
         "Failure",
         "play_seed",
@@ -97,8 +137,10 @@ _HOMES = {
     ),
     "vorch.simulate.room_files": (
         "hosts_in",
-        "newcomers",
+        "placed_fleet",
         "read_fleet",
+        "read_input",
+        "with_spare",
     ),
     "vorch.simulate.scenario": (
         "Scenario",

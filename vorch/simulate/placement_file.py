@@ -10,7 +10,7 @@ import gzip
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vorch.decide.room.fleet import (
     HOST,
@@ -27,6 +27,7 @@ from vorch.decide.room.fleet import (
 )
 from vorch.errors import Invalid, NotFound, VorchError
 
+T = TypeVar("T")
 FORMAT = "vorch-placement/1"
 _GZIP = b"\x1f\x8b"
 # What a file may hold when it is unpacked: some hundred thousand guests.
@@ -58,7 +59,7 @@ def read_document(path: Path) -> dict[str, Any]:
     return document
 
 
-def checked(path: Path, make: Callable[[dict[str, Any]], Fleet], document: dict[str, Any]) -> Fleet:
+def checked(path: Path, make: Callable[[dict[str, Any]], T], document: dict[str, Any]) -> T:
     """What is made of a file's document; what is wrong with that names the file."""
     try:
         return make(document)

@@ -5,49 +5,64 @@ A placement file and a dump of a living cluster are told apart by what they say 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from vorch.decide.room.fleet import HOST, NO_NEEDS, Fleet, Guest, Needs
+from vorch.decide.room.fleet import HOST, Fleet
 from vorch.errors import Invalid, NotFound
 from vorch.simulate import placement_file
 
-# More than any answer is worth waiting for.
-MOST_NEW = 100_000
+if TYPE_CHECKING:
+    from vorch.decide.room.pick import Answer
+    from vorch.dumped import Dump
+
+DUMP = "vorch-dump/1"
+SPARE: tuple[Literal["keep", "warn", "ignore"], ...] = ("keep", "warn", "ignore")
 
 
-def read_fleet(path: str | Path) -> Fleet:
-    """The hosts and guests in a file, plain or gzipped."""
+def read_fleet(path: str | Path, *, to_balance: bool = False) -> Fleet:
+    """The hosts and guests in a file, plain or gzipped.
+
+    `to_balance`: of a living cluster, as somebody has it who moves VMs for evenness alone.
+    """
+    found = read_input(path)
+    if isinstance(found, Fleet):
+        return found
+    return found.balanced_fleet if to_balance else found.fleet
+
+
+def read_input(path: str | Path) -> Fleet | Dump:
+    """What is in a file: hosts and guests alone, or all that was known of a living cluster."""
     file = Path(path)
     document = placement_file.read_document(file)
+    if document.get("format") == DUMP:
+        # With all that a living cluster is made of: not loaded for placement files.
+        from vorch.dumped import dump_of
+
+        return placement_file.checked(file, dump_of, document)
     return placement_file.checked(file, placement_file.fleet_of, document)
 
 
-def newcomers(
-    fleet: Fleet, *, count: int, vcpus: int, memory_mib: int, tags: Sequence[str] = ()
-) -> tuple[Fleet, tuple[str, ...]]:
-    """The fleet with so many new guests of one size that are nowhere yet, and their names."""
-    if not 1 <= count <= MOST_NEW:
-        raise Invalid(f"cannot place {count} guests: give 1 to {MOST_NEW}")
-    if vcpus < 1 or memory_mib < 1:
-        raise Invalid(
-            f"cannot place guests with {vcpus} vCPUs and {memory_mib} MiB of memory: give 1 or more"
-            " of both"
-        )
-    taken = {guest.name for guest in fleet.guests}
-    names: list[str] = []
-    number = 0
-    while len(names) < count:
-        number += 1
-        if (name := f"new-{number:0{len(str(count))}}") not in taken:
-            names.append(name)
-    needs = Needs(tags=tuple(sorted(set(tags)))) if tags else NO_NEEDS
-    new = tuple(Guest(name=name, vcpus=vcpus, memory_mib=memory_mib, needs=needs) for name in names)
-    return with_guests(fleet, (*fleet.guests, *new)), tuple(names)
+def placed_fleet(fleet: Fleet, answer: Answer) -> Fleet:
+    """The fleet with its guests where an answer put them."""
+    hosts = answer.hosts
+    guests = (
+        dataclasses.replace(guest, host=hosts[guest.name]) if guest.name in hosts else guest
+        for guest in fleet.guests
+    )
+    return dataclasses.replace(fleet, guests=tuple(guests))
 
 
-def with_guests(fleet: Fleet, guests: tuple[Guest, ...]) -> Fleet:
-    return Fleet(hosts=fleet.hosts, guests=guests, rules=fleet.rules, policy=fleet.policy)
+def with_spare(fleet: Fleet, spare: str | None) -> Fleet:
+    """The fleet under another word about spare room; None: as it is."""
+    if spare is None:
+        return fleet
+    for word in SPARE:
+        if word == spare:
+            return dataclasses.replace(fleet, policy=dataclasses.replace(fleet.policy, spare=word))
+    raise Invalid(f"cannot use spare = {spare!r}: it must be one of {', '.join(SPARE)}")
 
 
 def hosts_in(fleet: Fleet, names: Sequence[str] = (), domains: Sequence[str] = ()) -> list[str]:

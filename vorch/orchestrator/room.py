@@ -1,0 +1,85 @@
+"""Questions about room: what the cluster could lose and take, and all that the answers rest on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from vorch.codec import decode
+from vorch.decide import whatif
+from vorch.decide.balance import link_mib_s, moved_at
+from vorch.decide.room.loads import Loads, is_fresh
+from vorch.dumped import Dump, without_secrets
+from vorch.model import Task
+from vorch.orchestrator import kept
+from vorch.orchestrator.ha import LEASE, HighAvailability
+
+# NumPy comes with the first question, and not with the connection.
+if TYPE_CHECKING:
+    from vorch.decide.room.capacity import Capacity
+
+
+class RoomQuestions(HighAvailability):
+    def capacity(
+        self,
+        *,
+        vcpus: int | None = None,
+        memory_mib: int | None = None,
+        require_tags: Sequence[str] = (),
+        over: str | None = None,
+        hosts_lost: int | None = None,
+    ) -> Capacity:
+        """Whether any host may die, which is the worst to lose, and how many more VMs fit.
+
+        `over`: the same for each failure domain of that key, as "rack". `vcpus` and `memory_mib`:
+        the size of the VMs that are counted. `hosts_lost`: so many that die at once.
+        """
+        from vorch.decide.room.imagine import capacity
+
+        return capacity(
+            self._input().fleet,
+            vcpus=vcpus,
+            memory_mib=memory_mib,
+            require_tags=require_tags,
+            over=over,
+            hosts_lost=hosts_lost,
+        )
+
+    def dump(self) -> Dump:
+        """All that a decision is made from, without secrets: to be kept, or mailed."""
+        return without_secrets(self._input())
+
+    def _input(self) -> Dump:
+        settings, now = self.settings, self.world.clock.now()
+        cluster = self.look(None)
+        cluster = self._connected(cluster, cluster.nodes, cluster.networks.values())
+        found = self.world.state.read(["task", "load"])
+        tasks = [decode(Task, one.body) for key, one in found.items() if key.startswith("task/")]
+        load = found.get("load/vms")
+        loads = None if load is None else decode(Loads, load.body)
+        lease = self.world.state.lease(LEASE)
+        return Dump(
+            at=now,
+            vorch=version("vorch"),
+            cluster=cluster,
+            availability=kept.availability(self.world.state),
+            settings=settings,
+            timing=whatif.timing(
+                tasks,
+                detect={
+                    "2 x ha_every_s": 2 * settings.ha_every_s,
+                    "ha_answer_s": settings.ha_answer_s,
+                    "ha_gone_after_s": settings.ha_gone_after_s,
+                },
+            ),
+            fenceable=tuple(
+                node.name
+                for node in cluster.nodes.values()
+                if any(fencer.covers(node) for fencer in self.world.fencers)
+            ),
+            watched=lease is not None and lease.expires_at > now,
+            loads=loads.cores if loads is not None and is_fresh(loads, now) else {},
+            moved_at=moved_at(tasks),
+            link_mib_s=link_mib_s(tasks, settings.migration_bandwidth_mib_s),
+        )
