@@ -33,7 +33,19 @@ Timeout = Annotated[
 ]
 
 AgainstRules = Annotated[
-    bool, typer.Option("--force", help="Also where a rule keeps it from (vorch rule list).")
+    bool,
+    typer.Option(
+        "--force",
+        help="Also where a rule keeps it from (vorch rule list), or where that takes the room away"
+        " that others need when a host is lost.",
+    ),
+]
+AgainstSpare = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        help="Also where that takes the room away that others need when a host is lost.",
+    ),
 ]
 
 VmName = Annotated[

@@ -97,7 +97,9 @@ def test_the_order_and_the_figures_are_told(cluster: Orchestrator, leader: Leade
 
 def test_what_does_not_fit_is_told_with_the_reason(cluster: Orchestrator, leader: Leader) -> None:
     cluster.create("fill", disk_gib=1, networks=(), node="h3", memory_mib=3 * GIB, start=True)
-    cluster.create("full", disk_gib=1, networks=(), node="h4", memory_mib=3 * GIB, start=True)
+    cluster.create(
+        "full", disk_gib=1, networks=(), node="h4", memory_mib=3 * GIB, start=True, force=True
+    )
     (big,) = [one for one in cluster.whatif_fail(["h2"]).left if one.vm == "big"]
     assert "MiB of memory are short" in big.why
     cluster.ha_set("app", nodes=[NodeChoice(node="h2")], restricted=True)

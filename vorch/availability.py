@@ -164,6 +164,8 @@ class HaPolicy:
     shutdown: Literal["conditional", "freeze", "failover", "migrate"] = "conditional"
     # A VM that is to be started and is off is first placed where it fits best.
     balance_on_start: bool = False
+    # What takes away the room for VMs whose host may be lost: refused, only said, or not looked at.
+    spare: Literal["keep", "warn", "ignore"] = "keep"
     # When more than this share of the hosts goes silent at once, vorch suspects itself.
     silent_share: float = 0.5
     # Hands off until then: `freeze` nothing is done, `ignore` nothing is even watched.

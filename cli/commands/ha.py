@@ -9,6 +9,7 @@ import typer
 from .. import render, sizes
 from ..options import AsJson, DryRun, VmName, Wait
 from ..session import cluster, run, show_all
+from .balance import ha_balance
 from .group import noun
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def add_to(app: typer.Typer) -> None:
     group.command("remove")(ha_remove)
     group.command("status")(ha_status)
     group.command("policy")(ha_policy)
+    group.command("balance")(ha_balance)
     group.command("disarm")(ha_disarm)
     group.command("arm")(ha_arm)
 
@@ -289,7 +291,7 @@ def _policy(policy: HaPolicy) -> str:
     balance = "yes" if policy.balance_on_start else "no"
     return (
         f"shutdown {policy.shutdown}, silent share {policy.silent_share:g}, balance on start"
-        f" {balance}"
+        f" {balance}, spare {policy.spare}"
     )
 
 
@@ -317,6 +319,15 @@ def ha_policy(
             help="Whether a VM that is to be started is first placed where it fits best.",
         ),
     ] = None,
+    spare: Annotated[
+        str | None,
+        typer.Option(
+            "--spare",
+            metavar="keep|warn|ignore",
+            help="What a person does that leaves VMs without room when a host is lost: it is"
+            " refused, said, or not looked at.",
+        ),
+    ] = None,
     dry_run: DryRun = False,
     wait: Wait = None,
     as_json: AsJson = False,
@@ -327,6 +338,7 @@ def ha_policy(
             shutdown=shutdown,
             silent_share=silent_share,
             balance_on_start=balance_on_start,
+            spare=spare,
             dry_run=dry_run,
             wait_s=wait,
         ),

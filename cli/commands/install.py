@@ -8,6 +8,7 @@ import typer
 
 from .. import completion, files, sizes
 from ..options import (
+    AgainstSpare,
     AsJson,
     ClassOption,
     Cpu,
@@ -98,6 +99,7 @@ def install(
             help="How long the installer may run (default: install_timeout_s, 7200).",
         ),
     ] = None,
+    force: AgainstSpare = False,
     dry_run: DryRun = False,
     wait: Wait = None,
     as_json: AsJson = False,
@@ -130,6 +132,7 @@ def install(
             description=description or "",
             timeout_s=timeout,
             start=start,
+            force=force,
             dry_run=dry_run,
             wait_s=wait,
         ),

@@ -8,7 +8,7 @@ from vorch.decide.baseline import for_vm
 from vorch.decide.clients import save_clients
 from vorch.decide.fresh import Fresh
 from vorch.decide.lifecycle import seed_disk
-from vorch.decide.place import Choice, home, place
+from vorch.decide.place import NOTHING_KEPT, Choice, Keeping, home, place
 from vorch.decide.records import (
     cd_bus,
     ensure_networks,
@@ -60,6 +60,7 @@ def clone(
     start: bool,
     overhead_mib: int,
     pool: str | None = None,
+    keeping: Keeping = NOTHING_KEPT,
 ) -> Plan:
     """A second VM like the first, with an identity of its own.
 
@@ -148,7 +149,7 @@ def clone(
     choice: Choice
     node = to.node if to is not None and to.node else vm.node
     if start:
-        choice = place(cluster, new, overhead_mib=overhead_mib, only=node)
+        choice = place(cluster, new, overhead_mib=overhead_mib, only=node, keeping=keeping)
     else:
         choice = home(cluster, new, node)
     new = dataclasses.replace(new, node=choice.node)

@@ -42,6 +42,7 @@ class HaChanges:
 class PolicyChanges:
     shutdown: Literal["conditional", "freeze", "failover", "migrate"] | None = None
     silent_share: float | None = None
+    spare: Literal["keep", "warn", "ignore"] | None = None
     balance_on_start: bool | None = None
 
 
@@ -121,12 +122,19 @@ def ha_policy(ha: Availability, changes: PolicyChanges) -> Plan:
     return _save_policy("ha policy", ha, after, f"from now on: {policy_words(after)}")
 
 
+SPARE_WORDS = {
+    "keep": "what would take the room away that VMs need when a host is lost, is refused",
+    "warn": "what takes the room away that VMs need when a host is lost, is said",
+    "ignore": "nobody looks whether VMs have room when a host is lost",
+}
+
+
 def policy_words(policy: HaPolicy) -> str:
     balance = "placed anew" if policy.balance_on_start else "left where they are"
     return (
         f"shutdown of hosts: {policy.shutdown}; vorch suspects itself when more than"
         f" {policy.silent_share:.0%} of the hosts go silent at once; VMs that are to be started"
-        f" are {balance}"
+        f" are {balance}; {SPARE_WORDS[policy.spare]}"
     )
 
 

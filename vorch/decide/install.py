@@ -10,7 +10,7 @@ from vorch.decide.baseline import for_vm
 from vorch.decide.clients import save_clients
 from vorch.decide.fresh import Fresh
 from vorch.decide.lifecycle import NewVm, drawn_up
-from vorch.decide.place import place
+from vorch.decide.place import NOTHING_KEPT, Keeping, place
 from vorch.decide.records import (
     cd_bus,
     ensure_networks,
@@ -65,6 +65,7 @@ def install(
     *,
     timeout_s: float,
     overhead_mib: int,
+    keeping: Keeping = NOTHING_KEPT,
 ) -> Plan:
     """The VM appears when its installer starts, so that its console can be watched.
 
@@ -120,7 +121,7 @@ def install(
         steps.append(WriteIso(volume=volume, label=answers.cd_label, files=answers.cd_files))
         insert("answers", volume, None)
 
-    choice = place(cluster, vm, overhead_mib=overhead_mib, only=new.node)
+    choice = place(cluster, vm, overhead_mib=overhead_mib, only=new.node, keeping=keeping)
     vm = dataclasses.replace(vm, node=choice.node)
     running = dataclasses.replace(vm, wanted="running")
     final = dataclasses.replace(vm, wanted="running" if new.start else "stopped")

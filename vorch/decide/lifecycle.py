@@ -16,7 +16,17 @@ from vorch.decide.baseline import for_vm
 from vorch.decide.clients import drop_clients, save_clients
 from vorch.decide.forwards import without
 from vorch.decide.fresh import Fresh
-from vorch.decide.place import home, lack, place, refusal
+from vorch.decide.place import (
+    NOTHING_KEPT,
+    Keeping,
+    home,
+    is_short,
+    lack,
+    place,
+    refusal,
+    spoiled,
+    without_tags,
+)
 from vorch.decide.records import (
     cd_bus,
     ensure_networks,
@@ -116,13 +126,20 @@ class NewVm:
     start: bool = False
 
 
-def create(cluster: Cluster, new: NewVm, fresh: Fresh, *, overhead_mib: int) -> Plan:
+def create(
+    cluster: Cluster,
+    new: NewVm,
+    fresh: Fresh,
+    *,
+    overhead_mib: int,
+    keeping: Keeping = NOTHING_KEPT,
+) -> Plan:
     """A VM from an image, a template or nothing, with its disks, NICs and cloud-init seed."""
     new_vm_name(cluster, new.name, "create")
     image = _bootable(cluster, new.image)
     vm, steps = drawn_up(cluster, new, fresh, image)
     if new.start:
-        choice = place(cluster, vm, overhead_mib=overhead_mib, only=new.node)
+        choice = place(cluster, vm, overhead_mib=overhead_mib, only=new.node, keeping=keeping)
     else:
         choice = home(cluster, vm, new.node)
     vm = dataclasses.replace(vm, node=choice.node, wanted="running" if new.start else "stopped")
@@ -348,7 +365,9 @@ def seed_disk(
 # Power
 
 
-def start(cluster: Cluster, name: str, *, overhead_mib: int) -> Plan:
+def start(
+    cluster: Cluster, name: str, *, overhead_mib: int, keeping: Keeping = NOTHING_KEPT
+) -> Plan:
     vm = cluster.vm(name)
     power = known_power(cluster, vm, "start")
     common = _on_vm("start", cluster, vm)
@@ -367,7 +386,7 @@ def start(cluster: Cluster, name: str, *, overhead_mib: int) -> Plan:
     why_not = refusal(cluster, node, vm, overhead_mib)
     if why_not is not None:
         ruled = vm.node in cluster.barred.get(name, {})
-        short = "MiB" in why_not and not ruled
+        short = is_short(why_not) and not ruled
         kind = Conflict if ruled else NoRoom if short else Unsupported
         raise kind(
             f"cannot start VM {name!r} on {vm.node!r}: {why_not}"
@@ -375,9 +394,18 @@ def start(cluster: Cluster, name: str, *, overhead_mib: int) -> Plan:
             vm=name,
             node=vm.node,
         )
+    spare, told = spoiled(cluster, vm, vm.node, overhead_mib, keeping)
+    if spare:
+        raise NoRoom(
+            f"cannot start VM {name!r} on {vm.node!r}: {spare}; stop something else, or have it"
+            f" start elsewhere (vorch relocate {name} NODE)",
+            vm=name,
+            node=vm.node,
+            refused={vm.node: spare},
+        )
     return dataclasses.replace(
         common,
-        why=f"on {vm.node}, where its disks are",
+        why=f"on {vm.node}, where its disks are" + (f"; {told}" if told else ""),
         steps=(
             *ensure_networks(cluster, vm),
             StartDomain(vm=wanted, networks=networks_of(cluster, vm), cpu=for_vm(cluster, vm)),
@@ -575,7 +603,9 @@ def _words(fields: Iterable[str]) -> str:
 
 def _lack_anywhere(cluster: Cluster, vm: Vm) -> str | None:
     node = cluster.nodes.get(vm.node)
-    return lack(node.facts, vm) if node and node.facts else None
+    if node is None:
+        return None
+    return without_tags(node, vm) or (lack(node.facts, vm) if node.facts else None)
 
 
 # ---------------------------------------------------------------------------------------------

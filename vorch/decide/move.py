@@ -10,7 +10,7 @@ import dataclasses
 from vorch.decide.carry import Carried, carried
 from vorch.decide.clients import left_behind, save_clients
 from vorch.decide.fresh import Fresh
-from vorch.decide.place import home, place
+from vorch.decide.place import NOTHING_KEPT, Keeping, home, place
 from vorch.decide.records import (
     ensure_networks,
     known_power,
@@ -37,12 +37,14 @@ def migrate(
     pool: str | None = None,
     fresh: Fresh | None = None,
     keep_s: float = 0.0,
+    keeping: Keeping = NOTHING_KEPT,
 ) -> Plan:
     """Live, to the host that was named or to the one with the most free memory.
 
     `away`: for the time of a maintenance; where it belongs is remembered. `postcopy_after_s`: when
     it may go over though not all of its memory is there (None: never). `pool`: where disks go that
-    the other host does not reach; the old ones can be had back for `keep_s`.
+    the other host does not reach; the old ones can be had back for `keep_s`. `keeping`: room for
+    the loss of a host, which no move may take away.
     """
     vm = cluster.vm(name)
     if target is not None and cluster.node(target).name == vm.node:
@@ -87,7 +89,12 @@ def migrate(
                 vm=name,
             )
     choice = place(
-        dataclasses.replace(cluster, nodes=fit), load.vm, overhead_mib=overhead_mib, only=target
+        cluster,
+        load.vm,
+        overhead_mib=overhead_mib,
+        only=target,
+        among=list(fit),
+        keeping=keeping,
     )
     moved = _moved(load.vm, choice.node, away)
     keys = (f"vm/{name}", *load.claims)

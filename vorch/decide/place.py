@@ -1,11 +1,23 @@
-"""Which host a VM goes to. Pure: a look at the cluster in, a node and the reason out."""
+"""Which host a VM goes to. Pure: a look at the cluster in, a node and the reason out.
+
+The door to `room`: what one host has against one VM is said here. Where many hosts are to be put in
+order, or room is kept for VMs whose host may die, the engine is asked. It is loaded then only.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from vorch.availability import Availability, Requested
+from vorch.decide.room import cells
+from vorch.decide.room.fleet import Guest, Host, Needs
+from vorch.decide.room.live import CPU_RATIO, cells_of
 from vorch.errors import Conflict, NoRoom, Unsupported
-from vorch.model import Cluster, Firmware, HostFacts, Node, Power, Vm
+from vorch.model import Cluster, Domain, Firmware, HostFacts, Node, Power, Vm
+
+SPARE_HINT = "--force overrules that (vorch ha policy --spare)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,16 +26,73 @@ class Choice:
     why: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keeping:
+    """What a person's placements keep: room for the VMs that are looked after."""
+
+    ha: Availability
+    # A person says: all the same.
+    force: bool = False
+
+    def concerns(self, cluster: Cluster) -> bool:
+        """There is something to keep. Else the engine is not even loaded for it."""
+        return (
+            self.ha.policy.spare != "ignore"
+            and len(cluster.nodes) > 1
+            and any(one.requested is Requested.STARTED for one in self.ha.vms.values())
+        )
+
+
+NOTHING_KEPT = Keeping(ha=Availability())
+
+
+@dataclass(slots=True)
+class Use:
+    """What runs on a host now, guests of others included."""
+
+    memory_mib: int = 0
+    vcpus: int = 0
+    domains: list[Domain] = dataclasses.field(default_factory=list)
+
+
+def in_use(cluster: Cluster, overhead_mib: int) -> dict[str, Use]:
+    """By host. Memory in huge pages is not counted: that is set aside already."""
+    paged = {vm.id for vm in cluster.vms.values() if vm.huge_pages}
+    found: dict[str, Use] = {}
+    for domain in cluster.domains.values():
+        if domain.power in (Power.STOPPED, Power.CRASHED):
+            continue
+        use = found.setdefault(domain.node, Use())
+        use.memory_mib += overhead_mib + (0 if domain.id in paged else domain.memory_mib)
+        use.vcpus += domain.vcpus
+        use.domains.append(domain)
+    return found
+
+
 def memory_used_mib(cluster: Cluster, node: str, overhead_mib: int) -> int:
-    """What runs on the node now, guests of others included."""
-    return sum(
-        domain.memory_mib + overhead_mib
-        for domain in cluster.domains.values()
-        if domain.node == node and domain.power not in (Power.STOPPED, Power.CRASHED)
-    )
+    """What runs on the node now, guests of others included, and what is set aside for pages."""
+    facts = cluster.nodes[node].facts if node in cluster.nodes else None
+    return in_use(cluster, overhead_mib).get(node, Use()).memory_mib + pages_mib(facts)
 
 
-def refusal(cluster: Cluster, node: Node, vm: Vm, overhead_mib: int) -> str | None:
+def pages_mib(facts: HostFacts | None) -> int:
+    """Memory that only VMs on huge pages can use."""
+    if facts is None:
+        return 0
+    return sum(pages.memory_mib for cell in facts.cells for pages in cell.pages)
+
+
+# ---------------------------------------------------------------------------------------------
+# One host, one VM
+
+
+def refusal(
+    cluster: Cluster,
+    node: Node,
+    vm: Vm,
+    overhead_mib: int,
+    use: Mapping[str, Use] | None = None,
+) -> str | None:
     """Why this node cannot run the VM; None when it can."""
     if node.name in cluster.silent:
         return f"it does not answer: {cluster.silent[node.name]}"
@@ -38,17 +107,65 @@ def refusal(cluster: Cluster, node: Node, vm: Vm, overhead_mib: int) -> str | No
     unconnected = without_network(cluster, node, vm)
     if unconnected is not None:
         return unconnected
-    facts = node.facts
-    if facts is None:
-        return None
-    free = facts.memory_mib - node.reserve_mib - memory_used_mib(cluster, node.name, overhead_mib)
-    wanted = vm.memory_max_mib + overhead_mib
+    untagged = without_tags(node, vm)
+    if untagged is not None or node.facts is None:
+        return untagged
+    used = (in_use(cluster, overhead_mib) if use is None else use).get(node.name, Use())
+    return (
+        _short(node, node.facts, vm, used, overhead_mib)
+        or lack(node.facts, vm)
+        or (_celled(cluster, node, node.facts, vm, used))
+    )
+
+
+def _short(node: Node, facts: HostFacts, vm: Vm, used: Use, overhead_mib: int) -> str | None:
+    free = facts.memory_mib - node.reserve_mib - pages_mib(facts) - used.memory_mib
+    wanted = overhead_mib + (0 if vm.huge_pages else vm.memory_max_mib)
     if wanted > free:
         return (
             f"{wanted - max(free, 0)} MiB of memory are short ({wanted} wanted,"
             f" {max(free, 0)} free, {node.reserve_mib} kept for the host)"
         )
-    return lack(facts, vm)
+    ratio = node.cpu_ratio or CPU_RATIO
+    left = max(facts.cpus * ratio - used.vcpus, 0.0)
+    if vm.vcpus > left:
+        return (
+            f"{vm.vcpus - left:g} vCPUs are short ({vm.vcpus} wanted, {left:g} free at {ratio:g}"
+            " per CPU)"
+        )
+    return None
+
+
+def without_tags(node: Node, vm: Vm) -> str | None:
+    missing = sorted(set(vm.require_tags) - set(node.tags))
+    return f"it has no tag {missing[0]!r}, which the VM asks for" if missing else None
+
+
+def _celled(cluster: Cluster, node: Node, facts: HostFacts, vm: Vm, used: Use) -> str | None:
+    """Why its NUMA cells or huge pages cannot take the VM."""
+    if not (vm.one_numa_cell or vm.huge_pages):
+        return None
+    host = Host(
+        name=node.name,
+        cpus=max(facts.cpus, 1),
+        memory_mib=max(facts.memory_mib, 1),
+        cells=cells_of(facts),
+    )
+    if vm.one_numa_cell and not host.cells:
+        return "its NUMA cells are not known; `vorch node probe` asks for them"
+    known = {one.id: one for one in cluster.vms.values()}
+    there = [known[one.id] for one in used.domains if one.id in known and one.id != vm.id]
+    ratio = node.cpu_ratio or CPU_RATIO
+    return cells.refusal(host, ratio, map(_in_cells, there), _in_cells(vm))
+
+
+def _in_cells(vm: Vm) -> Guest:
+    return Guest(
+        name=vm.name,
+        memory_mib=vm.memory_max_mib,
+        vcpus=vm.vcpus,
+        needs=Needs(one_cell=vm.one_numa_cell, pages_kib=vm.pages_kib),
+    )
 
 
 def out_of_reach(cluster: Cluster, node: Node, vm: Vm) -> str | None:
@@ -85,38 +202,120 @@ def lack(facts: HostFacts, vm: Vm) -> str | None:
     named = vm.cpu not in ("default", "host")
     if named and facts.cpu_models and vm.cpu not in facts.cpu_models:
         return f"its hypervisor knows no CPU model {vm.cpu!r}"
+    sizes = {pages.size_kib for cell in facts.cells for pages in cell.pages}
+    if vm.huge_pages and vm.pages_kib not in sizes:
+        return f"it has no huge pages of {vm.huge_pages}; set some aside there (hugepages=)"
     return None
 
 
-def place(cluster: Cluster, vm: Vm, *, overhead_mib: int, only: str | None = None) -> Choice:
-    """The node with the most free memory among those that can run it; ties go by name.
+# ---------------------------------------------------------------------------------------------
+# All hosts
 
-    Those that rules and settings prefer come before that.
+
+def place(
+    cluster: Cluster,
+    vm: Vm,
+    *,
+    overhead_mib: int,
+    only: str | None = None,
+    among: Iterable[str] | None = None,
+    keeping: Keeping = NOTHING_KEPT,
+) -> Choice:
+    """The host that can run it and is the best for that; ties go by name.
+
+    Those that rules and settings prefer come before that. Refused, or told, is what would take the
+    room away that is kept for the loss of a host. `among`: of these hosts only.
     """
+    names = list(cluster.nodes if among is None else among)
     if only is not None:
-        node = cluster.node(only)
-        why_not = refusal(cluster, node, vm, overhead_mib)
-        if why_not is not None:
-            raise _cannot(cluster, vm, {node.name: why_not})
-        return Choice(only, f"{only!r} was asked for")
+        names = [cluster.node(only).name]
+    use = in_use(cluster, overhead_mib)
     refused: dict[str, str] = {}
-    fit: list[tuple[int, int, str]] = []
-    leaning = cluster.leaning.get(vm.name, {})
-    for node in cluster.nodes.values():
-        why_not = refusal(cluster, node, vm, overhead_mib)
+    fit: list[str] = []
+    for name in names:
+        why_not = refusal(cluster, cluster.nodes[name], vm, overhead_mib, use)
         if why_not is not None:
-            refused[node.name] = why_not
-            continue
-        total = node.facts.memory_mib if node.facts else 0
-        free = total - node.reserve_mib - memory_used_mib(cluster, node.name, overhead_mib)
-        fit.append((leaning.get(node.name, 0), -free, node.name))
+            refused[name] = why_not
+        else:
+            fit.append(name)
     if not fit:
         raise _cannot(cluster, vm, refused)
-    _, most, name = min(fit)
-    reason = "it is the only host" if len(cluster.nodes) == 1 else f"it has {-most} MiB free"
-    if len({rank for rank, _, _ in fit}) > 1:
+    ordered, spoils = _ordered(cluster, vm, fit, use), dict[str, str]()
+    if keeping.concerns(cluster):
+        ordered, spoils = _kept(cluster, vm, fit, overhead_mib, keeping)
+    if not ordered:
+        raise _cannot(cluster, vm, {**refused, **spoils}, spoils)
+    name = ordered[0]
+    why = (
+        f"{only!r} was asked for"
+        if only is not None
+        else _because(cluster, vm, name, fit, use, alone=len(names) == 1)
+    )
+    return Choice(name, f"{why}; {spoils[name]}" if name in spoils else why)
+
+
+def spoiled(
+    cluster: Cluster, vm: Vm, node: str, overhead_mib: int, keeping: Keeping
+) -> tuple[str, str]:
+    """Why it must not be on that host for the sake of room that is kept; or what is to be said."""
+    if not keeping.concerns(cluster):
+        return "", ""
+    ordered, spoils = _kept(cluster, vm, [node], overhead_mib, keeping)
+    why = spoils.get(node, "")
+    return ("", why) if ordered else (why, "")
+
+
+def _kept(
+    cluster: Cluster, vm: Vm, names: list[str], overhead_mib: int, keeping: Keeping
+) -> tuple[list[str], dict[str, str]]:
+    """Hosts that it may go to, the best first; and what is to be said of hosts for that."""
+    from vorch.decide.room.asked import Asked
+
+    asked = Asked(cluster, keeping.ha, vm, overhead_mib)
+    ordered = asked.ordered(names, cluster.leaning.get(vm.name, {}))
+    spoils = asked.spoils(ordered)
+    kept = [name for name in ordered if name not in spoils]
+    if kept or not spoils:
+        return kept, spoils
+    if keeping.force or keeping.ha.policy.spare == "warn":
+        return ordered, {
+            name: f"the room for the loss of a host is gone by that: {why}"
+            for name, why in spoils.items()
+        }
+    return [], {name: f"{why}; {SPARE_HINT}" for name, why in spoils.items()}
+
+
+def _free_mib(cluster: Cluster, name: str, use: Mapping[str, Use]) -> int:
+    node = cluster.nodes[name]
+    total = node.facts.memory_mib - pages_mib(node.facts) if node.facts else 0
+    return total - node.reserve_mib - use.get(name, Use()).memory_mib
+
+
+def _ordered(cluster: Cluster, vm: Vm, names: Iterable[str], use: Mapping[str, Use]) -> list[str]:
+    """The most free memory first, among those that are alike by rules and settings."""
+    leaning = cluster.leaning.get(vm.name, {})
+    return sorted(
+        names,
+        key=lambda name: (leaning.get(name, 0), -_free_mib(cluster, name, use), name),
+    )
+
+
+def _because(
+    cluster: Cluster,
+    vm: Vm,
+    name: str,
+    fit: Iterable[str],
+    use: Mapping[str, Use],
+    *,
+    alone: bool,
+) -> str:
+    if alone:
+        return "it is the only host"
+    reason = f"it has {_free_mib(cluster, name, use)} MiB free"
+    leaning = cluster.leaning.get(vm.name, {})
+    if len({leaning.get(one, 0) for one in fit}) > 1:
         reason += ", and is where it belongs by its rules"
-    return Choice(name, reason)
+    return reason
 
 
 def home(cluster: Cluster, vm: Vm, only: str | None) -> Choice:
@@ -133,6 +332,8 @@ def home(cluster: Cluster, vm: Vm, only: str | None) -> Choice:
         why_not = ruled or out_of_reach(cluster, node, vm) or without_network(cluster, node, vm)
         if why_not is None and node.cordoned and only is None:
             why_not = "it is cordoned; lift that with `vorch node uncordon`"
+        if why_not is None:
+            why_not = without_tags(node, vm)
         if why_not is None and node.facts:
             why_not = lack(node.facts, vm)
         if why_not is None:
@@ -147,11 +348,18 @@ def home(cluster: Cluster, vm: Vm, only: str | None) -> Choice:
     )
 
 
-def _cannot(cluster: Cluster, vm: Vm, refused: dict[str, str]) -> Conflict | NoRoom | Unsupported:
+def is_short(why: str) -> bool:
+    """Whether it is for want of room, which comes and goes."""
+    return any(word in why for word in ("MiB", "vCPUs are short", "answer"))
+
+
+def _cannot(
+    cluster: Cluster, vm: Vm, refused: dict[str, str], spoils: Iterable[str] = ()
+) -> Conflict | NoRoom | Unsupported:
     reasons = "; ".join(f"{name}: {why}" for name, why in sorted(refused.items()))
-    if refused.keys() & cluster.barred.get(vm.name, {}).keys():
+    if not spoils and refused.keys() & cluster.barred.get(vm.name, {}).keys():
         return Conflict(f"cannot place VM {vm.name!r}: {reasons}", vm=vm.name, refused=refused)
-    short = not refused or any("MiB" in why or "answer" in why for why in refused.values())
+    short = bool(spoils) or not refused or any(is_short(why) for why in refused.values())
     kind = NoRoom if short else Unsupported
     return kind(
         f"cannot place VM {vm.name!r}: {reasons or 'the cluster has no host'}; stop or shrink"

@@ -7,6 +7,7 @@ from vorch.model import (
     CloudInit,
     Snapshot,
 )
+from vorch.orchestrator import kept
 from vorch.orchestrator.core import Core, Done
 
 
@@ -21,12 +22,14 @@ class Copies(Core):
         pool: str | None = None,
         storage_class: str | None = None,
         start: bool = False,
+        force: bool = False,
         dry_run: bool = False,
         wait_s: float | None = None,
     ) -> Done:
         """A full clone, also of a running VM; or a linked one of a VM that is off.
 
         Its disks are in the pools of the first one's, or all in the pool or class that is named.
+        `force`: start it also where that takes the room away that others need when a host is lost.
         """
         fresh = self._fresh()
         return self._on_vm(
@@ -41,6 +44,7 @@ class Copies(Core):
                 start=start,
                 overhead_mib=self.settings.vm_overhead_mib,
                 pool=self._pool_for(cluster, pool, storage_class, or_default=False),
+                keeping=kept.keeping(self.world.state, cluster, force=force),
             ),
             dry_run=dry_run,
             wait_s=wait_s,

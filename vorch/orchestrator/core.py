@@ -34,7 +34,7 @@ from vorch.model import (
     Vm,
     check_vm_name,
 )
-from vorch.orchestrator import silence
+from vorch.orchestrator import kept, silence
 from vorch.orchestrator.asking import Hosts
 from vorch.orchestrator.noting import Noter
 from vorch.orchestrator.picture import REFRESH_S, Picture
@@ -377,12 +377,16 @@ class Core:
         whole_host: bool = False,
         networks: Callable[[Cluster], Iterable[Network]] | None = None,
     ) -> Done:
-        """Decide about one VM. `whole_host`: the decision needs to know what else runs there."""
+        """Decide about one VM. `whole_host`: the decision needs to know what else runs there.
+
+        And on all other hosts, where room is kept for the loss of one.
+        """
+        state = self.world.state
         return self._do(
             decide,
             dry_run=dry_run,
             wait_s=wait_s,
-            hosts=(lambda c: [c.vm(name).node]) if whole_host else None,
+            hosts=(lambda c: kept.with_spare(state, c, [c.vm(name).node])) if whole_host else None,
             alone=None if whole_host else name,
             about=(f"vm/{check_vm_name(name)}",),
             networks=networks,

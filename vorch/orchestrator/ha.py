@@ -126,6 +126,7 @@ class HighAvailability(Fencing):
         shutdown: str | None = None,
         silent_share: float | None = None,
         balance_on_start: bool | None = None,
+        spare: str | None = None,
         dry_run: bool = False,
         wait_s: float | None = None,
     ) -> Done:
@@ -134,6 +135,7 @@ class HighAvailability(Fencing):
             shutdown=word_of(PolicyChanges, "shutdown", shutdown),
             silent_share=silent_share,
             balance_on_start=balance_on_start,
+            spare=word_of(PolicyChanges, "spare", spare),
         )
         return self._set(lambda cluster, ha: ha_settings.ha_policy(ha, changes), dry_run, wait_s)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from vorch.availability import (
@@ -15,6 +16,8 @@ from vorch.availability import (
     VmRecord,
 )
 from vorch.codec import decode
+from vorch.decide.place import NOTHING_KEPT, Keeping
+from vorch.model import Cluster
 from vorch.ports import State
 
 KINDS: dict[str, type[Any]] = {
@@ -26,6 +29,18 @@ KINDS: dict[str, type[Any]] = {
     "hanode": NodeRecord,
     "havm": VmRecord,
 }
+
+
+def keeping(state: State, cluster: Cluster, *, force: bool = False) -> Keeping:
+    """What a person's placements keep room for. Of one host alone there is nothing to read."""
+    if len(cluster.nodes) < 2:
+        return NOTHING_KEPT
+    return Keeping(ha=availability(state), force=force)
+
+
+def with_spare(state: State, cluster: Cluster, names: Iterable[str]) -> Iterable[str]:
+    """These hosts; all of them where it counts what is on the others, too."""
+    return cluster.nodes if keeping(state, cluster).concerns(cluster) else names
 
 
 def availability(state: State) -> Availability:

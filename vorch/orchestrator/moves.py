@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from vorch.availability import Availability
 from vorch.codec import decode
 from vorch.decide import agree, barred, estimate, move, send
+from vorch.decide.place import NOTHING_KEPT, Keeping
 from vorch.decide.records import is_on, known_power
 from vorch.model import (
     Cluster,
@@ -53,11 +54,12 @@ class Moves(Core):
     ) -> Done:
         """Move a VM to another host while it runs.
 
-        Without `node` it goes to the host with the most free memory. Disks that the other host does
+        Without `node` it goes to the host that is the best for it. Disks that the other host does
         not reach are copied along into `pool`. `postcopy`: whether it may go over before all of its
-        memory has; None: as it is set. A move that would bring the guest to a stand, or that a rule
-        does not permit, is refused unless `force`. A dry run says how long it will take, and how
-        long the pause will be.
+        memory has; None: as it is set. A move that would bring the guest to a stand, that a rule
+        does not permit, or that takes the room away that others need when a host is lost, is
+        refused unless `force`. A dry run says how long it will take, and how long the pause will
+        be.
         """
         wishes = _Wishes(
             pool=pool,
@@ -70,13 +72,19 @@ class Moves(Core):
         def decide(cluster: Cluster) -> Plan:
             ha = kept.availability(self.world.state)
             seen = self._ruled(cluster, ha, name, force=force)
-            return agree.moved(self._migration(seen, name, node, wishes=wishes), ha, name)
+            keeping = Keeping(ha=ha, force=force)
+            plan = self._migration(seen, name, node, wishes=wishes, keeping=keeping)
+            return agree.moved(plan, ha, name)
 
         return self._do(
             decide,
             dry_run=dry_run,
             wait_s=wait_s,
-            hosts=lambda c: c.nodes if node is None else [c.vm(name).node, node],
+            hosts=lambda c: (
+                c.nodes
+                if node is None
+                else kept.with_spare(self.world.state, c, [c.vm(name).node, node])
+            ),
             about=(f"vm/{check_vm_name(name)}",),
             networks=self._networks_of(name),
         )
@@ -108,6 +116,7 @@ class Moves(Core):
         *,
         away: bool = False,
         wishes: _Wishes = AS_SET,
+        keeping: Keeping = NOTHING_KEPT,
     ) -> Plan:
         settings = self.settings
         postcopy = wishes.postcopy
@@ -127,6 +136,7 @@ class Moves(Core):
             pool=wishes.pool,
             fresh=self._fresh() if wishes.pool is not None else None,
             keep_s=settings.keep_deleted_h * 3600,
+            keeping=keeping,
         )
         return self._weighed(cluster, plan, wishes)
 

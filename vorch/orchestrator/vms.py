@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from vorch.decide import agree, barred, lifecycle
 from vorch.decide import install as decide_install
@@ -11,6 +11,7 @@ from vorch.decide.answers import INSTALLERS, AnswerKind
 from vorch.decide.answers import answers as judge_answers
 from vorch.decide.install import Installer
 from vorch.decide.lifecycle import Changes, NewVm
+from vorch.decide.place import Keeping
 from vorch.decide.records import is_on, known_power
 from vorch.decide.status import status
 from vorch.errors import Conflict, Invalid, NotFound, Unsupported
@@ -115,10 +116,14 @@ class Vms(Core):
         cloud_init: CloudInit | None = None,
         description: str = "",
         start: bool = False,
+        force: bool = False,
         dry_run: bool = False,
         wait_s: float | None = None,
     ) -> Done:
-        """A VM from an image or template (linked unless told otherwise), or with an empty disk."""
+        """A VM from an image or template (linked unless told otherwise), or with an empty disk.
+
+        `force`: also where that takes the room away that others need when a host is lost.
+        """
         new = NewVm(
             name=name,
             image=image,
@@ -160,13 +165,14 @@ class Vms(Core):
                 cluster, pool, storage_class, or_default=image is None, node=node, beside=beside
             )
             placed = dataclasses.replace(new, pool=where)
-            return lifecycle.create(cluster, placed, fresh, overhead_mib=overhead)
+            keeping = kept.keeping(self.world.state, cluster, force=force)
+            return lifecycle.create(cluster, placed, fresh, overhead_mib=overhead, keeping=keeping)
 
         return self._do(
             decide,
             dry_run=dry_run,
             wait_s=wait_s,
-            hosts=(lambda c: [node] if node else c.nodes) if start else None,
+            hosts=(lambda c: self._to_place(c, node)) if start else None,
             networks=self._networks_called(networks) if start else None,
         )
 
@@ -194,6 +200,7 @@ class Vms(Core):
         description: str = "",
         timeout_s: float | None = None,
         start: bool = False,
+        force: bool = False,
         dry_run: bool = False,
         wait_s: float | None = None,
     ) -> Done:
@@ -245,12 +252,17 @@ class Vms(Core):
                 fresh,
                 timeout_s=limit_s,
                 overhead_mib=self.settings.vm_overhead_mib,
+                keeping=kept.keeping(self.world.state, cluster, force=force),
             ),
             dry_run=dry_run,
             wait_s=wait_s,
-            hosts=lambda c: [node] if node else c.nodes,
+            hosts=lambda c: self._to_place(c, node),
             networks=self._networks_called(networks),
         )
+
+    def _to_place(self, cluster: Cluster, node: str | None) -> Iterable[str]:
+        """The hosts to look at before a new VM starts."""
+        return cluster.nodes if node is None else kept.with_spare(self.world.state, cluster, [node])
 
     def _installer_on(self, iso: str) -> Installer:
         """Where the installer's kernel and initrd are on this CD, by looking."""
@@ -275,13 +287,20 @@ class Vms(Core):
         dry_run: bool = False,
         wait_s: float | None = None,
     ) -> Done:
-        """Start it where it belongs. `force`: also where a rule keeps it from."""
+        """Start it where it belongs.
+
+        `force`: also where a rule keeps it from, or where that takes the room away that others
+        need when a host is lost.
+        """
         overhead = self.settings.vm_overhead_mib
 
         def decide(cluster: Cluster) -> Plan:
             ha = kept.availability(self.world.state)
             seen = barred.ruled(cluster, ha, name, overhead_mib=overhead, force=force)
-            return agree.started(lifecycle.start(seen, name, overhead_mib=overhead), ha, name)
+            plan = lifecycle.start(
+                seen, name, overhead_mib=overhead, keeping=Keeping(ha=ha, force=force)
+            )
+            return agree.started(plan, ha, name)
 
         return self._on_vm(
             name,

@@ -174,16 +174,11 @@ def test_hosts_that_settings_name() -> None:
     assert found.guest("b").needs.preferred == (("h2", 2), ("h3", 1))
 
 
-def test_what_bars_and_leans_stands_in_the_cluster() -> None:
-    cluster = seen(A, barred={"a": {"h1": "no"}}, leaning={"a": {"h1": 0, "h2": 1, "h3": 0}})
-    ha = Availability(
-        rules={"far": Rule(name="far", kind="apart", vms=("a", "b"))},
-        vms={"a": HaVm(vm="a", nodes=(NodeChoice(node="h2"),), restricted=True)},
-    )
-    found = fleet(dataclasses.replace(cluster, vms={"a": A, "b": B}), ha, more=[A], own_rules=False)
-    assert found.rules == ()
-    assert found.guest("a").needs.barred == (("h1", "no"),)
-    assert place(found, ["a"]).hosts == {"a": "h3"}
+def test_one_to_be_placed_is_nowhere_yet_and_will_be_looked_after() -> None:
+    ha = Availability(vms={"a": HaVm(vm="a", requested=Requested.STOPPED)})
+    found = fleet(seen(A, B), ha, more=[A])
+    assert (found.guest("a").host, found.guest("a").ha) == ("", True)
+    assert found.host("h1").other_memory_mib == 0
 
 
 def test_one_that_runs_goes_only_to_hosts_like_its_own() -> None:

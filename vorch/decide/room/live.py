@@ -53,16 +53,14 @@ def fleet_of(
     loads: Mapping[str, float] | None = None,
     policy: Policy = POLICY,
     more: Iterable[Vm] = (),
-    own_rules: bool = True,
 ) -> Fleet:
     """Hosts, guests and rules as they were seen.
 
     `loads`: cores in use, by the name of the VM. `more`: VMs that are to be placed; those that are
-    known are taken as if they were nowhere yet. Without `own_rules` none is about them: what they
-    may do stands in the cluster (`barred`, `leaning`).
+    known are taken as if they were nowhere yet, and as to be looked after if that is set.
     """
     return _Look(cluster, availability or Availability(), overhead_mib, loads or {}, policy).fleet(
-        {vm.name: vm for vm in more}, own_rules=own_rules
+        {vm.name: vm for vm in more}
     )
 
 
@@ -87,15 +85,14 @@ class _Look:
         self._needs: dict[Needs, Needs] = {}
         self._by_node: dict[str, list[Domain]] | None = None
 
-    def fleet(self, more: Mapping[str, Vm], *, own_rules: bool) -> Fleet:
+    def fleet(self, more: Mapping[str, Vm]) -> Fleet:
         guests = {
             name: guest
             for name, vm in self.cluster.vms.items()
             if name not in more and (guest := self._guest(vm)) is not None
         }
         guests |= {name: self._newcomer(vm) for name, vm in more.items()}
-        bound = guests.keys() if own_rules else guests.keys() - more.keys()
-        rules = (self._rule(rule, bound) for _, rule in sorted(self.ha.rules.items()))
+        rules = (self._rule(rule, guests) for _, rule in sorted(self.ha.rules.items()))
         return Fleet(
             hosts=tuple(self._host(node, guests) for node in self.cluster.nodes.values()),
             guests=tuple(guests.values()),
@@ -189,7 +186,9 @@ class _Look:
             names = {vm.id: name for name, vm in self.cluster.vms.items()}
             for domain in self.cluster.domains.values():
                 name = names.get(domain.id)
-                counted = name is not None and name in guests and guests[name].host == domain.node
+                counted = (
+                    name is not None and name in guests and guests[name].host in ("", domain.node)
+                )
                 if is_on(domain.power) and not counted:
                     self._by_node.setdefault(domain.node, []).append(domain)
         return self._by_node.get(node, [])
@@ -219,7 +218,7 @@ class _Look:
 
     def _newcomer(self, vm: Vm) -> Guest:
         settings = self.ha.vms.get(vm.name)
-        kept = settings is not None and settings.requested is Requested.STARTED
+        kept = settings is not None and settings.counts
         return self._made(vm, self.cluster.domain(vm), host="", ha=kept, moves="live")
 
     def _made(
@@ -309,7 +308,7 @@ def needs_of(cluster: Cluster, placement: Placement, vm: Vm, domain: Domain | No
         if domain is not None and (domain.node in cluster.nodes)
         else None
     )
-    barred = dict(cluster.barred.get(vm.name, {}))
+    barred: dict[str, str] = {}
     if source is not None and vm.cpu == "host":
         for name, node in cluster.nodes.items():
             if node.facts is not None and node.facts.cpu_model != source.cpu_model:
@@ -320,12 +319,7 @@ def needs_of(cluster: Cluster, placement: Placement, vm: Vm, domain: Domain | No
                 )
     hosts: tuple[str, ...] | None = None
     preferred: tuple[tuple[str, int], ...] = ()
-    if vm.name in cluster.leaning:
-        # Ranks, of which 0 is the best: what rules come to was found out already.
-        ranks = cluster.leaning[vm.name]
-        if len(set(ranks.values())) > 1:
-            preferred = tuple(sorted((name, -rank) for name, rank in ranks.items()))
-    elif vm.name in placement.hosts:
+    if vm.name in placement.hosts:
         own = placement.hosts[vm.name]
         hosts = tuple(sorted(own.priority)) if own.strict else None
         preferred = tuple(sorted(own.priority.items()))

@@ -1,0 +1,66 @@
+"""One VM that a person places: its hosts in order, and which would take away what is kept spare.
+
+Room is kept only where there is some to keep: in a cluster of which some host could not be lost
+anyway nothing is refused for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from vorch.availability import Availability
+from vorch.decide.records import is_on
+from vorch.decide.room.live import fleet_of
+from vorch.decide.room.pick import Picker
+from vorch.decide.room.spare import Spare, Verdict
+from vorch.decide.room.table import Table
+from vorch.model import Cluster, Vm
+
+
+class Asked:
+    """One look, in which the VM is nowhere yet."""
+
+    def __init__(self, cluster: Cluster, ha: Availability, vm: Vm, overhead_mib: int) -> None:
+        domain = cluster.domain(vm)
+        runs = domain is not None and is_on(domain.power) and domain.node in cluster.nodes
+        table = Table(fleet_of(cluster, ha, overhead_mib=overhead_mib, more=[vm]))
+        self.row = table.guest(vm.name)
+        self.table = table
+        if runs and domain is not None:
+            # As it is now, so that what the move itself changes can be told.
+            table.move(self.row, table.host(domain.node))
+        self.spare = Spare(table)
+        self.kept = self._holds()
+        self.picker = Picker(table, self.spare)
+        if runs:
+            self.picker.remove(self.row)
+
+    def _holds(self) -> bool:
+        return all(self.spare.verdict(host) is Verdict.YES for host in range(len(self.table.hosts)))
+
+    def ordered(self, names: Sequence[str], leaning: Mapping[str, int]) -> list[str]:
+        """The best first: what rules and settings prefer, then the score, then the name."""
+        total = self.picker.total([self.row])
+        return sorted(
+            names,
+            key=lambda name: (
+                leaning.get(name, 0),
+                float(total[self.table.host(name)]),
+                name,
+            ),
+        )
+
+    def spoils(self, names: Sequence[str]) -> dict[str, str]:
+        """Which of these hosts are not to have it, and why, up to the first that may.
+
+        None, where the cluster could not lose each of its hosts before.
+        """
+        found: dict[str, str] = {}
+        if not self.kept:
+            return found
+        for name in names:
+            change, why = self.spare.admits([self.row], self.table.host(name))
+            if change is not None:
+                break
+            found[name] = why
+        return found
