@@ -21,6 +21,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from . import failures, session
 from .commands import (
+    balance,
     classes,
     devices,
     ha,
@@ -83,6 +84,7 @@ networks.add_to(app)
 hosts.add_to(app)
 ha.add_to(app)
 rules.add_to(app)
+balance.add_to(app)
 room.add_to(app)
 whatif.add_to(app)
 tasks.add_to(app)

@@ -68,7 +68,7 @@ if TYPE_CHECKING:
         Vm,
         VmStatus,
     )
-    from vorch.orchestrator import Done, Orchestrator, Picture, Rebuilt
+    from vorch.orchestrator import Balanced, Done, Orchestrator, Picture, Rebuilt
     from vorch.plan import Plan
     from vorch.ports import Console, Display, VolumeInfo
     from vorch.wiring import connect, copy_state, reopen_state, state_path
@@ -77,6 +77,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BadConfig",
+    "Balanced",
     "Cancelled",
     "Capacity",
     "Change",
@@ -220,6 +221,7 @@ _HOMES = {
         "VmStatus",
     ),
     "vorch.orchestrator": (
+        "Balanced",
         "Done",
         "Orchestrator",
         "Picture",

@@ -17,6 +17,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+from vorch.autobalance import Autobalance
 from vorch.availability import (
     PROVEN_DEAD,
     Availability,
@@ -38,8 +39,10 @@ from vorch.availability import (
 from vorch.codec import decode, encode
 from vorch.config import Settings
 from vorch.decide import ha
+from vorch.decide.balance_settings import BalancePolicy, LastBalance
 from vorch.decide.errands import Errand, Round
 from vorch.decide.ha_status import reported
+from vorch.decide.room.loads import Loads
 from vorch.decide.seen import seen
 from vorch.errors import Conflict, Unreachable, Unsupported, VorchError
 from vorch.execute import Executor, Hook, claim_key
@@ -68,6 +71,9 @@ KINDS: dict[str, type[Any]] = {
     "havm": VmRecord,
     "view": View,
     "report": Report,
+    "load": Loads,
+    "balance": BalancePolicy,
+    "balanced": LastBalance,
 }
 # Of these it matters which there are, not what is in them.
 BARE_KINDS = ("claim", "plan")
@@ -140,6 +146,7 @@ class Watch:
         self._silent: dict[str, Evidence] = {}
         self._woken = threading.Event()
         self._hands = _Hands(self)
+        self._balance = Autobalance(world, settings, wake=self.wake)
         self._renewed_at = self._stands_back_until = float("-inf")
         self._last_view: View | None = None
         self._last_round: tuple[object, Round] | None = None
@@ -197,6 +204,7 @@ class Watch:
                 self._begin_anew(KINDS)
                 self._looking_since = now
                 self._views_known = {}
+                self._balance.begin_anew()
         self._renewed_at = now
         return self.lease is not None
 
@@ -275,7 +283,7 @@ class Watch:
             self._hands.collect()
             recovered = self._recover()
             cluster, seen = self._look()
-            came = self._decide(cluster, seen)
+            came = self._evened(self._decide(cluster, seen), cluster, seen, idle=not recovered)
             self.sentences = came.sentences
             self._say(came.sentences)
             due_at = came.due_at
@@ -310,6 +318,32 @@ class Watch:
         came = ha.decide(cluster, seen, self.limits, now)
         # A sentence about time that is left grows old.
         self._last_round = None if seen.policy.disarmed_until > now else (look, came)
+        return came
+
+    def _evened(self, came: Round, cluster: Cluster, seen: Availability, *, idle: bool) -> Round:
+        """The same with moves for evenness, where that is set and there is nothing else to do."""
+        now, mirror = self.world.clock.now(), self._mirror
+        written, last = mirror.of(Loads).get("vms"), mirror.of(LastBalance).get("auto")
+        values: dict[str, Any] = {}
+        loads = self._balance.look(cluster, written, now)
+        if loads is not None:
+            values["load/vms"] = loads
+        policy = mirror.of(BalancePolicy).get("policy")
+        if policy is None or not policy.auto:
+            self._balance.stop()
+        else:
+            idle = idle and came.quiet and not self._hands.busy and not mirror.keys("plan")
+            turn = self._balance.decide(policy, last, cluster, seen, now, idle=idle)
+            if turn.last is not None:
+                values["balanced/auto"] = turn.last
+            due = [at for at in (came.due_at, turn.due_at) if at is not None]
+            came = dataclasses.replace(
+                came,
+                errands=(*came.errands, *turn.errands),
+                sentences={**came.sentences, "balance": turn.sentence},
+                due_at=min(due, default=None),
+            )
+        self.commit(values)
         return came
 
     def _resign(self) -> None:
@@ -569,6 +603,9 @@ class Watch:
 
     def settle(self, errand: Errand, error: VorchError | None) -> None:
         """Write down what a plan's end means for the next round."""
+        if errand.purpose == "balance":
+            self._balance.ended(error)
+            return
         if error is not None:
             self._mirror.refresh()
         now = self.world.clock.now()

@@ -12,7 +12,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from vorch.availability import Availability, Requested, VmState
+from vorch.availability import Limits as Settled
+from vorch.decide import agree
+from vorch.decide.barred import ruled
 from vorch.decide.estimate import LEAST_SENT_MIB
+from vorch.decide.move import migrate
 from vorch.decide.records import is_on
 from vorch.decide.room.balance import BalancePlan, Limits, Metric, Move, balance
 from vorch.decide.room.fleet import Fleet, Guest, Needs
@@ -20,6 +24,7 @@ from vorch.decide.room.live import POLICY, fleet_of
 from vorch.decide.rules import resolve
 from vorch.errors import Conflict, VorchError
 from vorch.model import Cluster, Task, TaskState, Vm
+from vorch.plan import Plan
 
 # How often a plan is made anew without the moves that were refused.
 TRIES = 4
@@ -204,6 +209,35 @@ def _refused(cluster: Cluster, plan: BalancePlan, check: Check) -> dict[str, dic
 
 # ---------------------------------------------------------------------------------------------
 # When it is a move's turn
+
+
+def could(cluster: Cluster, ha: Availability, step: Move, own: Settled) -> Plan:
+    """What the verb `migrate` says to a move. Raises why not."""
+    vm = cluster.vm(step.guest)
+    return migrate(
+        ruled(cluster, ha, vm.name, overhead_mib=own.vm_overhead_mib),
+        vm.name,
+        step.target,
+        overhead_mib=own.vm_overhead_mib,
+        pause_limit_ms=own.migration_pause_limit_ms,
+        bandwidth_mib_s=own.migration_bandwidth_mib_s,
+        # One that is away from its home for the time of a maintenance goes back there after it.
+        away=bool(vm.home),
+    )
+
+
+def turn(
+    cluster: Cluster, ha: Availability, step: Move, before: Mapping[str, Vm], own: Settled
+) -> Plan:
+    """The plan of one move, when it is its turn. Raises why it is not right any more."""
+    need_same(cluster, ha, step, before)
+    return said(could(cluster, ha, step, own), ha, step)
+
+
+def said(plan: Plan, ha: Availability, step: Move) -> Plan:
+    """The same with the reason of the move. A person's wish for that VM is over with it."""
+    why = f"to {step.target} because {step.why}"
+    return agree.moved(dataclasses.replace(plan, why=why), ha, step.guest)
 
 
 def need_same(cluster: Cluster, ha: Availability, move: Move, before: Mapping[str, Vm]) -> Vm:

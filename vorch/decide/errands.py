@@ -9,7 +9,19 @@ from typing import Literal
 from vorch.availability import HaVm, HostOrder, NodeRecord, VmRecord
 from vorch.plan import Plan
 
-Purpose = Literal["fence", "unfence", "start", "stop", "cut", "move", "return", "register", "note"]
+Purpose = Literal[
+    "fence",
+    "unfence",
+    "start",
+    "stop",
+    "cut",
+    "move",
+    "return",
+    "register",
+    "note",
+    # A move for evenness, which high availability has no part in.
+    "balance",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -133,8 +133,17 @@ def status(
         vms=tuple(vm_status(cluster, ha, report, name, placement) for name in sorted(ha.vms)),
         dropped_rules=dict(sorted(placement.dropped.items())),
         drill=drill,
-        notes=_notes(ha, drill, watched=watched, disarmed=disarmed, now=now),
+        notes=(
+            *_notes(ha, drill, watched=watched, disarmed=disarmed, now=now),
+            *_of_balance(report),
+        ),
     )
+
+
+def _of_balance(report: Report | None) -> tuple[str, ...]:
+    """What whoever watches says of balancing, where it does that by itself."""
+    said = report.said.get("balance") if report is not None else None
+    return () if said is None else (f"balance: {said.text}",)
 
 
 def _notes(

@@ -8,6 +8,7 @@ The verbs stand in a file for each noun; `core` has what all of them do alike.
 
 from __future__ import annotations
 
+from vorch.orchestrator.balancing import Balanced, Balancing
 from vorch.orchestrator.classes import Classes
 from vorch.orchestrator.copies import Copies
 from vorch.orchestrator.core import Done
@@ -19,8 +20,8 @@ from vorch.orchestrator.pools import Pools, Rebuilt
 from vorch.orchestrator.vms import Vms
 from vorch.orchestrator.whole import Whole
 
-__all__ = ["Done", "Orchestrator", "Picture", "Rebuilt"]
+__all__ = ["Balanced", "Done", "Orchestrator", "Picture", "Rebuilt"]
 
 
-class Orchestrator(Vms, Copies, Devices, Disks, ImageStore, Whole, Pools, Classes):
+class Orchestrator(Vms, Copies, Devices, Disks, ImageStore, Whole, Pools, Classes, Balancing):
     """A cluster in one hand. Made by `vorch.connect`; safe to use from several threads."""

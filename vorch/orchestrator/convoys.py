@@ -58,12 +58,16 @@ class Convoys(Moves):
             except VorchError as exc:
                 stayed[trip.vm] = exc.message
 
+        self._convoy(trips, go)
+        return [done[name] for name in names if name in done], stayed
+
+    def _convoy(self, trips: Sequence[Trip], go: _Go) -> None:
+        """All of them, as many at once as hosts and links may have, where threads are allowed."""
         if self.world.threads:
             self._side_by_side(trips, go)
         else:
             for trip in trips:
                 go(trip)
-        return [done[name] for name in names if name in done], stayed
 
     def _goal(
         self, cluster: Cluster, ha: Availability, name: str, node: str | None, *, away: bool
