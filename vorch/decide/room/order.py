@@ -22,6 +22,8 @@ from vorch.decide.room.table import Ints
 _PATIENCE = (1.1, 1.0, 0.0)
 # A schedule that is no longer than so many times what its busiest host needs is short enough.
 _SHORT = 1.2
+# So many rounds are no chain.
+_FEW = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ def _close_up(search: Search, found: Schedule) -> None:
 def _cut(search: Search, found: Schedule, per_host: int) -> int:
     """The end of a chain of moves that wait for each other is left out; how many that were."""
     left_out = 0
-    while found.rounds and len(found.rounds) > max(1, int(_SHORT * busiest(found, per_host))):
+    while found.rounds and len(found.rounds) > max(_FEW, int(_SHORT * busiest(found, per_host))):
         last = found.rounds.pop()
         for step in reversed(last):
             search.move(step.row, step.source)
@@ -109,7 +111,7 @@ def is_short(found: Schedule, per_host: int) -> bool:
         number = max(ready.get(step.source, 0), ready.get(step.target, 0)) + 1
         ready[step.source] = ready[step.target] = number
     longest = math.ceil(max(ready.values(), default=0) / per_host)
-    return longest <= max(1, int(_SHORT * busiest(found, per_host)))
+    return longest <= max(_FEW, int(_SHORT * busiest(found, per_host)))
 
 
 def busiest(found: Schedule, per_host: int) -> int:

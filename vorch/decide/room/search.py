@@ -98,7 +98,8 @@ class Search:
         self.needed = masks
         # Those that may not be everywhere.
         everywhere: Bools = np.array([mask.all() for mask in masks], dtype=np.bool_)
-        self.confined: Bools = ~everywhere[table.kind] if len(kinds) else table.ha
+        self.needy: Bools = ~everywhere[table.kind] if len(kinds) else table.ha
+        self.confined = self.needy.copy()
         # What leaving its host would put right, in broken rules.
         self.relief: Floats = np.zeros(len(self.rows))
         self.bound: Bools = np.array([bool(groups) for groups in table.groups_of], dtype=np.bool_)
@@ -224,7 +225,7 @@ class Search:
             self.share[number, source] -= size * unit[source]
             self.share[number, host] += size * unit[host]
         table.move(row, host)
-        if self.outside[row]:
+        if self.needy[row]:
             self.outside[row] = not self._own_needs(row)
             self.relief[row] = self._relief(row)
         if self.bound[row]:

@@ -1,0 +1,76 @@
+"""In which order moves are made: rounds of disjoint hosts, and ways out of a circle."""
+
+from __future__ import annotations
+
+from tests.decide.room.fleets import guest, host
+from vorch.decide.room.evenness import terms
+from vorch.decide.room.fleet import Fleet
+from vorch.decide.room.order import Schedule, busiest, is_short, schedule
+from vorch.decide.room.price import Pricing, prices
+from vorch.decide.room.search import Search
+from vorch.decide.room.table import Table
+
+
+def ordered(
+    fleet: Fleet, targets: dict[str, str], *, per_host: int = 1, most: int | None = None
+) -> tuple[Table, Schedule]:
+    table = Table(fleet)
+    search = Search(table, terms(table, "norm"), prices(table, Pricing()))
+    rows = {table.guest(name): table.host(target) for name, target in targets.items()}
+    return table, schedule(search, rows, per_host=per_host, most=most)
+
+
+def circle(third_mib: int) -> Fleet:
+    return Fleet(
+        hosts=(host("h1", 4096), host("h2", 4096), host("h3", third_mib)),
+        guests=(guest("a", 3072, 0, host="h1"), guest("b", 2560, 0, host="h2")),
+    )
+
+
+SWAP = {"a": "h2", "b": "h1"}
+
+
+def test_a_circle_is_broken_by_a_third_host() -> None:
+    table, found = ordered(circle(4096), SWAP)
+    assert [table.guest_names[step.row] for step in found.steps()] == ["b", "a", "b"]
+    assert found.steps()[0].detour
+    assert table.host_names[table.at[table.guest("b")]] == "h1"
+    assert found.given_up == []
+
+
+def test_a_circle_that_nobody_can_break_is_given_up() -> None:
+    _, found = ordered(circle(1024), SWAP)
+    assert found.steps() == []
+    assert len(found.given_up) == 2
+
+
+def test_a_detour_counts_as_a_move() -> None:
+    _, found = ordered(circle(4096), SWAP, most=2)
+    assert len(found.steps()) <= 2
+
+
+def test_what_shares_no_host_is_made_at_the_same_time() -> None:
+    guests = tuple(guest(f"g{n}", host=f"h{n}") for n in range(3))
+    hosts = tuple(host(f"h{n}") for n in range(6))
+    _, found = ordered(Fleet(hosts=hosts, guests=guests), {f"g{n}": f"h{n + 3}" for n in range(3)})
+    assert len(found.rounds) == 1
+    assert busiest(found, 1) == 1
+    assert is_short(found, 1)
+
+
+def test_a_host_takes_part_in_as_many_as_it_may() -> None:
+    guests = tuple(guest(f"g{n}", host="h0") for n in range(4))
+    hosts = tuple(host(f"h{n}") for n in range(5))
+    fleet = Fleet(hosts=hosts, guests=guests)
+    targets = {f"g{n}": f"h{n + 1}" for n in range(4)}
+    assert len(ordered(fleet, targets)[1].rounds) == 4
+    assert len(ordered(fleet, targets, per_host=2)[1].rounds) == 2
+
+
+def test_room_that_is_left_in_a_round_does_not_count_in_it() -> None:
+    fleet = Fleet(
+        hosts=(host("h1", 4096), host("h2", 4096), host("h3", 4096)),
+        guests=(guest("a", 3072, 0, host="h1"), guest("b", 3072, 0, host="h2")),
+    )
+    _, found = ordered(fleet, {"a": "h2", "b": "h3"}, per_host=2)
+    assert [len(steps) for steps in found.rounds] == [1, 1]
