@@ -84,6 +84,8 @@ class Balancing(Convoys):
         )
         cores, measured = self._loads(checked_seconds(measure_s))
         cluster = self.look(None)
+        if self._find_facts(cluster, (one for one in cluster.nodes if one not in cluster.silent)):
+            cluster = self.look(None)
         cluster = self._connected(cluster, cluster.nodes, tuple(cluster.networks.values()))
         ha, own = kept.availability(self.world.state), limits_of(self.settings)
         plan = planned(
