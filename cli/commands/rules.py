@@ -1,4 +1,4 @@
-"""Rules: which VMs are to be together, apart, or on certain hosts."""
+"""Rules: which VMs are to be together, apart, spread, or on certain hosts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RuleName = Annotated[
 
 
 def add_to(app: typer.Typer) -> None:
-    group = noun(app, "rule", "Which VMs are together, apart, or on certain hosts.")
+    group = noun(app, "rule", "Which VMs are together, apart, spread evenly, or on certain hosts.")
     group.command("add")(rule_add)
     group.command("list")(rule_list)
     group.command("show")(rule_show)
@@ -41,6 +41,30 @@ def rule_add(
             help="They are on these hosts; the one with the highest N that can, comes first.",
         ),
     ] = "",
+    spread: Annotated[
+        str,
+        typer.Option(
+            "--spread",
+            metavar="KEY",
+            help="They are spread evenly over the hosts' tags of this key, as in rack (rack:r1).",
+        ),
+    ] = "",
+    over: Annotated[
+        str,
+        typer.Option(
+            "--over", metavar="KEY", help="Together or apart by tags of this key, not by hosts."
+        ),
+    ] = "",
+    max_skew: Annotated[
+        int,
+        typer.Option(
+            "--max-skew", metavar="N", help="How many more of them one may hold than another."
+        ),
+    ] = 1,
+    weight: Annotated[
+        float,
+        typer.Option("--weight", metavar="N", help="What a wish counts for beside others."),
+    ] = 1.0,
     soft: Annotated[
         bool, typer.Option("--soft", help="A wish, which gives way. Else rather off than so.")
     ] = False,
@@ -56,12 +80,22 @@ def rule_add(
 
     chosen = [
         kind
-        for kind, said in (("together", together), ("apart", apart), ("nodes", bool(on_nodes)))
+        for kind, said in (
+            ("together", together),
+            ("apart", apart),
+            ("nodes", bool(on_nodes)),
+            ("spread", bool(spread)),
+        )
         if said
     ]
     if len(chosen) != 1:
         raise Invalid(
-            f"cannot add rule {name!r}: say what it is by one of --together, --apart and --on-nodes"
+            f"cannot add rule {name!r}: say what it is by one of --together, --apart, --on-nodes"
+            " and --spread"
+        )
+    if spread and over:
+        raise Invalid(
+            f"cannot add rule {name!r}: --spread says over what it is already; leave --over away"
         )
     run(
         lambda found: found.rule_add(
@@ -70,6 +104,9 @@ def rule_add(
             [one for one in (part.strip() for part in vms.split(",")) if one],
             nodes=sizes.node_choices(on_nodes),
             strict=not soft,
+            over=spread or over,
+            max_skew=max_skew,
+            weight=weight,
             dry_run=dry_run,
             wait_s=wait,
         ),
@@ -113,14 +150,17 @@ def rule_show(name: RuleName, as_json: AsJson = False) -> None:
             ("VMs", ", ".join(one.rule.vms)),
             ("are to be", _kind(one.rule)),
             ("strict", render.yes_no(one.rule.strict)),
+            ("weight", "" if one.rule.strict else f"{one.rule.weight:g}"),
             ("now", _now(one)),
         ]
     )
 
 
 def _kind(rule: Rule) -> str:
+    if rule.kind == "spread":
+        return f"spread over {rule.over}, {rule.max_skew} more at most"
     if rule.kind != "nodes":
-        return rule.kind
+        return f"{rule.kind} over {rule.over}" if rule.over else rule.kind
     return "on " + ", ".join(
         f"{one.node}:{one.priority}" if one.priority else one.node for one in rule.nodes
     )

@@ -7,9 +7,10 @@ The rules that the loop of high availability obeys (`rules.resolve`), put into a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from vorch.availability import Availability, Requested
+from vorch.availability import Availability, Requested, Rule
+from vorch.decide import racks
 from vorch.decide.place import refusal
 from vorch.decide.records import is_on
 from vorch.decide.rules import Placement, resolve
@@ -36,11 +37,12 @@ def ruled(
     if vm is None or not (ha.rules or name in ha.vms):
         return cluster
     placement = resolve(ha.vms, ha.rules, cluster.nodes)
-    leaning = _leaning(cluster, placement, vm)
+    leaning = _leaning(cluster, placement, vm, leaving)
     barred: dict[str, str] = {}
     if not force:
+        off = _off_racks(cluster, placement, vm, leaving)
         for node in cluster.nodes:
-            why = _why_not(cluster, ha, placement, vm, node, leaving)
+            why = _why_not(cluster, ha, placement, vm, node, leaving) or off.get(node)
             if why is not None:
                 barred[node] = f"{why}; {OVERRULE}"
         barred |= _falls_back(cluster, ha, placement, vm, barred, overhead_mib)
@@ -71,6 +73,30 @@ def _why_not(
         rule = _between(ha, placement, vm.name, mate, "together")
         return f"{rule} keeps it together with {mate!r}, which is on {', '.join(sorted(where))}"
     return None
+
+
+def _off_racks(cluster: Cluster, placement: Placement, vm: Vm, leaving: str) -> dict[str, str]:
+    """What strict rules over racks and other domains say."""
+    found: dict[str, str] = {}
+    for rule in placement.over.get(vm.name, ()):
+        if rule.strict:
+            found |= racks.barred(
+                rule,
+                vm.name,
+                cluster.nodes,
+                lambda other: _where(cluster, other) - {leaving},
+                _taking(cluster, leaving),
+            )
+    return found
+
+
+def _taking(cluster: Cluster, leaving: str) -> list[str]:
+    """Hosts that take VMs, as far as the cluster tells."""
+    return [
+        name
+        for name, node in cluster.nodes.items()
+        if not node.cordoned and name not in cluster.silent and name != leaving
+    ]
 
 
 def _where(cluster: Cluster, name: str) -> set[str]:
@@ -146,11 +172,14 @@ def _may_go(
     return here or refusal(cluster, node, vm, overhead_mib) is None
 
 
-def _leaning(cluster: Cluster, placement: Placement, vm: Vm) -> dict[str, int]:
+def _leaning(cluster: Cluster, placement: Placement, vm: Vm, leaving: str) -> dict[str, int]:
     """Its list of hosts first, then wishes; 0 is best."""
     hosts = placement.hosts.get(vm.name)
     classes = [sorted(cluster.nodes)] if hosts is None else hosts.classes(cluster.nodes)
     near, far = placement.near.get(vm.name, ()), placement.far.get(vm.name, ())
+    wishes = [rule for rule in placement.over.get(vm.name, ()) if not rule.strict]
+    if wishes:
+        return _with_racks(cluster, placement, vm, classes, wishes, leaving)
     most = len(near) + len(far) + 1
     found = {}
     for number, names in enumerate(classes):
@@ -159,3 +188,33 @@ def _leaning(cluster: Cluster, placement: Placement, vm: Vm) -> dict[str, int]:
             with_near = sum(name in _where(cluster, other) for other in near)
             found[name] = number * 2 * most + len(near) + with_far - with_near
     return found
+
+
+def _with_racks(
+    cluster: Cluster,
+    placement: Placement,
+    vm: Vm,
+    classes: Sequence[Sequence[str]],
+    wishes: Sequence[Rule],
+    leaving: str,
+) -> dict[str, int]:
+    """The same where some wishes have weights: hosts by class and by what speaks against them."""
+    near, far = placement.near.get(vm.name, ()), placement.far.get(vm.name, ())
+    taking = _taking(cluster, leaving)
+    against: dict[str, tuple[int, float]] = {}
+    for number, names in enumerate(classes):
+        for name in names:
+            total: float = sum(name in _where(cluster, other) for other in far)
+            total -= sum(name in _where(cluster, other) for other in near)
+            for rule in wishes:
+                total += racks.disliked(
+                    rule,
+                    vm.name,
+                    cluster.nodes[name],
+                    cluster.nodes,
+                    lambda other: _where(cluster, other) - {leaving},
+                    taking,
+                )
+            against[name] = (number, round(total, 9))
+    ranks = sorted(set(against.values()))
+    return {name: ranks.index(one) for name, one in against.items()}

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from vorch.decide.place import lack, out_of_reach
+from vorch.decide import racks
+from vorch.decide.place import in_cells, lack, out_of_reach, pages_mib, without_tags
 from vorch.decide.rules import Placement
 from vorch.model import Cluster, Node, Vm
 
@@ -29,7 +30,9 @@ class Board:
         if node in self.where.setdefault(vm.name, set()):
             return
         self.where[vm.name].add(node)
-        self.weigh(node, vm.memory_mib + overhead_mib, vm.vcpus)
+        # Huge pages are set aside already.
+        memory_mib = 0 if vm.huge_pages else vm.memory_mib
+        self.weigh(node, memory_mib + overhead_mib, vm.vcpus)
 
     def weigh(self, node: str, memory_mib: int, vcpus: int) -> None:
         self.memory_mib[node] = self.memory_mib.get(node, 0) + memory_mib
@@ -84,8 +87,11 @@ def choose(
         return Pick(node=None, why=_nowhere(scene, board, vm))
     best = [name for name in classes[0] if name not in set(avoid)]
     kept = [name for name in best if not _rivals_on(scene, board, vm, name)]
+    off = _off_racks(scene, board, vm) if scene.placement.over else {}
+    # Nobody is moved for these: where it is, it may stay.
+    kept = [name for name in kept if name not in off or (stays and name == vm.node)]
     if not kept:
-        return Pick(node=None, why=_taken(scene, board, vm, classes[0], avoid))
+        return Pick(node=None, why=_taken(scene, board, vm, classes[0], avoid, off))
     together = _with_mates(scene, board, vm, kept)
     if home and home in together:
         return Pick(node=home, why="that is its home, and its maintenance is over")
@@ -106,14 +112,28 @@ def _fits(scene: Scene, board: Board, vm: Vm, name: str) -> str | None:
     node = scene.cluster.nodes[name]
     if name in board.where.get(vm.name, ()):
         return None
-    far = out_of_reach(scene.cluster, node, vm)
+    far = out_of_reach(scene.cluster, node, vm) or without_tags(node, vm)
     if far is not None or node.facts is None:
         return far
     free = node.facts.memory_mib - node.reserve_mib - board.memory_mib.get(name, 0)
-    wanted = vm.memory_max_mib + scene.overhead_mib
+    if node.facts.cells:
+        free -= pages_mib(node.facts)
+    wanted = (0 if vm.huge_pages else vm.memory_max_mib) + scene.overhead_mib
     if wanted > free:
         return f"{wanted - max(free, 0)} MiB of memory are short"
-    return lack(node.facts, vm)
+    return lack(node.facts, vm) or _celled(scene, board, vm, node)
+
+
+def _celled(scene: Scene, board: Board, vm: Vm, node: Node) -> str | None:
+    """Whether its NUMA cells and huge pages hold the VM, if it asks for that."""
+    if node.facts is None or not (vm.huge_pages or vm.one_numa_cell):
+        return None
+    there = [
+        one
+        for name, hosts in board.where.items()
+        if node.name in hosts and (one := scene.cluster.vms.get(name)) is not None
+    ]
+    return in_cells(node, node.facts, vm, there)
 
 
 def _rivals_on(scene: Scene, board: Board, vm: Vm, node: str) -> list[str]:
@@ -121,6 +141,21 @@ def _rivals_on(scene: Scene, board: Board, vm: Vm, node: str) -> list[str]:
     found = board.on(node, scene.placement.rivals.get(vm.name, ()))
     if node in board.where.get(vm.name, ()):
         return [rival for rival in found if board.left.get(rival) != node]
+    return found
+
+
+def _off_racks(scene: Scene, board: Board, vm: Vm) -> dict[str, str]:
+    """Hosts that strict rules over racks and other domains leave out, with the reason."""
+    found: dict[str, str] = {}
+    for rule in scene.placement.over.get(vm.name, ()):
+        if rule.strict:
+            found |= racks.barred(
+                rule,
+                vm.name,
+                scene.cluster.nodes,
+                lambda other: board.where.get(other, ()),
+                scene.open,
+            )
     return found
 
 
@@ -157,9 +192,19 @@ def _may_stay(scene: Scene, board: Board, vm: Vm, classes: list[list[str]]) -> b
 
 def _rank(scene: Scene, board: Board, vm: Vm, name: str) -> tuple[float, float]:
     placement = scene.placement
-    wishes = len(board.on(name, placement.far.get(vm.name, ()))) - len(
+    wishes: float = len(board.on(name, placement.far.get(vm.name, ()))) - len(
         board.on(name, placement.near.get(vm.name, ()))
     )
+    for rule in placement.over.get(vm.name, ()):
+        if not rule.strict:
+            wishes += racks.disliked(
+                rule,
+                vm.name,
+                scene.cluster.nodes[name],
+                scene.cluster.nodes,
+                lambda other: board.where.get(other, ()),
+                scene.open,
+            )
     return wishes, round(load(scene, board, vm, scene.cluster.nodes[name]), 9)
 
 
@@ -197,7 +242,14 @@ def _nowhere(scene: Scene, board: Board, vm: Vm) -> str:
     return "; ".join(reasons)
 
 
-def _taken(scene: Scene, board: Board, vm: Vm, names: list[str], avoid: Iterable[str]) -> str:
+def _taken(
+    scene: Scene,
+    board: Board,
+    vm: Vm,
+    names: list[str],
+    avoid: Iterable[str],
+    off: Mapping[str, str],
+) -> str:
     failed = set(avoid)
     parts = []
     for name in names:
@@ -206,6 +258,8 @@ def _taken(scene: Scene, board: Board, vm: Vm, names: list[str], avoid: Iterable
             parts.append(f"{name}: it failed there")
         elif rivals:
             parts.append(f"{name}: it must be apart from {', '.join(rivals)}")
+        elif name in off:
+            parts.append(f"{name}: {off[name]}")
     return "; ".join(parts)
 
 

@@ -142,9 +142,15 @@ def without_tags(node: Node, vm: Vm) -> str | None:
 
 
 def _celled(cluster: Cluster, node: Node, facts: HostFacts, vm: Vm, used: Use) -> str | None:
-    """Why its NUMA cells or huge pages cannot take the VM."""
     if not (vm.one_numa_cell or vm.huge_pages):
         return None
+    known = {one.id: one for one in cluster.vms.values()}
+    there = [known[one.id] for one in used.domains if one.id in known]
+    return in_cells(node, facts, vm, there)
+
+
+def in_cells(node: Node, facts: HostFacts, vm: Vm, there: Iterable[Vm]) -> str | None:
+    """Why its NUMA cells or huge pages cannot take the VM beside those that are there."""
     host = Host(
         name=node.name,
         cpus=max(facts.cpus, 1),
@@ -153,10 +159,9 @@ def _celled(cluster: Cluster, node: Node, facts: HostFacts, vm: Vm, used: Use) -
     )
     if vm.one_numa_cell and not host.cells:
         return "its NUMA cells are not known; `vorch node probe` asks for them"
-    known = {one.id: one for one in cluster.vms.values()}
-    there = [known[one.id] for one in used.domains if one.id in known and one.id != vm.id]
     ratio = node.cpu_ratio or CPU_RATIO
-    return cells.refusal(host, ratio, map(_in_cells, there), _in_cells(vm))
+    others = [_in_cells(one) for one in there if one.id != vm.id]
+    return cells.refusal(host, ratio, others, _in_cells(vm))
 
 
 def _in_cells(vm: Vm) -> Guest:

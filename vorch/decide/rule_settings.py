@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from vorch.availability import Availability, NodeChoice, Rule, RuleStatus
+from vorch.decide import racks
 from vorch.decide.ha_settings import versions
 from vorch.decide.records import is_on, new_name, save
 from vorch.decide.rules import resolve
@@ -14,18 +15,26 @@ from vorch.errors import Conflict, Invalid, NotFound
 from vorch.model import Cluster, check_name
 from vorch.plan import Plan, Save
 
-WORDS = {"together": "together", "apart": "apart", "nodes": "on their hosts"}
+WORDS = {
+    "together": "together",
+    "apart": "apart",
+    "nodes": "on their hosts",
+    "spread": "spread evenly",
+}
 
 
 def rule_add(
     cluster: Cluster,
     ha: Availability,
     name: str,
-    kind: Literal["together", "apart", "nodes"],
+    kind: Literal["together", "apart", "nodes", "spread"],
     vms: Sequence[str],
     *,
     nodes: Sequence[NodeChoice] = (),
     strict: bool,
+    over: str = "",
+    max_skew: int = 1,
+    weight: float = 1.0,
 ) -> Plan:
     """Refused when it contradicts itself or another rule, since it would not be in force."""
     new_name("rule", ha.rules, name)
@@ -33,7 +42,17 @@ def rule_add(
         cluster.vm(vm)
     for choice in nodes:
         cluster.node(choice.node)
-    rule = Rule(name=name, kind=kind, vms=tuple(vms), nodes=tuple(nodes), strict=strict)
+    rule = Rule(
+        name=name,
+        kind=kind,
+        vms=tuple(vms),
+        nodes=tuple(nodes),
+        strict=strict,
+        over=over,
+        max_skew=max_skew,
+        weight=weight,
+    )
+    _need_domains(cluster, rule)
     before = resolve(ha.vms, ha.rules, cluster.nodes).dropped
     after = resolve(ha.vms, {**ha.rules, name: rule}, cluster.nodes).dropped
     lost = {one: why for one, why in after.items() if one not in before}
@@ -48,6 +67,8 @@ def rule_add(
     what = f"{', '.join(rule.vms)} are to be {WORDS[kind]}" + (
         f" ({', '.join(one.node for one in rule.nodes)})" if rule.nodes else ""
     )
+    if rule.over:
+        what += f" over {rule.over}"
     broken = _broken(cluster, rule)
     return Plan(
         verb="rule add",
@@ -61,6 +82,25 @@ def rule_add(
             **{f"node/{one.node}": cluster.versions.get(f"node/{one.node}", 0) for one in nodes},
         },
     )
+
+
+def _need_domains(cluster: Cluster, rule: Rule) -> None:
+    """Over racks that nobody has named it would keep its VMs off all hosts, or be about nothing."""
+    if not racks.is_over(rule):
+        return
+    there = racks.domains(cluster.nodes.values(), rule.over)
+    if not there:
+        raise Invalid(
+            f"cannot add rule {rule.name!r}: no host has a tag '{rule.over}:…'; say of each where"
+            f" it stands (vorch node change NODE --tag {rule.over}:NAME)",
+            rule=rule.name,
+        )
+    if rule.kind == "apart" and rule.strict and len(rule.vms) > len(there):
+        raise Invalid(
+            f"cannot add rule {rule.name!r}: {len(rule.vms)} VMs cannot be apart over"
+            f" {len(there)} ({rule.over}: {', '.join(sorted(there))}); make it smaller, or a wish",
+            rule=rule.name,
+        )
 
 
 def found(ha: Availability, name: str) -> Rule:
@@ -99,6 +139,8 @@ def statuses(cluster: Cluster, ha: Availability) -> tuple[RuleStatus, ...]:
 
 def _broken(cluster: Cluster, rule: Rule) -> str:
     """How the VMs that run now are otherwise than it says."""
+    if racks.is_over(rule):
+        return racks.broken(rule, cluster.nodes, lambda name: _runs_on(cluster, name))
     where: dict[str, list[str]] = {}
     for name in rule.vms:
         vm = cluster.vms.get(name)
@@ -114,6 +156,12 @@ def _broken(cluster: Cluster, rule: Rule) -> str:
         allowed = {one.node for one in rule.nodes}
         wrong = {node: names for node, names in told.items() if node not in allowed}
     return "; ".join(f"{names} on {node}" for node, names in wrong.items())
+
+
+def _runs_on(cluster: Cluster, name: str) -> tuple[str, ...]:
+    vm = cluster.vms.get(name)
+    domain = None if vm is None else cluster.domain(vm)
+    return (domain.node,) if domain is not None and is_on(domain.power) else ()
 
 
 # ---------------------------------------------------------------------------------------------

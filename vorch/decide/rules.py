@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from vorch.availability import HaVm, NodeChoice, Rule
+from vorch.decide.racks import is_over
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,8 @@ class Placement:
     # Wishes, which only break ties.
     near: dict[str, frozenset[str]] = field(default_factory=dict)
     far: dict[str, frozenset[str]] = field(default_factory=dict)
+    # Rules over racks and other domains, and about even use: those that each VM stands in.
+    over: dict[str, tuple[Rule, ...]] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
 
     def binds(self, vm: str) -> bool:
@@ -62,8 +65,9 @@ class _Resolving:
         self.dropped: dict[str, str] = {}
         ordered = [rules[name] for name in sorted(rules)]
         self.about_hosts = [rule for rule in ordered if rule.kind == "nodes"]
-        self.together = [rule for rule in ordered if rule.kind == "together"]
-        self.apart = [rule for rule in ordered if rule.kind == "apart"]
+        self.together = [rule for rule in ordered if rule.kind == "together" and not is_over(rule)]
+        self.apart = [rule for rule in ordered if rule.kind == "apart" and not is_over(rule)]
+        self.over = [rule for rule in ordered if is_over(rule)]
 
     def placement(self) -> Placement:
         self._drop_double_hosts()
@@ -95,6 +99,7 @@ class _Resolving:
             hosts=hosts,
             near=_others(self._kept(self.together, strict=False)),
             far=_others(self._kept(self.apart, strict=False)),
+            over=_by_vm(self._kept(self.over)),
             dropped=self.dropped,
         )
 
@@ -142,8 +147,16 @@ class _Resolving:
                 )
 
     def _drop_both_ways(self) -> None:
-        for one in self._kept(self.together, strict=True):
-            for other in self._kept(self.apart, strict=True):
+        """Who is on one host is in one domain of any key."""
+        over = self._kept(self.over, strict=True)
+        together = [*self._kept(self.together, strict=True)]
+        together += [rule for rule in over if rule.kind == "together"]
+        apart = [*self._kept(self.apart, strict=True)]
+        apart += [rule for rule in over if rule.kind == "apart"]
+        for one in together:
+            for other in apart:
+                if one.over not in ("", "host", other.over):
+                    continue
                 both = sorted(set(one.vms) & set(other.vms))
                 if len(both) > 1:
                     why = f"{' and '.join(both)} are to be together by {one.name} and apart by"
@@ -188,6 +201,14 @@ def _sets(rules: Iterable[Rule]) -> list[frozenset[str]]:
                 apart.append(group)
         sets = [*apart, merged]
     return [frozenset(group) for group in sets]
+
+
+def _by_vm(rules: Iterable[Rule]) -> dict[str, tuple[Rule, ...]]:
+    found: dict[str, tuple[Rule, ...]] = {}
+    for rule in rules:
+        for vm in rule.vms:
+            found[vm] = (*found.get(vm, ()), rule)
+    return found
 
 
 def _others(rules: Iterable[Rule]) -> dict[str, frozenset[str]]:

@@ -167,15 +167,23 @@ class HighAvailability(Fencing):
     def rule_add(
         self,
         name: str,
-        kind: Literal["together", "apart", "nodes"],
+        kind: Literal["together", "apart", "nodes", "spread"],
         vms: Sequence[str],
         *,
         nodes: Sequence[NodeChoice] = (),
         strict: bool = True,
+        over: str = "",
+        max_skew: int = 1,
+        weight: float = 1.0,
         dry_run: bool = False,
         wait_s: float | None = None,
     ) -> Done:
-        """VMs that are to be together, apart, or on certain `nodes`; a wish if not `strict`."""
+        """VMs that are to be together, apart, on certain `nodes`, or spread evenly.
+
+        `over`: not over hosts, but over their tags of that key, as "rack". `max_skew`: how many
+        more of those that are spread one may hold than another. A wish if not `strict`, which
+        counts `weight` beside others.
+        """
         return self._do(
             lambda cluster: rule_settings.rule_add(
                 cluster,
@@ -185,6 +193,9 @@ class HighAvailability(Fencing):
                 vms,
                 nodes=nodes,
                 strict=strict,
+                over=over,
+                max_skew=max_skew,
+                weight=weight,
             ),
             dry_run=dry_run,
             wait_s=wait_s,
