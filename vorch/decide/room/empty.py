@@ -13,18 +13,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vorch.decide.room import cells
+from vorch.decide.room import cells, solver
 from vorch.decide.room.balance import Move
 from vorch.decide.room.fleet import Fleet
-from vorch.decide.room.packing import bound, pack, task
+from vorch.decide.room.packing import Task, bound, pack, task
 from vorch.decide.room.price import copied_mib, link_mib_s, seconds
 from vorch.decide.room.table import NOWHERE, Bools, Ints, Table
 from vorch.errors import Conflict
 
-# Guests that make way for one other, at most.
-DEEPEST = 5
-# Tries for one guest; about a second of work.
-TRIES = 30_000
+# How many guests make way for one other: the fewest first.
+DEPTHS = (1, 2, 3, 4, 5, 8, 12)
+# Tries for one guest; about a second of work. And where it is known that some will be left.
+TRIES = 10_000
+FEW_TRIES = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,13 +131,26 @@ class _Emptying:
             return
         self._repack(rows, failed)
         failed = [row for row in rows if self.table.at[row] < 0]
+        # Where not all can find room it is not worth long to look how many more may.
+        hopeless = bool(failed) and bound(self._everybody()) is not None
+        depths, most = (DEPTHS[:2], FEW_TRIES) if hopeless else (DEPTHS, TRIES)
         for row in failed:
-            self.tries = 0
-            if not any(self._chain(row, extra, set()) for extra in range(1, DEEPEST + 1)):
+            self.tries = TRIES - most
+            if not any(self._chain(row, extra, set()) for extra in depths):
                 left[row] = "no host has room for it, and nobody can make way"
         for row in left:
             if self.table.at[row] < 0 and self.start[row] >= 0:
                 self.table.move(row, int(self.start[row]))
+
+    def _everybody(self) -> Task:
+        """The question whether there is room for all when everybody who can be moved may be."""
+        table = self.table
+        free = [
+            row
+            for row, guest in enumerate(table.guests)
+            if (table.at[row] >= 0 and guest.moves != "pinned") or row in self.movers
+        ]
+        return task(table, free, self.closed)
 
     def _repack(self, rows: list[int], failed: list[int]) -> None:
         """All once more, by best fit instead of by evenness; kept when it leaves fewer out."""
@@ -254,7 +268,28 @@ class _Emptying:
             ]
             pairs.sort(key=lambda pair: (int(table.memory[list(pair)].sum()), pair))
             found += pairs[:8]
-        return found
+        return found + self._covers(there, lack_mib, lack_vcpus, extra)
+
+    def _covers(
+        self, there: list[int], lack_mib: int, lack_vcpus: float, extra: int
+    ) -> list[tuple[int, ...]]:
+        """Three or more that leave room together, the largest ones that serve: few of them."""
+        table = self.table
+        found = []
+        for start in range(len(there) if extra >= 3 else 0):
+            some: list[int] = []
+            memory, vcpus = 0, 0.0
+            for row in there[: len(there) - start][::-1]:
+                if memory >= lack_mib and vcpus >= lack_vcpus:
+                    break
+                some.append(row)
+                memory += int(table.memory[row])
+                vcpus += float(table.vcpus[row])
+            if memory < lack_mib or vcpus < lack_vcpus or len(some) > extra:
+                break
+            if len(some) > 2:
+                found.append(tuple(some))
+        return found[:6]
 
     def _held(self, row: int) -> bool:
         """It is with those that it must be with, and would leave them behind."""
@@ -410,14 +445,13 @@ class _Emptying:
         fixed = [row for row in left if table.guests[row].moves == "pinned"]
         if len(fixed) == len(left):
             return True, f"{names} cannot be moved"
-        free = [
-            row
-            for row, guest in enumerate(table.guests)
-            if (table.at[row] >= 0 and guest.moves != "pinned") or row in self.movers
-        ]
-        wrong = bound(task(table, free, self.closed))
+        work = self._everybody()
+        wrong = bound(work)
         if wrong is not None:
             return True, f"no room for {names}, however the others are moved: {wrong.why}"
+        proof = solver.solve(work)
+        if proof is not None and not proof.complete:
+            return True, f"no room for {names}, however the others are moved: a solver has shown it"
         worst = max(
             (row for row in left if row not in fixed), key=lambda row: int(table.memory[row])
         )

@@ -15,7 +15,7 @@ from vorch.decide.room.search import Search
 from vorch.decide.room.table import Floats, Ints
 
 # Passes at one price in a large fleet.
-_PASSES = 30
+_PASSES = 24
 # From one price to the next.
 _STEP = 0.72
 # The same on the way back; to take a move back costs more than not to make it.
