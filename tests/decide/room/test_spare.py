@@ -154,6 +154,23 @@ def test_hard_rules_hold_in_the_refuges() -> None:
     assert judge.wrong(fleet, ["h0"], found.refuges, ["a", "m"]) is None
 
 
+def test_two_that_go_as_one_count_as_two() -> None:
+    hosts = tuple(host(f"h{n}", tags=frozenset({f"rack:r{n}"})) for n in range(3))
+    pair = Together(name="pair", guests=("a", "b"))
+    for other in (
+        Apart(name="far", guests=("a", "b")),
+        Apart(name="wide", guests=("a", "b"), over="rack"),
+        Spread(name="even", guests=("a", "b"), over="rack"),
+    ):
+        fleet = Fleet(
+            hosts=hosts,
+            guests=(guest("a", host="h0"), guest("b", host="h0")),
+            rules=(pair, other),
+        )
+        assert Spare(Table(fleet)).verdict(0) is not Verdict.YES, other.name
+        assert not by_trying(fleet, ["h0"])
+
+
 def test_apart_over_racks_leaves_no_place() -> None:
     hosts = tuple(host(f"h{n}", tags=frozenset({f"rack:r{n % 2}"})) for n in range(4))
     fleet = Fleet(

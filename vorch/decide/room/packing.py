@@ -182,6 +182,10 @@ class _Packing:
             off = table.barred(one, self.at, self.work.open)
             if off is not None:
                 fit &= ~off
+        if len(rows) > 1:
+            off = table.barred_as_one(rows, self.at, self.work.open)
+            if off is not None:
+                fit &= ~off
         if table.celled[rows].any():
             for host in np.flatnonzero(fit):
                 fit[host] = self._cells_hold(int(host), rows)

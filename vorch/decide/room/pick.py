@@ -170,13 +170,9 @@ class Picker:
             off = table.barred(row)
             if off is not None:
                 fit &= ~off
-        # Who goes together is not to be apart.
-        together = set(rows)
-        for row in rows:
-            for number in table.groups_of[row]:
-                group = table.groups[number]
-                if group.hard and group.kind == "apart":
-                    fit &= len(together & set(group.members)) < 2
+        off = table.barred_as_one(rows)
+        if off is not None:
+            fit &= ~off
         return fit
 
     def total(self, guests: Sequence[int]) -> Floats:

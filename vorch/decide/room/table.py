@@ -7,6 +7,7 @@ vorch` loads.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -211,6 +212,32 @@ class Table:
             found = self.barred_by(group, guest, at, open)
             if found is not None:
                 off = found if off is None else off | found
+        return off
+
+    def barred_as_one(
+        self, guests: Sequence[int], at: Ints | None = None, open: Bools | None = None
+    ) -> Bools | None:
+        """Hosts that hard rules keep guests off that go to one host together; None: there is none.
+
+        Beyond what bars each for itself: two of them in one rule count as two.
+        """
+        off: Bools | None = None
+        where = self.at if at is None else at
+        for number in sorted({number for row in guests for number in self.groups_of[row]}):
+            group = self.groups[number]
+            count = len(set(guests) & set(group.members))
+            if not group.hard or count < 2 or group.kind == "together":
+                continue
+            found: Bools = np.ones(len(self.hosts), dtype=np.bool_)
+            if group.kind == "spread":
+                counts, domain = self.counts(group, at=where), self.domain(group.over)
+                relevant = self.spread_over(group.over, self.open if open is None else open)
+                for number_there in range(len(counts)):
+                    others = counts[relevant[relevant != number_there]]
+                    here = int(counts[number_there]) + count
+                    lowest = min(here, int(others.min())) if len(others) else here
+                    found[domain == number_there] = here - lowest > group.max_skew
+            off = found if off is None else off | found
         return off
 
     def barred_by(

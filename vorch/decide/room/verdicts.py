@@ -83,13 +83,14 @@ def refusal(table: Table, guests: Sequence[int], host: int) -> str:
 
 
 def _clash(table: Table, rows: Sequence[int]) -> str:
-    for row in rows:
-        for number in table.groups_of[row]:
-            group = table.groups[number]
-            both = sorted(set(rows) & set(group.members))
-            if group.hard and group.kind == "apart" and len(both) > 1:
-                names = " and ".join(repr(table.guest_names[one]) for one in both)
-                return f"{names} are to be on one host, and apart by rule {group.name!r}"
+    for number in sorted({number for row in rows for number in table.groups_of[row]}):
+        group = table.groups[number]
+        both = sorted(set(rows) & set(group.members))
+        if group.hard and group.kind != "together" and len(both) > 1:
+            names = " and ".join(repr(table.guest_names[one]) for one in both)
+            return (
+                f"rule {group.name!r}: {names} are to be on one host, and may not by it"
+            )
     return "it cannot take them"
 
 
