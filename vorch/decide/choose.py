@@ -136,6 +136,15 @@ def _celled(scene: Scene, board: Board, vm: Vm, node: Node) -> str | None:
     return in_cells(node, node.facts, vm, there)
 
 
+def may_be(scene: Scene, board: Board, vm: Vm, name: str) -> bool:
+    """The host can have it, and none that it must be apart from is there."""
+    return (
+        name in scene.open
+        and _fits(scene, board, vm, name) is None
+        and not _rivals_on(scene, board, vm, name)
+    )
+
+
 def _rivals_on(scene: Scene, board: Board, vm: Vm, node: str) -> list[str]:
     """Of two on one host one has to go: not the other as well, when one is about to."""
     found = board.on(node, scene.placement.rivals.get(vm.name, ()))

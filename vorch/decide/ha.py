@@ -7,6 +7,7 @@ means for the next round. In between, somebody commits the records and carries t
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from vorch.availability import (
     Availability,
@@ -25,7 +26,7 @@ from vorch.decide.ha_vms import Vms, still_there
 from vorch.decide.records import is_on
 from vorch.decide.rules import Placement, resolve
 from vorch.errors import VorchError
-from vorch.model import Cluster
+from vorch.model import Cluster, Vm
 
 # How the VMs of a host that goes down are left, by the policy and by what it goes down for.
 LEFT_AS = {
@@ -53,6 +54,9 @@ def decide(cluster: Cluster, ha: Availability, limits: Limits, now: float) -> Ro
     placement = resolve(ha.vms, ha.rules, cluster.nodes)
     vms = Vms(cluster, ha, limits, timers, nodes, placement)
     vms.decide()
+    waiting = vms.left_out()
+    if waiting:
+        vms = _all_together(vms, waiting)
     nodes = {name: _ready(record, cluster, ha, vms) for name, record in nodes.items()}
     changed: dict[str, VmRecord | None] = {
         name: record
@@ -74,6 +78,20 @@ def decide(cluster: Cluster, ha: Availability, limits: Limits, now: float) -> Ro
         sentences=_sentences(hosts, vms, placement),
         due_at=timers.first,
     )
+
+
+def _all_together(vms: Vms, waiting: Sequence[Vm]) -> Vms:
+    """The same round with hosts for all that wait in one decision, where that leaves fewer out."""
+    from vorch.decide.room import recover
+
+    fresh = Vms(vms.cluster, vms.ha, vms.limits, vms.timers, vms.nodes, vms.scene.placement)
+    hosts = recover.recovered(fresh.scene, fresh.board, vms.ha, waiting)
+    one_by_one = {name: node for name, node in vms.recovering.items() if node is not None}
+    if not recover.better(vms.ha, waiting, hosts, one_by_one):
+        return vms
+    again = Vms(vms.cluster, vms.ha, vms.limits, vms.timers, vms.nodes, vms.scene.placement, hosts)
+    again.decide()
+    return again
 
 
 def _sentences(hosts: Hosts, vms: Vms, placement: Placement) -> dict[str, str]:

@@ -21,7 +21,7 @@ from vorch.availability import (
     VmState,
 )
 from vorch.decide import clients
-from vorch.decide.choose import Board, Pick, Scene, choose
+from vorch.decide.choose import Board, Pick, Scene, choose, may_be
 from vorch.decide.errands import Errand, Purpose, Timers
 from vorch.decide.lifecycle import start, stop
 from vorch.decide.move import migrate
@@ -52,7 +52,9 @@ class Vms:
         timers: Timers,
         nodes: dict[str, NodeRecord],
         placement: Placement,
+        reserved: Mapping[str, str] | None = None,
     ) -> None:
+        """`reserved`: hosts for VMs of lost ones, where those were decided on all together."""
         self.cluster = cluster
         self.ha = ha
         self.limits = limits
@@ -67,6 +69,9 @@ class Vms:
         self.order = sorted(ha.vms, key=lambda name: (ha.vms[name].start_order, name))
         # Where VMs are on their way to.
         self.heading = {vm: node for vm, node in ha.busy.items() if node}
+        self.reserved = reserved or {}
+        # VMs that are to be started elsewhere since their hosts are lost, and the hosts for them.
+        self.recovering: dict[str, str | None] = {}
         self.board = self._board()
         self.scene = Scene(
             cluster=cluster,
@@ -115,6 +120,8 @@ class Vms:
             if target and target != vm.node:
                 board.put(vm, target, overhead)
                 board.left[name] = vm.node
+        for name, target in self.reserved.items():
+            board.put(self.cluster.vms[name], target, overhead)
         return board
 
     def _record(self, name: str) -> VmRecord:
@@ -272,7 +279,9 @@ class Vms:
 
     def _recover(self, vm: Vm, settings: HaVm, why: str) -> None:
         """Move the record to a host that lives. The next round starts it there."""
-        pick = choose(self.scene, self.board, vm)
+        pick = self._refuge(vm)
+        if settings.requested is Requested.STARTED:
+            self.recovering[vm.name] = pick.node
         if pick.node is None:
             self._is(vm.name, VmState.AWAITING_ROOM, f"{why}; {pick.why}")
             return
@@ -281,6 +290,24 @@ class Vms:
         if settings.requested is Requested.STARTED:
             self.board.put(vm, pick.node, self.limits.vm_overhead_mib)
         self._register(vm, pick.node, "recover", to)
+
+    def _refuge(self, vm: Vm) -> Pick:
+        target = self.reserved.get(vm.name)
+        if target is not None and may_be(self.scene, self.board, vm, target):
+            return Pick(node=target, why="so that more of those that wait find room")
+        return choose(self.scene, self.board, vm)
+
+    def left_out(self) -> list[Vm]:
+        """All that recover, where some have found no room and others took it: to be decided anew.
+
+        One for whom no host has room is not helped by that, unless others go elsewhere.
+        """
+        found = [node for node in self.recovering.values() if node is not None]
+        if not found or len(found) == len(self.recovering):
+            return []
+        vms = (self.cluster.vms[name] for name in self.recovering)
+        # The cells of hosts are not laid out here.
+        return [vm for vm in vms if not (vm.huge_pages or vm.one_numa_cell)]
 
     # -- its host is there
 

@@ -92,7 +92,7 @@ class _Look:
             if name not in more and (guest := self._guest(vm)) is not None
         }
         guests |= {name: self._newcomer(vm) for name, vm in more.items()}
-        rules = (self._rule(rule, guests) for _, rule in sorted(self.ha.rules.items()))
+        rules = (rule_of(rule, self.placement, guests) for _, rule in sorted(self.ha.rules.items()))
         return Fleet(
             hosts=tuple(self._host(node, guests) for node in self.cluster.nodes.values()),
             guests=tuple(guests.values()),
@@ -115,52 +115,23 @@ class _Look:
         ]
         other_memory += sum(guest.takes_mib for guest in arriving)
         other_vcpus += sum(guest.vcpus for guest in arriving)
-        pools = [pool for pool in self.cluster.pools.values() if pool.node not in ("", node.name)]
-        reach = None if not pools else frozenset(self.cluster.pools) - {one.name for one in pools}
-        facts = node.facts
-        if facts is None:
-            return self._unknown(node, guests, other_memory, other_vcpus)
-        return Host(
-            name=node.name,
-            cpus=max(facts.cpus, 1),
-            memory_mib=max(facts.memory_mib, 1),
-            reserve_mib=node.reserve_mib,
-            cpu_ratio=node.cpu_ratio,
-            tags=frozenset(node.tags),
-            hypervisor=facts.hypervisor,
-            architecture=facts.architecture,
-            accelerator=facts.accelerator,
-            cpu_models=frozenset(facts.cpu_models),
-            machines=frozenset(facts.machines),
-            uefi=facts.uefi,
-            secure_boot=facts.secure_boot,
-            tpm=facts.tpm,
-            pools=reach,
-            lacks=self.cluster.lacks.get(node.name, {}),
-            cells=cells_of(facts),
+        here = [
+            guest
+            for guest in (guests.values() if node.facts is None else ())
+            if guest.host == node.name
+        ]
+        return host_of(
+            self.cluster,
+            node,
             other_memory_mib=other_memory,
             other_vcpus=other_vcpus,
             other_load=other_vcpus * self.policy.load_per_vcpu,
             closed=self.closed(node),
-        )
-
-    def _unknown(
-        self, node: Node, guests: Mapping[str, Guest], memory_mib: int, vcpus: int
-    ) -> Host:
-        """Nobody has asked it what it is: as large as what is on it, and nothing goes there."""
-        here = [guest for guest in guests.values() if guest.host == node.name]
-        memory_mib += sum(guest.takes_mib for guest in here) + node.reserve_mib
-        vcpus += sum(guest.vcpus for guest in here)
-        ratio = node.cpu_ratio or self.policy.cpu_ratio
-        return Host(
-            name=node.name,
-            cpus=max(1, math.ceil(vcpus / ratio)),
-            memory_mib=max(1, memory_mib),
-            reserve_mib=node.reserve_mib,
-            cpu_ratio=node.cpu_ratio,
-            tags=frozenset(node.tags),
-            closed=self.closed(node)
-            or f"nobody knows yet how large it is; `vorch node show {node.name}` finds it out",
+            at_least_mib=sum(guest.takes_mib for guest in here),
+            at_least_cpus=math.ceil(
+                (other_vcpus + sum(guest.vcpus for guest in here))
+                / (node.cpu_ratio or self.policy.cpu_ratio)
+            ),
         )
 
     def closed(self, node: Node) -> str:
@@ -266,25 +237,83 @@ class _Look:
         )
         return self._needs.setdefault(found, found)
 
-    # -- rules
 
-    def _rule(self, rule: Asked, guests: Collection[str]) -> Rule | None:
-        """None: it is not in force, or about too few of those that are there."""
-        names = tuple(name for name in rule.vms if name in guests)
-        if rule.name in self.placement.dropped or rule.kind == "nodes" or len(names) < 2:
-            return None
-        over = rule.over or HOST
-        if rule.kind == "spread":
-            return Spread(
-                name=rule.name,
-                guests=names,
-                over=over,
-                max_skew=rule.max_skew,
-                hard=rule.strict,
-                weight=rule.weight,
-            )
-        kind = Together if rule.kind == "together" else Apart
-        return kind(name=rule.name, guests=names, over=over, hard=rule.strict, weight=rule.weight)
+def host_of(
+    cluster: Cluster,
+    node: Node,
+    *,
+    other_memory_mib: int,
+    other_vcpus: int,
+    other_load: float = 0.0,
+    closed: str = "",
+    at_least_mib: int = 0,
+    at_least_cpus: int = 1,
+) -> Host:
+    """A host with what runs there and is no guest.
+
+    One that nobody has asked what it is is as large as what is on it (`at_least_…` for its guests),
+    and nothing goes there.
+    """
+    facts = node.facts
+    far = {pool.name for pool in cluster.pools.values() if pool.node not in ("", node.name)}
+    reach = frozenset(cluster.pools) - far if far else None
+    if facts is None:
+        return Host(
+            name=node.name,
+            cpus=max(1, at_least_cpus),
+            memory_mib=max(1, at_least_mib + other_memory_mib + node.reserve_mib),
+            reserve_mib=node.reserve_mib,
+            cpu_ratio=node.cpu_ratio,
+            tags=frozenset(node.tags),
+            pools=reach,
+            other_memory_mib=other_memory_mib,
+            other_vcpus=other_vcpus,
+            other_load=other_load,
+            closed=closed
+            or f"nobody knows yet how large it is; `vorch node show {node.name}` finds it out",
+        )
+    return Host(
+        name=node.name,
+        cpus=max(facts.cpus, 1),
+        memory_mib=max(facts.memory_mib, 1),
+        reserve_mib=node.reserve_mib,
+        cpu_ratio=node.cpu_ratio,
+        tags=frozenset(node.tags),
+        hypervisor=facts.hypervisor,
+        architecture=facts.architecture,
+        accelerator=facts.accelerator,
+        cpu_models=frozenset(facts.cpu_models),
+        machines=frozenset(facts.machines),
+        uefi=facts.uefi,
+        secure_boot=facts.secure_boot,
+        tpm=facts.tpm,
+        pools=reach,
+        lacks=cluster.lacks.get(node.name, {}),
+        cells=cells_of(facts),
+        other_memory_mib=other_memory_mib,
+        other_vcpus=other_vcpus,
+        other_load=other_load,
+        closed=closed,
+    )
+
+
+def rule_of(rule: Asked, placement: Placement, guests: Collection[str]) -> Rule | None:
+    """None: it is not in force, or about too few of those that are there."""
+    names = tuple(name for name in rule.vms if name in guests)
+    if rule.name in placement.dropped or rule.kind == "nodes" or len(names) < 2:
+        return None
+    over = rule.over or HOST
+    if rule.kind == "spread":
+        return Spread(
+            name=rule.name,
+            guests=names,
+            over=over,
+            max_skew=rule.max_skew,
+            hard=rule.strict,
+            weight=rule.weight,
+        )
+    kind = Together if rule.kind == "together" else Apart
+    return kind(name=rule.name, guests=names, over=over, hard=rule.strict, weight=rule.weight)
 
 
 def cells_of(facts: HostFacts) -> tuple[Cell, ...]:
