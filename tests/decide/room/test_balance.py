@@ -85,7 +85,7 @@ def test_every_step_fits_and_breaks_no_rule(fleet: Fleet, metric: Metric) -> Non
 @given(fleets(placed=True), st.sampled_from(METRICS))
 def test_a_second_run_plans_nothing(fleet: Fleet, metric: Metric) -> None:
     then = after(fleet, balance(fleet, metric=metric).moves)
-    assert balance(then, metric=metric).moves == ()
+    settled(then, metric)
 
 
 @settings(max_examples=60, deadline=None)
@@ -94,7 +94,7 @@ def test_loads_that_are_a_little_different_move_nobody(
     fleet: Fleet, metric: Metric, seed: int
 ) -> None:
     then = after(fleet, balance(fleet, metric=metric).moves)
-    assert balance(shaken(then, seed), metric=metric).moves == ()
+    settled(shaken(then, seed), metric)
 
 
 @settings(max_examples=30, deadline=None)
@@ -114,6 +114,13 @@ def test_limits_are_kept(fleet: Fleet, moves: int, gib: int) -> None:
     follow(fleet, plan)
     assert len(plan.moves) <= moves
     assert plan.memory_mib <= gib * 1024
+
+
+def settled(fleet: Fleet, metric: Metric) -> None:
+    """Nothing is planned, unless something is still wrong and gets better."""
+    plan = balance(fleet, metric=metric)
+    better = plan.after.broken + plan.after.overfull < plan.before.broken + plan.before.overfull
+    assert not plan.moves or better, plan
 
 
 def crowd(count: int, name: str = "h1", load: float = 1.5) -> tuple[Guest, ...]:
@@ -157,6 +164,18 @@ def test_who_is_together_stays_so() -> None:
     rules = (Together(name="r1", guests=names),)
     fleet = Fleet(hosts=(host("h1"), host("h2")), guests=guests, rules=rules)
     assert balance(fleet).moves == ()
+
+
+def test_evenness_goes_before_no_wish() -> None:
+    guests = crowd(4)
+    wish = Apart(name="r1", guests=("g0", "g1", "x", "y"), hard=False)
+    others = (guest("x", 512, host="h2"), guest("y", 512, host="h3"))
+    hosts = (host("h1"), host("h2"), host("h3"))
+    liking = dataclasses.replace(guests[3], needs=Needs(preferred=(("h1", 5),)))
+    fleet = Fleet(hosts=hosts, guests=(*guests[:3], liking, *others), rules=(wish,))
+    plan = balance(fleet)
+    assert plan.moves
+    assert "g3" not in {move.guest for move in plan.moves}
 
 
 def test_who_lacks_something_goes_where_it_is() -> None:

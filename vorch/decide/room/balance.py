@@ -164,6 +164,11 @@ class _Balancing:
             search.put(self.home)
         targets = {int(row): int(self.table.at[row]) for row in search.away()}
         found = self._order(targets)
+        # What could not be ordered may have been the reason for all the rest.
+        mended = search.wrong() < wrong - 1e-9
+        if found.rounds and not mended and not self._worthwhile(before):
+            search.put(self.home)
+            found = Schedule(given_up=found.given_up)
         rounds = self._in_words(found)
         for row in found.given_up:
             name = self.table.guest_names[row]

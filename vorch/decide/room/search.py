@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vorch.decide.room.changes import HOPELESS, change, lowest, product, slope_of
 from vorch.decide.room.evenness import BROKEN, Term
 from vorch.decide.room.table import Bools, Floats, Group, Ints, Table
+from vorch.decide.room.wishes import has_wishes, no_worse
 
 # Moves that gain less are rounding errors.
 _TINY = 1e-9
@@ -25,19 +27,11 @@ _ALL_PAIRS = 120_000
 _MANY = 1000
 # Share of a host that is left free as long as there is room elsewhere.
 _SLACK = 0.05
-# Of these so many are judged exactly.
-_CLOSER = 256
 # In a large fleet so many guests are, and of one host no more than a few.
 _WANTED = 400
 _PER_HOST = 4
 # So often in one pass the hosts that are still untouched are looked at.
 _SWEEPS = 12
-# As many rows have one of these.
-_ROWS = 40
-# What looks worse than this is not looked at again.
-_HOPELESS = 0.5
-# Multiplications in one piece.
-_PIECE = 250_000
 # Members of a rule that are looked at one by one.
 _FEW = 64
 _NEVER = np.inf
@@ -108,8 +102,12 @@ class Search:
         own = np.array([self._own_needs(int(row)) for row in there], dtype=np.bool_)
         self.outside[there] = ~own if len(there) else False
         self.relief[self.outside] = 1.0
+        wishing = [has_wishes(table, int(row)) for row in self.rows]
+        self.wishing: Bools = np.array(wishing, dtype=np.bool_)
         for number in range(len(table.groups)):
             self._regroup(table.groups[number])
+        for row in np.flatnonzero(self.wishing & ~self.bound).tolist():
+            self._permit(row, None)
 
     def _own_needs(self, row: int) -> bool:
         """Its host has what it needs. A closed host has, as long as nobody says otherwise."""
@@ -119,8 +117,6 @@ class Search:
 
     def _regroup(self, group: Group) -> None:
         """Masks and broken rules anew of all in one rule."""
-        if not group.hard:
-            return
         table = self.table
         domain = table.domain(group.over)
         classes: dict[int, Bools | None] = {}
@@ -136,10 +132,17 @@ class Search:
                 off = classes[key]
             else:
                 off = table.barred(row)
-            mask = self.needed[table.kind[row]]
-            self.reach[row] = mask if off is None else mask & ~off
-            self.confined[row] = not self.reach[row].all()
             self.relief[row] = self._relief(row)
+            self._permit(row, off)
+
+    def _permit(self, row: int, off: Bools | None) -> None:
+        """Where it may be: by its needs, by hard rules, and by wishes unless it has to leave."""
+        mask = self.needed[self.table.kind[row]]
+        wished = no_worse(self.table, row) if self.wishing[row] and not self.relief[row] else None
+        self.reach[row] = mask if off is None else mask & ~off
+        if wished is not None:
+            self.reach[row] &= wished
+        self.confined[row] = not self.reach[row].all()
 
     def _relief(self, row: int) -> float:
         table = self.table
@@ -228,6 +231,8 @@ class Search:
         if self.needy[row]:
             self.outside[row] = not self._own_needs(row)
             self.relief[row] = self._relief(row)
+        if self.wishing[row] and not self.bound[row]:
+            self._permit(row, None)
         if self.bound[row]:
             for number in table.groups_of[row]:
                 self._regroup(table.groups[number])
@@ -256,7 +261,7 @@ class Search:
             size = quantity.size[rows]
             own, added = size * quantity.unit[at], size * quantity.unit[hosts]
             for term in quantity.terms:
-                total += _change(term, share, self.count, added, share[hosts], own, share[at])
+                total += change(term, share, self.count, added, share[hosts], own, share[at])
         home = self.home[rows]
         total += rate * self.prices[rows] * ((hosts != home) * 1.0 - (at != home))
         return total - self._mended(rows)
@@ -269,7 +274,7 @@ class Search:
             more = quantity.size[second] - quantity.size[first]
             gets, loses = more * quantity.unit[a], more * quantity.unit[b]
             for term in quantity.terms:
-                total += _change(term, share, self.count, gets, share[a], loses, share[b])
+                total += change(term, share, self.count, gets, share[a], loses, share[b])
         for rows, was, will in ((first, a, b), (second, b, a)):
             home = self.home[rows]
             total += rate * self.prices[rows] * ((will != home) * 1.0 - (was != home))
@@ -300,7 +305,7 @@ class Search:
             slope: Floats = np.zeros(len(share))
             curve = 0.0
             for term in quantity.terms:
-                more, bend = _slope(term, share, self.count)
+                more, bend = slope_of(term, share, self.count)
                 slope += more
                 curve += bend
             found.append((quantity, slope, curve))
@@ -323,7 +328,7 @@ class Search:
             size = quantity.size[rows]
             sizes += [size, size * size]
             units += [slope * quantity.unit, curve * quantity.unit * quantity.unit]
-        total = _product(np.array(sizes).T, np.array(units))
+        total = product(np.array(sizes).T, np.array(units))
         total += self._leaving(rows, rate)[:, None]
         at, home = table.at[rows], self.home[rows]
         gone = np.flatnonzero(at != home)
@@ -356,7 +361,7 @@ class Search:
         best, done = 0.0, 0
         for _ in range(_SWEEPS):
             host = screen.argmin(axis=1)
-            found = np.flatnonzero(screen[np.arange(len(rows)), host] < _HOPELESS)
+            found = np.flatnonzero(screen[np.arange(len(rows)), host] < HOPELESS)
             value = self.moved(rows[found], host[found], rate)
             if not done:
                 best = float(value.min(initial=0.0))
@@ -385,7 +390,7 @@ class Search:
 
     def _shortlist(self, rows: Ints, screen: Floats, rate: float) -> tuple[Ints, Ints, Floats]:
         """The moves that look best, judged exactly."""
-        row, host = _lowest(screen)
+        row, host = lowest(screen)
         return rows[row], host, self.moved(rows[row], host, rate)
 
     def _take(
@@ -466,7 +471,7 @@ class Search:
             second = second[(self.turn // step) % step :: step]
             if not len(first) or not len(second):
                 return 0
-        i, j = _lowest(self._screen_pairs(first, second, rate))
+        i, j = lowest(self._screen_pairs(first, second, rate))
         one, other = first[i], second[j]
         value = self.exchanged(one, other, rate)
         touched: set[int] = set()
@@ -501,7 +506,7 @@ class Search:
             right += [d2, s2 - 2 * d2 * r2, d2 * d2, r2]
             alone += d1 * (d1 * r1 - s1)
             facing += d2 * (d2 * r2 - s2)
-        total = _product(np.array(left).T, np.array(right))
+        total = product(np.array(left).T, np.array(right))
         total += alone[:, None]
         total += facing[None, :]
         if rate:
@@ -579,95 +584,3 @@ def is_broken_at(table: Table, group: Group, row: int) -> bool:
     relevant = table.spread_over(group.over)
     lowest = int(counts[relevant].min()) if len(relevant) else 0
     return int(counts[domain[host]]) - lowest > group.max_skew
-
-
-def _product(left: Floats, right: Floats) -> Floats:
-    """left @ right, in pieces so small that no threads are set to work on them."""
-    rows = max(1, _PIECE // max(1, right.size))
-    if rows >= len(left):
-        found: Floats = left @ right
-        return found
-    total: Floats = np.empty((len(left), right.shape[1]))
-    for start in range(0, len(left), rows):
-        np.matmul(left[start : start + rows], right, out=total[start : start + rows])
-    return total
-
-
-def _lowest(values: Floats) -> tuple[Ints, Ints]:
-    """Rows and columns of the lowest few hundred that are worth a closer look."""
-    each = values.min(axis=1, initial=_NEVER)
-    bar = _HOPELESS
-    if len(each) > _ROWS:
-        bar = min(bar, float(np.partition(each, _ROWS)[_ROWS]))
-    flat = values.ravel()
-    chosen = np.flatnonzero(flat <= bar)
-    if len(chosen) > _CLOSER:
-        chosen = np.sort(chosen[np.argpartition(flat[chosen], _CLOSER)[:_CLOSER]])
-    row, column = np.divmod(chosen, values.shape[1])
-    return row, column
-
-
-def _change(
-    term: Term,
-    share: Floats,
-    count: int,
-    added: Floats,
-    here: Floats,
-    taken: Floats,
-    was: Floats,
-) -> Floats:
-    """The term's change when one host gets `added` on top of `here`, another loses `taken`."""
-    found: Floats
-    if term.kind == "spread":
-        total = float(share.sum())
-        squares = float((share * share).sum())
-        now = max(0.0, squares / count - (total / count) ** 2) ** 0.5
-        found = here * 2.0 + added
-        found *= added
-        found += (taken - 2.0 * was) * taken + squares
-        found /= count
-        mean = (added - (taken - total)) / count
-        mean *= mean
-        found -= mean
-        np.maximum(found, 0.0, out=found)
-        np.sqrt(found, out=found)
-        found -= now
-    elif term.kind == "peak":
-        powers = share**8
-        all_of_them = float(powers.sum())
-        found = here + added
-        for _ in range(3):
-            found *= found
-        less = was - taken
-        found += less**8 - was**8 + (all_of_them - here**8)
-        found /= count
-        np.maximum(found, 0.0, out=found)
-        for _ in range(3):
-            np.sqrt(found, out=found)
-        found -= (all_of_them / count) ** 0.125
-    else:
-        limit = term.limit
-        found = np.maximum(here + added - limit, 0.0)
-        found -= np.maximum(here - limit, 0.0)
-        found += np.maximum(was - taken - limit, 0.0) - np.maximum(was - limit, 0.0)
-        found /= count
-    if term.weight != 1.0:
-        found *= term.weight
-    return found
-
-
-def _slope(term: Term, share: Floats, count: int) -> tuple[Floats, float]:
-    """What a little more on each host changes, and how that rises with what is added."""
-    if term.kind == "spread":
-        mean = float(share.sum()) / count
-        variance = float((share * share).sum()) / count - mean * mean
-        bend = term.weight / (count * max(1e-6, variance) ** 0.5)
-        return (share - mean) * bend, bend / 2
-    if term.kind == "peak":
-        # What a guest of mean size changes when it leaves: the curve is too steep for a tangent.
-        step = np.maximum(float(term.size.mean()) * term.unit, 1e-9)
-        total = max(1e-12, float((share**8).sum()) / count)
-        less = total - (share**8 - np.maximum(share - step, 0.0) ** 8) / count
-        lower = np.sqrt(np.sqrt(np.sqrt(np.maximum(less, 0.0))))
-        return term.weight * (total**0.125 - lower) / step, 0.0
-    return term.weight * (share > term.limit) / count, 0.0
