@@ -177,6 +177,8 @@ class _Model:
         solver = self.cp.CpSolver()
         solver.parameters.num_workers = 1
         solver.parameters.random_seed = 1
+        # It would take Ctrl-C from the whole process, and not give it back.
+        solver.parameters.catch_sigint_signal = False
         solver.parameters.max_deterministic_time = work_limit
         return solver.solve(model), solver
 
