@@ -101,6 +101,41 @@ def command() -> TyperCommand | TyperGroup:
     return made
 
 
+def command_for(args: Sequence[str]) -> TyperCommand | TyperGroup:
+    """The commands as far as this line needs them: to make all takes longer than most of them."""
+    word = _first_word(args)
+    lean = typer.Typer(name="vorch", rich_markup_mode=None)
+    lean.info, lean.registered_callback = app.info, app.registered_callback
+    lean.registered_groups = [
+        one
+        for one in app.registered_groups
+        if one.typer_instance is not None and one.typer_instance.info.name == word
+    ]
+    lean.registered_commands = [
+        one
+        for one in app.registered_commands
+        if word == (one.name or typer.main.get_command_name(getattr(one.callback, "__name__", "")))
+    ]
+    if not (lean.registered_groups or lean.registered_commands):
+        return command()
+    made = typer.main.get_command(lean)
+    # One command alone would stand without its name; the options before it keep it a group.
+    return made if isinstance(made, TyperGroup) else command()
+
+
+def _first_word(args: Sequence[str]) -> str:
+    """The command, past the options that stand before it; "" where they are not understood."""
+    rest = list(args)
+    while rest and rest[0].startswith("-"):
+        if rest[0] == "--uri":
+            rest = rest[2:]
+        elif rest[0] in ("-v", "--verbose") or rest[0].startswith("--uri="):
+            rest = rest[1:]
+        else:
+            return ""
+    return rest[0] if rest else ""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; the exit code."""
     if argv is None:
@@ -115,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _ended_by_sigterm():
             _check_text(args)
-            code = command().main(args=args, prog_name="vorch", standalone_mode=False)
+            code = command_for(args).main(args=args, prog_name="vorch", standalone_mode=False)
         if code == failures.INTERRUPTED:
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0

@@ -154,7 +154,7 @@ def simulate_balance(
     time_max: Annotated[
         float | None,
         typer.Option(
-            "--time-max",
+            "--time-max-s",
             metavar="SECONDS",
             parser=sizes.seconds,
             help="No longer than that, as far as times can be told.",

@@ -5,10 +5,12 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.core import TyperCommand, TyperGroup
 
 from tests.cli.conftest import Vorch
 from vorch import Orchestrator, lab
 from vorch_cli import reference
+from vorch_cli.main import command, command_for
 
 DOCS = Path(__file__).parents[2] / "docs"
 # Methods that are no verbs.
@@ -144,6 +146,23 @@ def test_what_changes_something_can_be_tried_dry() -> None:
         verb for verb in rest - looking if verb.rpartition("_")[2] not in ("list", "show", "watch")
     }
     assert changing == WITHOUT_A_PLAN
+
+
+@pytest.mark.parametrize("entry", reference.entries(), ids=lambda entry: entry.verb)
+def test_each_command_is_found_without_all_others(entry: reference.Entry) -> None:
+    found: TyperCommand | TyperGroup = command_for(["-v", "--uri", "memory:", *entry.path])
+    assert isinstance(found, TyperGroup)
+    assert list(found.commands) == [entry.path[0]]
+    for word in entry.path:
+        assert isinstance(found, TyperGroup)
+        found = found.commands[word]
+    assert [one.name for one in found.params] == [one.name for one in entry.command.params]
+    assert command_for([entry.path[0], "--uri=memory:"]) is not command()
+
+
+def test_what_is_no_command_is_looked_for_among_all() -> None:
+    for words in ([], ["--help"], ["nosuch"], ["--nosuch", "list"], ["--uri"]):
+        assert command_for(words) is command()
 
 
 def test_what_prints_can_print_json() -> None:
