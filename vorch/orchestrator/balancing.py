@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Literal, cast
 from vorch.codec import decode
 from vorch.decide import balance_settings
 from vorch.decide.balance_settings import BalanceChanges, BalancePolicy
-from vorch.decide.convoy import Trip
 from vorch.decide.room import loads
 from vorch.decide.room.loads import Loads, Measured
-from vorch.errors import Invalid, VorchError
-from vorch.model import Cluster, Vm, check_range
+from vorch.errors import Invalid
+from vorch.model import Cluster, check_range
 from vorch.orchestrator import kept
-from vorch.orchestrator.convoys import WATCHER_MOVES_S, Convoys
 from vorch.orchestrator.core import Done
 from vorch.orchestrator.limits import limits_of
+from vorch.orchestrator.room_hint import busy_vms
+from vorch.orchestrator.rounds import Rounds
 from vorch.orchestrator.words import checked_seconds
 from vorch.orchestrator.zones import offset_s
-from vorch.plan import Journal, Plan
+from vorch.plan import Plan
 
 # The engine stands on NumPy, which is loaded when it is first asked for something.
 if TYPE_CHECKING:
     from vorch.decide.balance import Known
-    from vorch.decide.room.balance import BalancePlan, Move
+    from vorch.decide.room.balance import BalancePlan
 
 LOADS = "load/vms"
 METRICS = ("vorch", "norm", "htools")
@@ -48,7 +48,7 @@ class Balanced:
         return self.plan.why
 
 
-class Balancing(Convoys):
+class Balancing(Rounds):
     def balance(
         self,
         *,
@@ -126,62 +126,9 @@ class Balancing(Convoys):
             overhead_mib=self.settings.vm_overhead_mib,
             loads=cores,
             moved_at=moved_at(tasks),
-            busy=self._busy_vms(),
+            busy=busy_vms(self.world.state),
             link_mib_s=link_mib_s(tasks, self.settings.migration_bandwidth_mib_s),
         )
-
-    def _busy_vms(self) -> frozenset[str]:
-        """VMs that a plan is at, whoever runs it."""
-        journals = [decode(Journal, one.body) for one in self.world.state.read(["plan"]).values()]
-        return frozenset(
-            key.removeprefix("vm/")
-            for journal in journals
-            for key in journal.plan.claims
-            if key.startswith("vm/")
-        )
-
-    # -- carrying it out
-
-    def _turn(self, cluster: Cluster, step: Move, before: Mapping[str, Vm]) -> Plan:
-        """The plan of one move, now that it is its turn."""
-        from vorch.decide.balance import need_same, said
-
-        ha = kept.availability(self.world.state)
-        vm = need_same(cluster, ha, step, before)
-        seen = self._ruled(cluster, ha, vm.name)
-        return said(self._migration(seen, vm.name, step.target, away=bool(vm.home)), ha, step)
-
-    def _carry_out(
-        self, rounds: Sequence[Sequence[Move]], before: Mapping[str, Vm], wait_s: float | None
-    ) -> tuple[list[Done], dict[str, str]]:
-        """Round after round, each as a convoy; what is not right any more is skipped."""
-        done: list[Done] = []
-        skipped: dict[str, str] = {}
-        watched = frozenset(kept.availability(self.world.state).vms) if wait_s is None else ()
-
-        def go(step: Move) -> None:
-            try:
-                done.append(
-                    self._do(
-                        lambda cluster: self._turn(cluster, step, before),
-                        dry_run=False,
-                        wait_s=WATCHER_MOVES_S if step.guest in watched else wait_s,
-                        hosts=lambda cluster: cluster.nodes,
-                        about=(f"vm/{step.guest}",),
-                        networks=self._networks_of(step.guest),
-                    )
-                )
-            except VorchError as exc:
-                skipped[step.guest] = exc.message
-
-        for steps in rounds:
-            by_vm = {step.guest: step for step in steps}
-
-            def depart(trip: Trip, by_vm: Mapping[str, Move] = by_vm) -> None:
-                go(by_vm[trip.vm])
-
-            self._convoy([Trip(one.guest, one.source, one.target) for one in steps], depart)
-        return done, skipped
 
     # -- by itself
 

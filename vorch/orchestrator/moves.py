@@ -10,6 +10,7 @@ from vorch.codec import decode
 from vorch.decide import agree, barred, estimate, move, send
 from vorch.decide.place import NOTHING_KEPT, Keeping
 from vorch.decide.records import is_on, known_power
+from vorch.errors import NoRoom
 from vorch.model import (
     Cluster,
     Task,
@@ -18,6 +19,7 @@ from vorch.model import (
 )
 from vorch.orchestrator import kept
 from vorch.orchestrator.core import Core, Done
+from vorch.orchestrator.room_hint import with_way
 from vorch.plan import MigrateDomain, Plan
 
 # How long a guest's writes are watched before it moves.
@@ -76,18 +78,21 @@ class Moves(Core):
             plan = self._migration(seen, name, node, wishes=wishes, keeping=keeping)
             return agree.moved(plan, ha, name)
 
-        return self._do(
-            decide,
-            dry_run=dry_run,
-            wait_s=wait_s,
-            hosts=lambda c: (
-                c.nodes
-                if node is None
-                else kept.with_spare(self.world.state, c, [c.vm(name).node, node])
-            ),
-            about=(f"vm/{check_vm_name(name)}",),
-            networks=self._networks_of(name),
-        )
+        try:
+            return self._do(
+                decide,
+                dry_run=dry_run,
+                wait_s=wait_s,
+                hosts=lambda c: (
+                    c.nodes
+                    if node is None
+                    else kept.with_spare(self.world.state, c, [c.vm(name).node, node])
+                ),
+                about=(f"vm/{check_vm_name(name)}",),
+                networks=self._networks_of(name),
+            )
+        except NoRoom as exc:
+            raise with_way(self, exc, name, node, away=True) from exc
 
     def _ruled(
         self,

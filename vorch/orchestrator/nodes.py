@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from vorch.decide import agree, baseline, hosts
+from vorch.decide import agree, baseline, convoy, hosts
 from vorch.decide.records import hosts_of
 from vorch.errors import Conflict, VorchError
 from vorch.model import (
@@ -23,8 +23,9 @@ from vorch.model import (
     Source,
 )
 from vorch.orchestrator import kept
-from vorch.orchestrator.convoys import Convoys
 from vorch.orchestrator.core import Done
+from vorch.orchestrator.room_hint import busy_vms
+from vorch.orchestrator.rounds import Rounds
 from vorch.plan import Plan
 from vorch.ports import (
     Change,
@@ -60,7 +61,7 @@ class Trial:
     baseline: Baseline | None = None
 
 
-class Nodes(Convoys):
+class Nodes(Rounds):
     def node_list(self) -> tuple[NodeStatus, ...]:
         """All hosts by name, with what is on them now: one call per host."""
         cluster = self.look(None)
@@ -403,16 +404,48 @@ class Nodes(Convoys):
             wait_s=None,
         )
 
+    def _make_way(self, name: str, wait_s: float | None) -> list[Done]:
+        """Empty it by moves of others as well, if not all that is on it finds room without."""
+        cluster, state = self.look(None), self.world.state
+        cluster = self._connected(cluster, cluster.nodes, tuple(cluster.networks.values()))
+        ha = kept.availability(state)
+        names = [vm.name for vm in cluster.vms.values() if vm.node == name]
+        _, stayed = convoy.trips(
+            cluster, sorted(names), lambda then, one: self._goal(then, ha, one, None, away=True)
+        )
+        if not stayed:
+            return []
+        from vorch.decide.balance import link_mib_s
+        from vorch.decide.emptying import way_out
+
+        found = way_out(
+            cluster,
+            ha,
+            name,
+            overhead_mib=self.settings.vm_overhead_mib,
+            busy=busy_vms(state),
+            per_host=max(1, self.settings.migrations_per_host),
+            link_mib_s=link_mib_s(self._tasks(), self.settings.migration_bandwidth_mib_s),
+        )
+        if len(found.left) >= len(stayed):
+            return []
+        # Whoever is skipped is moved as all others, or said, in the end.
+        done, _ = self._carry_out(found.rounds, cluster.vms, wait_s, leaving=name)
+        return done
+
     def node_maintenance(
         self, name: str, on: bool, *, wait_s: float | None = None
     ) -> tuple[Done, ...]:
         """Empty a host so that it can be switched off; or bring back what left it.
 
         Who watches knows of it, and moves the VMs that are looked after just so.
-        Each VM is a task of its own; several move at once. What cannot move stays, and is said when
-        all others have. Safe to repeat.
+        Each VM is a task of its own; several move at once. Where there is not room for all, others
+        make way, as few as possible. What cannot move stays, and is said when all others have. Safe
+        to repeat.
         """
         done = [self._begin_maintenance(name, on)]
+        if on:
+            done += self._make_way(name, wait_s)
         names = [
             vm.name
             for vm in sorted(self.look().vms.values(), key=lambda one: one.name)

@@ -14,7 +14,7 @@ from vorch.decide.lifecycle import Changes, NewVm
 from vorch.decide.place import Keeping
 from vorch.decide.records import is_on, known_power
 from vorch.decide.status import status
-from vorch.errors import Conflict, Invalid, NotFound, Unsupported
+from vorch.errors import Conflict, Invalid, NoRoom, NotFound, Unsupported
 from vorch.model import (
     Address,
     CloudInit,
@@ -30,6 +30,7 @@ from vorch.model import (
 )
 from vorch.orchestrator import kept
 from vorch.orchestrator.core import Core, Done
+from vorch.orchestrator.room_hint import with_way
 from vorch.orchestrator.words import absolute, checked_seconds, one_of, pages_word
 from vorch.plan import Plan
 from vorch.ports import (
@@ -302,14 +303,18 @@ class Vms(Core):
             )
             return agree.started(plan, ha, name)
 
-        return self._on_vm(
-            name,
-            decide,
-            dry_run=dry_run,
-            wait_s=wait_s,
-            whole_host=True,
-            networks=self._networks_of(name),
-        )
+        try:
+            return self._on_vm(
+                name,
+                decide,
+                dry_run=dry_run,
+                wait_s=wait_s,
+                whole_host=True,
+                networks=self._networks_of(name),
+            )
+        except NoRoom as exc:
+            here = self.look().vm(name).node
+            raise with_way(self, exc, name, here, away=False) from exc
 
     def stop(
         self,

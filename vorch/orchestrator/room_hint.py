@@ -1,0 +1,53 @@
+"""What would make room for a VM, where a verb has found none."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from vorch.codec import decode
+from vorch.errors import NoRoom, VorchError
+from vorch.orchestrator import kept
+from vorch.plan import Journal
+from vorch.ports import State
+
+if TYPE_CHECKING:
+    from vorch.orchestrator.core import Core
+
+
+def busy_vms(state: State) -> frozenset[str]:
+    """VMs that a plan is at, whoever runs it."""
+    journals = [decode(Journal, document.body) for document in state.read(["plan"]).values()]
+    return frozenset(
+        key.removeprefix("vm/")
+        for journal in journals
+        for key in journal.plan.claims
+        if key.startswith("vm/")
+    )
+
+
+def with_way(core: Core, error: NoRoom, name: str, node: str | None, *, away: bool) -> NoRoom:
+    """The same error with the fewest moves that would help, where there are some.
+
+    `node`: the only host that counts. `away`: where the VM is now does not.
+    """
+    # Whatever is wrong with the hint: the error is what counts.
+    with suppress(VorchError):
+        from vorch.decide.emptying import room_for, words
+
+        cluster = core.look(None)
+        vm = cluster.vm(name)
+        hosts = [node] if node is not None else [*cluster.nodes]
+        moves = room_for(
+            cluster,
+            kept.availability(core.world.state),
+            vm,
+            overhead_mib=core.settings.vm_overhead_mib,
+            hosts=[one for one in hosts if not away or one != vm.node],
+            busy=busy_vms(core.world.state),
+        )
+        if moves:
+            told = [[move.guest, move.source, move.target] for move in moves]
+            fields = {**error.fields, "moves": told}
+            return NoRoom(f"{error.message}; {words(moves)}", **fields)
+    return error
