@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 
 from tests.cli.conftest import Vorch
 from vorch import Orchestrator, lab
@@ -150,13 +150,16 @@ def test_what_changes_something_can_be_tried_dry() -> None:
 
 @pytest.mark.parametrize("entry", reference.entries(), ids=lambda entry: entry.verb)
 def test_each_command_is_found_without_all_others(entry: reference.Entry) -> None:
-    found: TyperCommand | TyperGroup = command_for(["-v", "--uri", "memory:", *entry.path])
+    found = command_for(["-v", "--uri", "memory:", *entry.path])
     assert isinstance(found, TyperGroup)
     assert list(found.commands) == [entry.path[0]]
-    for word in entry.path:
-        assert isinstance(found, TyperGroup)
-        found = found.commands[word]
-    assert [one.name for one in found.params] == [one.name for one in entry.command.params]
+    *groups, last = entry.path
+    for word in groups:
+        inner = found.commands[word]
+        assert isinstance(inner, TyperGroup)
+        found = inner
+    params = [one.name for one in found.commands[last].params]
+    assert params == [one.name for one in entry.command.params]
     assert command_for([entry.path[0], "--uri=memory:"]) is not command()
 
 
