@@ -16,7 +16,7 @@ from vorch import Orchestrator, __version__, connect
 
 from . import problems, upkeep
 from .auth import BearerToken
-from .routes import room, vms
+from .routes import balance, room, vms
 
 
 def create_app(
@@ -72,6 +72,7 @@ def create_app(
 
     app.include_router(vms.router)
     app.include_router(room.router)
+    app.include_router(balance.router)
     return app
 
 
