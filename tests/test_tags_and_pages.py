@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 import vorch
@@ -9,7 +11,7 @@ from vorch import Orchestrator
 from vorch.codec import decode, encode
 from vorch.drivers import libvirt_xml
 from vorch.drivers.memory import MemoryWorld
-from vorch.errors import Invalid
+from vorch.errors import Invalid, NoRoom, Unsupported
 from vorch.model import HugePages, Node, NumaCell, Vm
 
 
@@ -95,3 +97,57 @@ def test_cells_are_read_from_what_libvirt_says() -> None:
         ),
         NumaCell(number=1, cpus=4, memory_mib=2048),
     )
+
+
+def made(cluster: Orchestrator, name: str, *, start: bool = True, **other: Any) -> None:
+    cluster.create(name, disk_gib=1, networks=(), start=start, **other)
+
+
+def test_it_goes_where_what_it_asks_for_is(world: MemoryWorld, cluster: Orchestrator) -> None:
+    world.add_host("h2", memory_mib=8192).lay_out(2, pages_mib=1024)
+    cluster.node_add("h2", "memory:h2", tags=("gpu",))
+    made(cluster, "tagged", require_tags=("gpu",))
+    assert cluster.show("tagged").vm.node == "h2"
+    made(cluster, "paged", huge_pages="2M", memory_mib=1536)
+    assert cluster.show("paged").vm.node == "h2"
+    with pytest.raises(NoRoom) as caught:
+        made(cluster, "more", huge_pages="2M", memory_mib=1024)
+    refused = caught.value.fields["refused"]
+    assert isinstance(refused, dict)
+    assert "it has no huge pages of 2M" in refused["h1"]
+    assert "512 MiB of huge pages of 2048 KiB are short" in refused["h2"]
+    # One cell of h2 has 512 MiB of them left, both together as well.
+    made(cluster, "cell", huge_pages="2M", memory_mib=512, one_numa_cell=True)
+    with pytest.raises(Unsupported, match="no tag 'fast'"):
+        made(cluster, "none", require_tags=("fast",))
+    # Ordinary memory is what is not set aside.
+    status = cluster.node_show("h2")
+    used = 2048 + 1024 + 3 * 64
+    assert status.memory_used_mib == used
+    assert status.memory_free_mib == 8192 - 512 - used
+
+
+def test_the_last_room_is_kept_for_those_that_are_looked_after(
+    world: MemoryWorld, cluster: Orchestrator
+) -> None:
+    # As large as the third that is there.
+    for name in ("h2", "h3"):
+        world.add_host(name)
+        cluster.node_add(name, f"memory:{name}")
+    for name in "abcd":
+        made(cluster, name, memory_mib=30000)
+        cluster.ha_set(name)
+    with pytest.raises(NoRoom, match="could not be lost any more") as caught:
+        made(cluster, "e", memory_mib=30000)
+    assert "--force" in str(caught.value)
+    with pytest.raises(NoRoom, match="could not be lost any more"):
+        cluster.clone("a", "e", start=True)
+    made(cluster, "e", node="h3", memory_mib=30000, start=False)
+    with pytest.raises(NoRoom, match=r"cannot start VM .e. on .h3.: .*could not be lost"):
+        cluster.start("e")
+    assert "gone by that" in cluster.start("e", force=True, dry_run=True).plan.why
+    cluster.ha_policy(spare="warn")
+    assert "gone by that" in cluster.start("e").plan.why
+    cluster.ha_policy(spare="keep")
+    # It is gone, so nothing is refused for it any more.
+    made(cluster, "f", memory_mib=30000)

@@ -89,3 +89,61 @@ def test_what_would_come_of_a_failure(web: Vorch) -> None:
     shown = web.well("whatif", "fail", node).out
     assert "These would stay off:" in shown
     assert web("whatif", "fail", "h9").code != 0
+
+
+def test_rules_over_racks(web: Vorch) -> None:
+    web.well("create", "db", "--image", "debian", "--no-start")
+    node = web.well("node", "list", "--json").json[0]["node"]["name"]
+    assert (
+        "no host has a tag 'rack:…'"
+        in web("rule", "add", "even", "--spread", "rack", "--vms", "web,db").err
+    )
+    web.well("node", "change", node, "--tag", "rack:r1", "--tag", "gpu", "--cpu-ratio", "4")
+    shown = web.well("node", "show", node).out
+    assert "rack:r1, gpu" in shown
+    assert "4 at most" in shown
+    assert web.well("node", "list", "--json").json[0]["node"]["tags"] == ["rack:r1", "gpu"]
+    web.well(
+        *("rule", "add", "even", "--spread", "rack", "--max-skew", "2", "--vms", "web,db"),
+        *("--soft", "--weight", "3"),
+    )
+    web.well("rule", "add", "near", "--together", "--over", "rack", "--vms", "web,db")
+    rule = web.well("rule", "show", "even", "--json").json["rule"]
+    assert (rule["kind"], rule["over"], rule["max_skew"], rule["weight"]) == (
+        *("spread", "rack", 2, 3.0),
+    )
+    listed = web.well("rule", "list").out
+    assert "spread over rack, 2 more at most" in listed
+    assert "together over rack" in listed
+    wrong = web("rule", "add", "x", "--spread", "rack", "--over", "rack", "--vms", "web,db")
+    assert "leave --over away" in wrong.err
+    wrong = web("node", "change", node, "--tag", "x", "--no-tags")
+    assert "--no-tags takes all tags away" in wrong.err
+    web.well("node", "change", node, "--no-tags", "--cpu-ratio", "0")
+    assert web.well("node", "list", "--json").json[0]["node"]["cpu_ratio"] is None
+
+
+def test_what_a_vm_asks_of_hosts(web: Vorch) -> None:
+    asks = ("--require-tag", "gpu", "--huge-pages", "2M", "--one-numa-cell")
+    web.well("stop", "web", "--force")
+    refused = web("change", "web", *asks)
+    assert refused.code != 0
+    node = web.well("node", "list", "--json").json[0]["node"]["name"]
+    web.well("node", "change", node, "--tag", "gpu")
+    web.world.host(node).lay_out(1, pages_mib=2048)
+    web.well("node", "probe", node)
+    web.well("change", "web", *asks)
+    shown = web.well("show", "web").out
+    assert "huge pages of 2M" in shown
+    assert "asks for" in shown
+    web.well("start", "web")
+    web.well("change", "web", "--no-require-tags", "--no-one-numa-cell", "--huge-pages", "none")
+    vm = web.well("show", "web", "--json").json["vm"]
+    assert (vm["require_tags"], vm["huge_pages"], vm["one_numa_cell"]) == ([], "", False)
+
+
+def test_room_is_kept_as_the_policy_says(vorch: Vorch) -> None:
+    assert "is refused" in vorch.well("ha", "policy").out
+    vorch.well("ha", "policy", "--spare", "ignore")
+    assert "spare ignore" in vorch.well("ha", "status").out
+    assert "keep, warn, ignore" in vorch("ha", "policy", "--spare", "some").err

@@ -149,7 +149,9 @@ def clone(
     choice: Choice
     node = to.node if to is not None and to.node else vm.node
     if start:
-        choice = place(cluster, new, overhead_mib=overhead_mib, only=node, keeping=keeping)
+        # Where every host reaches its disks it goes where it fits best.
+        only = None if _everywhere(cluster, new) else node
+        choice = place(cluster, new, overhead_mib=overhead_mib, only=only, keeping=keeping)
     else:
         choice = home(cluster, new, node)
     new = dataclasses.replace(new, node=choice.node)
@@ -169,6 +171,11 @@ def clone(
         claims=(f"vm/{name}", f"vm/{new_vm}"),
         reads=reads(cluster, f"vm/{name}", f"vm/{new_vm}"),
     )
+
+
+def _everywhere(cluster: Cluster, vm: Vm) -> bool:
+    volumes = [disk.volume for disk in vm.disks if disk.volume is not None]
+    return all(cluster.pool(volume.pool).shared for volume in volumes)
 
 
 def template(

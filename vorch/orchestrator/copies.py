@@ -6,6 +6,7 @@ from vorch.decide import copies
 from vorch.model import (
     CloudInit,
     Snapshot,
+    check_vm_name,
 )
 from vorch.orchestrator import kept
 from vorch.orchestrator.core import Core, Done
@@ -32,8 +33,7 @@ class Copies(Core):
         `force`: start it also where that takes the room away that others need when a host is lost.
         """
         fresh = self._fresh()
-        return self._on_vm(
-            name,
+        return self._do(
             lambda cluster: copies.clone(
                 cluster,
                 name,
@@ -48,7 +48,8 @@ class Copies(Core):
             ),
             dry_run=dry_run,
             wait_s=wait_s,
-            whole_host=True,
+            hosts=lambda c: c.nodes if start else [c.vm(name).node],
+            about=(f"vm/{check_vm_name(name)}",),
             networks=(lambda c: self._networks_called(nic.network for nic in c.vm(name).nics)(c))
             if start
             else None,
