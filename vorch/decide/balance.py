@@ -21,6 +21,8 @@ from vorch.decide.records import is_on
 from vorch.decide.room.balance import BalancePlan, Limits, Metric, Move, balance
 from vorch.decide.room.fleet import Fleet, Guest, Needs
 from vorch.decide.room.live import POLICY, fleet_of
+from vorch.decide.room.spare import Spare
+from vorch.decide.room.table import Table
 from vorch.decide.rules import resolve
 from vorch.errors import Conflict, VorchError
 from vorch.model import Cluster, Task, TaskState, Vm
@@ -96,8 +98,13 @@ def planned(
     fleet = balanced_fleet(cluster, ha, known)
     refused: dict[str, dict[str, str]] = {}
     plan = balance(fleet, limits, metric=metric)
+    keeps = ha.policy.spare == "keep"
+
+    def found_wrong() -> dict[str, dict[str, str]]:
+        return _refused(cluster, plan, check) or (_spoiling(fleet, plan) if keeps else {})
+
     for _ in range(TRIES):
-        wrong = _refused(cluster, plan, check)
+        wrong = found_wrong()
         if not wrong:
             break
         for name, hosts in wrong.items():
@@ -105,7 +112,7 @@ def planned(
         plan = balance(_without(fleet, refused), limits, metric=metric)
     else:
         # Whoever is refused again and again stays where it is.
-        wrong = _refused(cluster, plan, check)
+        wrong = found_wrong()
         for name, hosts in wrong.items():
             refused.setdefault(name, {}).update(hosts)
         if wrong:
@@ -204,6 +211,43 @@ def _refused(cluster: Cluster, plan: BalancePlan, check: Check) -> dict[str, dic
         vms[move.guest] = dataclasses.replace(vm, node=move.target)
         if vm.id in domains:
             domains[vm.id] = dataclasses.replace(domains[vm.id], node=move.target)
+    return wrong
+
+
+def _spoiling(fleet: Fleet, plan: BalancePlan) -> dict[str, dict[str, str]]:
+    """Moves that take away the room for the loss of a host, where the plan as a whole does so."""
+    if not plan.moves or not any(guest.ha for guest in fleet.guests):
+        return {}
+    table = Table(fleet)
+    before = Spare(table).holds.copy()
+    if not before.any():
+        return {}
+    steps = [(table.guest(one.guest), table.host(one.target)) for one in plan.moves]
+    start = table.at.copy()
+    for row, host in steps:
+        table.move(row, host)
+    if not (before & ~Spare(table).holds).any():
+        return {}
+    for row in {row for row, _ in steps}:
+        table.move(row, int(start[row]))
+    spare = Spare(table)
+    wrong: dict[str, dict[str, str]] = {}
+
+    def go(row: int, host: int) -> int:
+        source = int(table.at[row])
+        table.move(row, host)
+        spare.moved(row, source, host)
+        spare.settle()
+        return source
+
+    for row, host in steps:
+        source = go(row, host)
+        lost = (before & ~spare.holds).nonzero()[0]
+        if len(lost):
+            name = table.host_names[int(lost[0])]
+            why = f"{name!r} could not be lost any more"
+            wrong.setdefault(table.guest_names[row], {})[table.host_names[host]] = why
+            go(row, source)
     return wrong
 
 
