@@ -55,7 +55,9 @@ class Matching:
         self.holds[table.at[rows]] &= bool(len(self.freest))
         for leader, followers in self.followers.items():
             self.refuge[followers] = self.refuge[leader]
-        self.refuge[(table.at >= 0) & ~self.holds[table.at]] = NOWHERE
+        # Where there is no host, there is nothing that could hold or not.
+        if len(self.holds):
+            self.refuge[(table.at >= 0) & ~self.holds[table.at]] = NOWHERE
 
     def _take_rules(self) -> None:
         table = self.table
