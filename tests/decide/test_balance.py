@@ -166,16 +166,22 @@ def test_a_plan_that_is_always_refused_is_none() -> None:
 
 
 def test_moves_are_tried_on_what_those_before_have_made() -> None:
-    seen: list[dict[str, str]] = []
+    seen: list[tuple[Move, set[str]]] = []
 
     def look(then: Cluster, step: Move) -> object:
-        seen.append({name: vm.node for name, vm in then.vms.items()})
+        assert then.vms[step.guest].node == step.source
         assert then.domains[then.vms[step.guest].id].node == step.source
+        there = {one.name for one in then.domains.values() if one.node == step.target}
+        assert there <= then.vms.keys()
+        assert {then.vms[name].node for name in there} <= {step.target}
+        seen.append((step, there))
         return None
 
     found = planned(cluster(), Availability(), known(), look)
-    assert len(seen) == len(found.moves)
-    assert sum(host != "h1" for host in seen[-1].values()) == len(found.moves) - 1
+    assert [step for step, _ in seen] == list(found.moves)
+    for number, (step, there) in enumerate(seen):
+        before = {one.guest for one, _ in seen[:number] if one.target == step.target}
+        assert there == before
 
 
 def test_rules_are_kept() -> None:

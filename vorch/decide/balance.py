@@ -25,7 +25,7 @@ from vorch.decide.room.spare import Spare
 from vorch.decide.room.table import Table
 from vorch.decide.rules import resolve
 from vorch.errors import Conflict, VorchError
-from vorch.model import Cluster, Task, TaskState, Vm
+from vorch.model import Cluster, Domain, Task, TaskState, Vm
 from vorch.plan import Plan
 
 # How often a plan is made anew without the moves that were refused.
@@ -101,7 +101,7 @@ def planned(
     keeps = ha.policy.spare == "keep"
 
     def found_wrong() -> dict[str, dict[str, str]]:
-        return _refused(cluster, plan, check) or (_spoiling(fleet, plan) if keeps else {})
+        return _refused(cluster, ha, plan, check) or (_spoiling(fleet, plan) if keeps else {})
 
     for _ in range(TRIES):
         wrong = found_wrong()
@@ -197,20 +197,40 @@ def _without(
     return dataclasses.replace(fleet, guests=tuple(changed(guest) for guest in fleet.guests))
 
 
-def _refused(cluster: Cluster, plan: BalancePlan, check: Check) -> dict[str, dict[str, str]]:
-    """What the verb says to each move, those before it having been made."""
-    vms, domains = dict(cluster.vms), dict(cluster.domains)
-    then = dataclasses.replace(cluster, vms=vms, domains=domains)
+def _refused(
+    cluster: Cluster, ha: Availability, plan: BalancePlan, check: Check
+) -> dict[str, dict[str, str]]:
+    """What the verb says to each move, those before it having been made.
+
+    It is shown what concerns that move: who is on both hosts, and who stands in rules.
+    """
+    on: dict[str, dict[str, Domain]] = {}
+    for domain in cluster.domains.values():
+        on.setdefault(domain.node, {})[domain.id] = domain
+    names_on: dict[str, set[str]] = {}
+    for vm in cluster.vms.values():
+        names_on.setdefault(vm.node, set()).add(vm.name)
+    ruled_names = {name for rule in ha.rules.values() for name in rule.vms}
+    vms = dict(cluster.vms)
     wrong: dict[str, dict[str, str]] = {}
     for move in plan.moves:
+        source, target = move.source, move.target
+        here, there = on.setdefault(source, {}), on.setdefault(target, {})
+        concerned = ruled_names | {move.guest} | names_on.setdefault(target, set())
+        then = dataclasses.replace(
+            cluster,
+            vms={name: vms[name] for name in sorted(concerned) if name in vms},
+            domains={**here, **there},
+        )
         try:
             check(then, move)
         except VorchError as exc:
-            wrong.setdefault(move.guest, {})[move.target] = exc.message
-        vm = vms[move.guest]
-        vms[move.guest] = dataclasses.replace(vm, node=move.target)
-        if vm.id in domains:
-            domains[vm.id] = dataclasses.replace(domains[vm.id], node=move.target)
+            wrong.setdefault(move.guest, {})[target] = exc.message
+        vm = vms[move.guest] = dataclasses.replace(vms[move.guest], node=target)
+        names_on.setdefault(source, set()).discard(vm.name)
+        names_on[target].add(vm.name)
+        if vm.id in here:
+            there[vm.id] = dataclasses.replace(here.pop(vm.id), node=target)
     return wrong
 
 
