@@ -15,7 +15,6 @@ from typing import Any
 from vorch.availability import Availability
 from vorch.codec import decode, encode
 from vorch.config import Settings
-from vorch.decide.balance import Known, balanced_fleet
 from vorch.decide.room.fleet import Fleet
 from vorch.decide.room.live import POLICY, fleet_of
 from vorch.decide.whatif import Timing
@@ -72,6 +71,9 @@ class Dump:
     @property
     def balanced_fleet(self) -> Fleet:
         """As somebody has it who moves VMs for evenness, and stops none for it."""
+        # With NumPy, which a connection does without.
+        from vorch.decide.balance import Known, balanced_fleet
+
         known = Known(
             now=self.at,
             overhead_mib=self.settings.vm_overhead_mib,

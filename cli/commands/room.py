@@ -175,8 +175,10 @@ def _tell(answer: Capacity) -> None:
         told = few(worst.hosts)
         if worst.left_out:
             told += f": {len(worst.left_out)} would be left out: {few(worst.left_out)}"
-        else:
+        elif worst.refuges:
             told += f": all {len(worst.refuges)} of its VMs find room"
+        else:
+            told += ": no VM there is looked after"
         facts += [("worst to lose", told), ("why", worst.why)]
     facts += [
         ("memory", used(answer.memory_used_mib, answer.memory_mib, "MiB")),

@@ -246,6 +246,72 @@ def test_what_makes_no_sense_is_said_in_words(
     assert "Traceback" not in ended.err
 
 
+QUESTIONS = (
+    ("simulate", "balance", "FILE"),
+    ("simulate", "place", "FILE", "--vcpus", "1", "--memory-mib", "1", "--explain"),
+    ("simulate", "place", "FILE"),
+    ("capacity", "--file", "FILE", "--vcpus", "1", "--memory-mib", "1"),
+    ("capacity", "--file", "FILE", "--hosts-lost", "2"),
+    ("whatif", "add-host", "x", "--cpus", "1", "--memory-mib", "4096", "--file", "FILE"),
+    ("whatif", "add-vms", "--vcpus", "1", "--memory-mib", "1", "--file", "FILE"),
+    ("whatif", "remove-host", "n1", "--file", "FILE"),
+    ("whatif", "fail", "n1", "--file", "FILE"),
+    ("simulate", "evacuate", "FILE", "--node", "n1"),
+)
+
+
+@pytest.mark.parametrize("words", QUESTIONS, ids=lambda words: " ".join(words))
+@pytest.mark.parametrize(
+    "nodes",
+    [[], [node("n1", "a")], [{**node("n1", "a", 2), "closed": "it is cordoned"}]],
+    ids=["none", "one", "one that is full and closed"],
+)
+def test_the_smallest_clusters_have_answers(
+    vorch: Vorch, tmp_path: Path, nodes: list[dict[str, Any]], words: tuple[str, ...]
+) -> None:
+    vms = [vm("v1", "n1" if nodes else None), vm("v2", None)]
+    path = tmp_path / "tiny.json"
+    path.write_text(json.dumps({"format": "vorch-placement/1", "nodes": nodes, "vms": vms}))
+    for more in ((), ("--json",)):
+        ended = vorch(*(str(path) if word == "FILE" else word for word in words), *more)
+        # Of no host, a host cannot be named.
+        assert (ended.code in (2, 3)) == (not nodes and "n1" in words), ended.err
+        assert ended.code == 0 or "cannot find" in ended.err
+
+
+def test_a_dump_goes_where_a_placement_file_goes(web: Vorch, tmp_path: Path) -> None:
+    web.well("ha", "set", "web")
+    file = tmp_path / "dump.json"
+    assert f"is in {file}" in web.well("dump", "-o", str(file)).out
+    assert web.well("dump").json["format"] == web.well("dump", "--json").json["format"]
+    name = web.well("node", "list", "--json").json[0]["node"]["name"]
+    living = web.well("capacity", "--vcpus", "1", "--memory-mib", "512", "--json").json
+    filed = web.well(
+        *("capacity", "--file", str(file), "--vcpus", "1", "--memory-mib", "512", "--json")
+    ).json
+    assert filed.pop("engine_s") >= 0
+    assert filed == living
+    assert living["worst"]["left_out"] == ["web"]
+    for words in (
+        ("fail", name),
+        ("add-host", "h9", "--cpus", "4", "--memory-mib", "8192"),
+        ("remove-host", name),
+        ("add-vms", "--count", "2", "--vcpus", "1", "--memory-mib", "512"),
+    ):
+        here = web.well("whatif", *words, "--json").json
+        there = web.well("whatif", *words, "--file", str(file), "--json").json
+        assert here == there
+    assert web.well("simulate", "balance", str(file), "--json").json["moves"] == []
+    packed = tmp_path / "dump.json.gz"
+    packed.write_bytes(gzip.compress(file.read_bytes()))
+    assert web.well("simulate", "balance", str(packed), "--json").json["moves"] == []
+    torn = json.loads(file.read_text())
+    torn["cluster"]["vms"]["web"]["memory_mib"] = "much"
+    file.write_text(json.dumps(torn))
+    ended = web("whatif", "fail", name, "--file", str(file))
+    assert "cluster.vms.web.memory_mib" in ended.err
+
+
 HTOOLS = """\
 blue|uuid-1|preferred||
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from vorch.codec import decode
 from vorch.decide import whatif
-from vorch.decide.balance import link_mib_s, moved_at
 from vorch.decide.room.loads import Loads, is_fresh
 from vorch.dumped import Dump, without_secrets
 from vorch.model import Task
@@ -51,8 +50,13 @@ class RoomQuestions(HighAvailability):
         return without_secrets(self._input())
 
     def _input(self) -> Dump:
+        from vorch.decide.balance import link_mib_s, moved_at
+
         settings, now = self.settings, self.world.clock.now()
         cluster = self.look(None)
+        # Nobody can count on a host whose size is not known.
+        if self._find_facts(cluster, (one for one in cluster.nodes if one not in cluster.silent)):
+            cluster = self.look(None)
         cluster = self._connected(cluster, cluster.nodes, cluster.networks.values())
         found = self.world.state.read(["task", "load"])
         tasks = [decode(Task, one.body) for key, one in found.items() if key.startswith("task/")]

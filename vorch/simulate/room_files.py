@@ -30,7 +30,15 @@ def read_fleet(path: str | Path, *, to_balance: bool = False) -> Fleet:
     found = read_input(path)
     if isinstance(found, Fleet):
         return found
-    return found.balanced_fleet if to_balance else found.fleet
+    fleet = found.balanced_fleet if to_balance else found.fleet
+    # What a host showed of a guest is bounded by nobody.
+    sizes = [guest.memory_mib + guest.overhead_mib for guest in fleet.guests]
+    sizes += [host.other_memory_mib + host.memory_mib for host in fleet.hosts]
+    if max(sizes, default=0) > placement_file.MOST:
+        raise Invalid(
+            f"cannot use {str(path)!r}: a host or VM in it has {max(sizes)} MiB of memory; mend it"
+        )
+    return fleet
 
 
 def read_input(path: str | Path) -> Fleet | Dump:

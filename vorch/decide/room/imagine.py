@@ -142,6 +142,11 @@ def add_host(
         )
     if reserve_mib is None:
         reserve_mib = usual([host.reserve_mib for host in fleet.hosts])
+    if memory_mib <= reserve_mib:
+        raise Invalid(
+            f"cannot imagine host {name!r} with {memory_mib} MiB of memory: {reserve_mib} MiB are"
+            " kept back for the host itself; give it more"
+        )
     host = Host(
         name=name,
         cpus=cpus,
