@@ -138,3 +138,17 @@ def test_both_formats_give_the_same(name: str) -> None:
     assert ours.free_vcpus.tolist() == theirs.free_vcpus.tolist()
     assert abs(ours.used_load - theirs.used_load).max() < 0.001
     assert [group.members for group in ours.groups] == [group.members for group in theirs.groups]
+
+
+@pytest.mark.parametrize("word", ["1e400", "nan", "-1", "99999999999999999999999", "x", ""])
+@pytest.mark.parametrize("field", [1, 6])
+def test_odd_numbers_of_htools_are_refused(tmp_path: Path, word: str, field: int) -> None:
+    path = tmp_path / "odd.txt"
+    lines = HTOOLS.splitlines()
+    row = next(number for number, line in enumerate(lines) if line.startswith("n1|"))
+    words = lines[row].split("|")
+    words[field] = word
+    lines[row] = "|".join(words)
+    path.write_text("\n".join(lines))
+    with pytest.raises(Invalid, match="it is not the text format of htools"):
+        read_htools(path)

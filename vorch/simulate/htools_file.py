@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vorch.decide.room.fleet import NO_NEEDS, Apart, Fleet, Guest, Host, Needs, Policy, Rule
 from vorch.errors import Invalid
-from vorch.simulate.placement_file import grouped, read_text
+from vorch.simulate.placement_file import MOST, grouped, read_text
 
 # Disk templates whose disks every node of the group reaches, or that have none.
 _SHARED = {"ext", "rbd", "sharedfile", "gluster", "blockdev", "diskless"}
@@ -48,13 +48,13 @@ def _fleet(
     policies: list[list[str]],
 ) -> Fleet:
     group_names = {line[1]: line[0] for line in groups}
-    ratios = {line[0]: float(line[4]) for line in policies if len(line) > 4}
+    ratios = {line[0]: _number(line[4]) for line in policies if len(line) > 4}
     # The policy without a name is the cluster's.
     ratio = ratios.get("", 4.0)
     taken: dict[str, int] = {}
     for line in instances:
         if "offline" not in line[4].lower():
-            taken[line[6]] = taken.get(line[6], 0) + int(float(line[1]))
+            taken[line[6]] = taken.get(line[6], 0) + _whole(line[1])
     several = len(group_names) > 1
     hosts = tuple(
         _host(line, taken.get(line[0], 0), group_names, ratios, several=several) for line in nodes
@@ -84,12 +84,12 @@ def _host(
     *,
     several: bool,
 ) -> Host:
-    total, own, free = (int(float(word)) for word in line[1:4])
+    total, own, free = (_whole(word) for word in line[1:4])
     group = group_names.get(line[8], line[8])
     tags = {tag for tag in (line[10].split(",") if len(line) > 10 else ()) if tag}
     return Host(
         name=line[0],
-        cpus=int(float(line[6])),
+        cpus=_whole(line[6]),
         memory_mib=total,
         reserve_mib=own,
         # Memory that neither the node nor an instance accounts for is gone all the same.
@@ -111,14 +111,25 @@ def _guest(line: list[str], group_of: dict[str, str]) -> Guest:
         needs = dataclasses.replace(needs, hosts=(line[6],))
     return Guest(
         name=line[0],
-        memory_mib=int(float(line[1])),
-        vcpus=int(float(line[3])),
+        memory_mib=_whole(line[1]),
+        vcpus=_whole(line[3]),
         host=line[6],
         # What is not to be balanced by itself is not recovered by itself either.
         ha=line[5] != "N",
         moves="live" if template in _SHARED or template == "drbd" else "pinned",
         needs=needs,
     )
+
+
+def _whole(word: str) -> int:
+    return int(_number(word))
+
+
+def _number(word: str) -> float:
+    value = float(word)
+    if not 0 <= value <= MOST:
+        raise ValueError(f"{word!r} is no number from 0 to {MOST}")
+    return value
 
 
 def _loaded(fleet: Fleet, util: Path) -> Fleet:
@@ -130,7 +141,7 @@ def _loaded(fleet: Fleet, util: Path) -> Fleet:
         if not words:
             continue
         try:
-            loads[words[0]] = (float(words[1]) * mean, float(words[4]) * 10)
+            loads[words[0]] = (_number(words[1]) * mean, _number(words[4]) * 10)
         except (IndexError, ValueError) as exc:
             raise Invalid(
                 f"cannot read {str(util)!r}: {line!r} is not a name and four numbers; write it as"
