@@ -132,6 +132,29 @@ def test_high_availability_keeps_to_it_where_it_starts_something() -> None:
     assert "h4: rule 'r' keeps it apart from VMs in rack 'r2'" in why
 
 
+def test_the_weightier_wish_counts() -> None:
+    cluster = seen(hosts("r1", "r2"), a="h1", b="h2")
+    lost = worlds.vm("new", 9, node="gone")
+    for weight, node in ((3.0, "h2"), (0.5, "h1")):
+        rules = {
+            "x": rule("apart", "a", "new", name="x", over="", strict=False, weight=weight),
+            "y": rule("apart", "b", "new", name="y", over="", strict=False),
+        }
+        ha = Availability(rules=rules)
+        scene = Scene(
+            cluster=cluster,
+            placement=resolve({}, rules, cluster.nodes),
+            open=frozenset(cluster.nodes),
+            overhead_mib=0,
+        )
+        board = Board()
+        for domain in cluster.domains.values():
+            board.put(cluster.vms[domain.name], domain.node, 0)
+        assert choose(scene, board, lost).node == node
+        known = dataclasses.replace(cluster, vms={**cluster.vms, "new": lost})
+        assert place(ruled(known, ha, "new"), lost, overhead_mib=0).node == node
+
+
 def test_nobody_is_moved_for_it() -> None:
     cluster = seen(FOUR, a="h1", b="h2")
     assert choice(cluster, rule("apart", "a", "b"), cluster.vms["b"], stays=True)[0] == "h2"

@@ -42,7 +42,8 @@ class Placement:
     # Wishes, which only break ties.
     near: dict[str, frozenset[str]] = field(default_factory=dict)
     far: dict[str, frozenset[str]] = field(default_factory=dict)
-    # Rules over racks and other domains, and about even use: those that each VM stands in.
+    # Rules over racks and other domains, about even use, and wishes that have a weight: those that
+    # each VM stands in.
     over: dict[str, tuple[Rule, ...]] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
 
@@ -65,9 +66,12 @@ class _Resolving:
         self.dropped: dict[str, str] = {}
         ordered = [rules[name] for name in sorted(rules)]
         self.about_hosts = [rule for rule in ordered if rule.kind == "nodes"]
-        self.together = [rule for rule in ordered if rule.kind == "together" and not is_over(rule)]
-        self.apart = [rule for rule in ordered if rule.kind == "apart" and not is_over(rule)]
-        self.over = [rule for rule in ordered if is_over(rule)]
+        # Wishes with a weight are counted as those over racks are, each host being one.
+        counted = {rule.name for rule in ordered if is_over(rule) or _weighs(rule)}
+        plain = [rule for rule in ordered if rule.name not in counted]
+        self.together = [rule for rule in plain if rule.kind == "together"]
+        self.apart = [rule for rule in plain if rule.kind == "apart"]
+        self.over = [rule for rule in ordered if rule.name in counted]
 
     def placement(self) -> Placement:
         self._drop_double_hosts()
@@ -201,6 +205,10 @@ def _sets(rules: Iterable[Rule]) -> list[frozenset[str]]:
                 apart.append(group)
         sets = [*apart, merged]
     return [frozenset(group) for group in sets]
+
+
+def _weighs(rule: Rule) -> bool:
+    return rule.kind in ("together", "apart") and not rule.strict and rule.weight != 1.0
 
 
 def _by_vm(rules: Iterable[Rule]) -> dict[str, tuple[Rule, ...]]:
