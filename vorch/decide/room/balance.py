@@ -7,6 +7,7 @@ again differ, and what was moved for that would be moved back for it.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,10 @@ from vorch.errors import Invalid
 WORTH = 0.05
 # Where a limit says how far to go, smaller gains are taken, too.
 WORTH_WITHIN = 0.02
+# So often what is left is looked for.
+MOST_RUNS = 4
+# With fewer hosts a plan may have more rounds than its busiest host needs: they are few anyway.
+FEW_HOSTS = 8
 # What a plan for evenness has to gain at least, where no load is known: two points of a share.
 LEAST_GAIN = 0.02
 
@@ -128,7 +133,29 @@ def balance(
     thorough: int = 1,
 ) -> BalancePlan:
     """The plan. `thorough` multiplies the work that goes into finding less to move."""
-    return _Balancing(Table(fleet), limits or Limits(), metric, pricing, thorough).plan()
+    asked = limits or Limits()
+    plan = _Balancing(Table(fleet), asked, metric, pricing, thorough).plan()
+    if (asked.moves, asked.memory_mib, asked.seconds) != (None, None, None):
+        return plan
+    # What another run would still find belongs to this one, so that another run finds nothing.
+    for _ in range(MOST_RUNS):
+        if not plan.moves:
+            break
+        where = {one.name: one.host for one in fleet.guests}
+        where.update((move.guest, move.target) for move in plan.moves)
+        guests = tuple(dataclasses.replace(one, host=where[one.name]) for one in fleet.guests)
+        then = dataclasses.replace(fleet, guests=guests)
+        more = _Balancing(Table(then), asked, metric, pricing, thorough).plan()
+        if not more.moves:
+            break
+        plan = dataclasses.replace(
+            plan,
+            moves=plan.moves + more.moves,
+            rounds=plan.rounds + more.rounds,
+            after=more.after,
+            notes=more.notes,
+        )
+    return plan
 
 
 class _Balancing:
@@ -268,12 +295,13 @@ class _Balancing:
     def _make_up(self, found: Schedule) -> None:
         """For moves that had to be given up: others, that fit from where the rest has led."""
         search = self.search
-        if not found.given_up:
+        limited = self.limits.moves is not None or self.limits.memory_mib is not None
+        if not found.given_up and limited:
             return
         found.given_up = [row for row in found.given_up if search.relief[row] > 0]
         for _ in range(200):
             at = self.table.at.copy()
-            if not search.relocate(self.worth, search.staying()):
+            if not search.relocate(self.worth, search.staying() if limited else search.rows):
                 return
             if any(search.spent(one.price) > one.most for one in self._bounds()):
                 search.put(at)
@@ -285,7 +313,7 @@ class _Balancing:
             moved = np.flatnonzero(self.table.at != at)
             steps = [Step(int(row), int(at[row]), int(self.table.at[row]), 0.0) for row in moved]
             found.rounds.append(steps)
-            if not is_short(found, self.limits.per_host):
+            if (limited or search.count >= FEW_HOSTS) and not is_short(found, self.limits.per_host):
                 found.rounds.pop()
                 search.put(at)
                 return

@@ -98,12 +98,12 @@ def slope_of(term: Term, share: Floats, count: int) -> tuple[Floats, float]:
         mean = float(share.sum()) / count
         variance = max(0.0, float((share * share).sum()) / count - mean * mean)
         # Where all is even already, a tangent would be far too steep: a guest of mean size counts.
-        usual = 2 * (float(term.size.mean()) * float(term.unit.mean())) ** 2 / count
+        usual = 2 * term.usual**2 / count
         bend = 2 * term.weight / (count * max(1e-6, variance**0.5 + (variance + usual) ** 0.5))
         return (share - mean) * bend, bend / 2
     if term.kind == "peak":
         # What a guest of mean size changes when it leaves: the curve is too steep for a tangent.
-        step = np.maximum(float(term.size.mean()) * term.unit, 1e-9)
+        step = max(term.usual, 1e-9)
         total = max(1e-12, float((share**8).sum()) / count)
         less = total - (share**8 - np.maximum(share - step, 0.0) ** 8) / count
         lower = np.sqrt(np.sqrt(np.sqrt(np.maximum(less, 0.0))))

@@ -42,6 +42,8 @@ class Term:
     # What the hosts have in use without guests.
     base: Floats
     limit: float = 0.0
+    # What a guest of mean size is on a host like the mean.
+    usual: float = 0.0
     # It is measured, so it is never the same twice.
     noisy: bool = False
 
@@ -80,6 +82,7 @@ def terms(table: Table, metric: Metric) -> list[Term]:
             unit=unit,
             base=other * unit,
             limit=limit,
+            usual=float(size.mean()) * float(unit.mean()) if len(size) else 0.0,
             noisy=what in ("load", "network"),
         )
 

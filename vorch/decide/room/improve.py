@@ -23,9 +23,9 @@ _BACK = 1.25
 # So near to the limit single moves are taken back, and no higher price is tried.
 _NEAR = 1.05
 # How often the limit is crossed.
-_CROSSINGS = 6
+_CROSSINGS = 4
 # How often single moves are traded under the limit.
-_TRADES = 24
+_TRADES = 10
 _TINY = 1e-9
 
 

@@ -311,11 +311,13 @@ class Search:
             found.append((quantity, slope, curve))
         return found
 
-    def _leaving(self, rows: Ints, rate: float) -> Floats:
+    def _leaving(
+        self, rows: Ints, rate: float, bend: list[tuple[_Quantity, Floats, float]]
+    ) -> Floats:
         """The part of it that comes from leaving a host."""
         at = self.table.at[rows]
         total: Floats = np.where(at == self.home[rows], rate, 0.0) * self.prices[rows]
-        for quantity, slope, curve in self._bend():
+        for quantity, slope, curve in bend:
             own = quantity.size[rows] * quantity.unit[at]
             total += own * (own * curve - slope[at])
         return total - self._mended(rows)
@@ -324,12 +326,13 @@ class Search:
         """Each guest to each host, nearly; infinite where it may not or cannot go."""
         table = self.table
         sizes, units = [], []
-        for quantity, slope, curve in self._bend():
+        bend = self._bend()
+        for quantity, slope, curve in bend:
             size = quantity.size[rows]
             sizes += [size, size * size]
             units += [slope * quantity.unit, curve * quantity.unit * quantity.unit]
         total = product(np.array(sizes).T, np.array(units))
-        total += self._leaving(rows, rate)[:, None]
+        total += self._leaving(rows, rate, bend)[:, None]
         at, home = table.at[rows], self.home[rows]
         gone = np.flatnonzero(at != home)
         total[gone, home[gone]] -= rate * self.prices[rows[gone]]
@@ -441,7 +444,7 @@ class Search:
             off = (table.memory[there] > table.free_mib[host]) | ~self.reach[there, host]
             cost[off | (at == host)] = _NEVER
             np.minimum(cheapest, cost, out=cheapest)
-        gain = self._leaving(there, rate) + cheapest
+        gain = self._leaving(there, rate, bend) + cheapest
         gain -= np.where(at != self.home[there], rate, 0.0) * self.prices[there]
         # Not only guests of the one host that is worst: of each host its best few.
         order = np.lexsort((gain, at))
