@@ -189,6 +189,9 @@ def simulate_balance(
     )
     decide = simulate.balance
     plan, took = timed(lambda: decide(fleet, limits, metric=metric.value))
+    # Quickly: what packing leaves open is not proven here.
+    then = simulate.placed_at(fleet, {move.guest: move.target for move in plan.moves})
+    spare = [simulate.standing(one, prove=False).verdict.value for one in (fleet, then)]
     if as_json:
         render.out(
             as_text(
@@ -196,6 +199,7 @@ def simulate_balance(
                     **moves_told(plan),
                     "before": render.plain_data(plan.before),
                     "after": render.plain_data(plan.after),
+                    "any_host_may_die": {"before": spare[0], "after": spare[1]},
                     "notes": list(plan.notes),
                     "engine_s": took,
                 }
@@ -205,7 +209,7 @@ def simulate_balance(
     render.out(render.clean(plan.why))
     show_moves(plan.rounds)
     render.out("")
-    _show_pictures(plan)
+    _show_pictures(plan, spare)
 
 
 def simulate_evacuate(
@@ -322,12 +326,13 @@ def show_emptying(plan: Emptying) -> None:
         render.table(("VM", "WHY"), plan.left)
 
 
-def _show_pictures(plan: BalancePlan) -> None:
+def _show_pictures(plan: BalancePlan, spare: Sequence[str]) -> None:
     was, now = plan.before, plan.after
     rows = [
         ("figure", f"{was.figure:.4f}", f"{now.figure:.4f}"),
         ("broken rules", str(was.broken), str(now.broken)),
         ("overfull hosts", str(was.overfull), str(now.overfull)),
+        ("any host may die", *spare),
     ]
     for words, before, after in (
         ("spread of", was.spreads, now.spreads),

@@ -84,6 +84,7 @@ def test_balance_moves_what_is_worth_it_and_then_no_more(
     assert where["svc1"] != where["svc2"]
     assert found["before"]["broken"] == 2
     assert found["after"]["broken"] == 0
+    assert found["any_host_may_die"] == {"before": "yes", "after": "yes"}
     assert found["after"]["figure"] < found["before"]["figure"]
     assert found["rounds"] == max(step["round"] for step in found["steps"])
     assert all(step["why"] for step in found["steps"])

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
         add_host,
         capacity,
         lose_hosts,
+        placed_at,
         remove_hosts,
+        standing,
     )
     from vorch.decide.room.newcomers import newcomers
     from vorch.decide.room.pick import Answer, Placed, place
@@ -70,6 +72,7 @@ __all__ = [
     "lose_hosts",
     "newcomers",
     "place",
+    "placed_at",
     "placed_fleet",
     "play",
     "play_seed",
@@ -80,6 +83,7 @@ __all__ = [
     "remove_hosts",
     "scenario_of",
     "schedule",
+    "standing",
     "whatif_fail",
     "with_spare",
 ]
@@ -110,7 +114,9 @@ _HOMES = {
         "add_host",
         "capacity",
         "lose_hosts",
+        "placed_at",
         "remove_hosts",
+        "standing",
     ),
     "vorch.decide.room.newcomers": ("newcomers",),
     "vorch.decide.room.pick": (

@@ -7,7 +7,7 @@ imagined, under the same rules.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vorch.decide.room import capacity as rooms
@@ -116,7 +116,7 @@ def standing(fleet: Fleet, *, prove: bool = True) -> Standing:
     )
 
 
-def _at(fleet: Fleet, hosts: dict[str, str]) -> Fleet:
+def placed_at(fleet: Fleet, hosts: Mapping[str, str]) -> Fleet:
     """The fleet with these guests on these hosts ("": on none)."""
     guests = (
         dataclasses.replace(guest, host=hosts[guest.name]) if guest.name in hosts else guest
@@ -159,7 +159,7 @@ def add_host(
     return Change(
         what=f"host {name} with {cpus} CPUs and {memory_mib} MiB of memory added",
         before=standing(fleet),
-        after=standing(_at(larger, {move.guest: move.target for move in plan.moves})),
+        after=standing(placed_at(larger, {move.guest: move.target for move in plan.moves})),
         rounds=plan.rounds,
         notes=plan.notes,
     )
@@ -176,7 +176,7 @@ def remove_hosts(fleet: Fleet, names: Sequence[str], *, per_host: int = 1) -> Ch
     smaller = dataclasses.replace(
         fleet,
         hosts=tuple(host for host in fleet.hosts if host.name not in gone),
-        guests=_at(fleet, hosts).guests,
+        guests=placed_at(fleet, hosts).guests,
     )
     return Change(
         what=f"{_listed(gone)} emptied and removed",
@@ -194,7 +194,7 @@ def add_guests(
     """More guests of one size. Where one has no room, who would have to make way for it."""
     larger, names = newcomers(fleet, count=count, vcpus=vcpus, memory_mib=memory_mib, tags=tags)
     answer = place(larger, names)
-    after = _at(larger, answer.hosts)
+    after = placed_at(larger, answer.hosts)
     why = {one.guest: one.why for one in answer.placed if not one.host}
     notes = list(answer.notes)
     notes += sorted({one.warning for one in answer.placed if one.warning})
@@ -242,7 +242,7 @@ def lose_hosts(fleet: Fleet, names: Sequence[str]) -> Change:
     left = dataclasses.replace(
         fleet,
         hosts=tuple(host for host in fleet.hosts if host.name not in gone),
-        guests=_at(fleet, hosts).guests,
+        guests=placed_at(fleet, hosts).guests,
     )
     return Change(
         what=f"{_listed(gone)} lost",
