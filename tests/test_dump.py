@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -160,3 +162,18 @@ def test_how_much_may_be_lost(cluster: Orchestrator) -> None:
     assert found.growth.guest.overhead_mib == cluster.settings.vm_overhead_mib
     with pytest.raises(Invalid, match="no host has a tag 'rack:…'"):
         cluster.capacity(over="rack")
+
+
+def test_a_connection_does_without_numpy() -> None:
+    code = (
+        "import sys, vorch\n"
+        "with vorch.connect('memory:') as cluster:\n"
+        "    cluster.look()\n"
+        "    print('numpy' in sys.modules)\n"
+        "    cluster.capacity()\n"
+        "    print('numpy' in sys.modules)\n"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.split() == ["False", "True"]
