@@ -357,6 +357,17 @@ def test_what_goes_wrong_on_the_way_ends_it(
     assert all(task.over for task in cluster.task_list())
 
 
+def test_what_could_not_be_moved_is_not_tried_again_and_again(
+    world: MemoryWorld, cluster: Orchestrator, leader: Leader
+) -> None:
+    world.faults.fail("host:h1", "migrate")
+    cluster.ha_balance(auto=True, every_s=60.0, moves_max=1)
+    leader.on(minutes=30)
+    tried = [task.subject for task in cluster.task_list() if task.verb == "migrate"]
+    assert 0 < len(tried) == len(set(tried)) <= len(NAMES)
+    assert counts(world) == [6, 0, 0]
+
+
 def test_whoever_leads_next_does_not_begin_anew(
     world: MemoryWorld, cluster: Orchestrator, leader: Leader
 ) -> None:

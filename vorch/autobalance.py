@@ -38,6 +38,8 @@ LOOK_EVERY_S = 10.0
 MEASURE_S = 60.0
 # What is in the way is looked at again after that, if nothing else happens before.
 AGAIN_S = 60.0
+# A VM whose move has failed stays where it is for so long.
+AFTER_FAILURE_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +98,9 @@ class Autobalance:
         if self._measured is None:
             self._measured = loads.taken_over(written, now)
             self._measured_from = float("-inf") if self._measured.means else now
-        self._measured = loads.measured(self._measured, cluster, now)
+        self._measured = loads.measured(
+            self._measured, cluster, now, time_constant_s=self._settings.load_mean_s
+        )
         self._looked_at = now
         return loads.to_write(written, self._measured, now)
 
@@ -179,7 +183,7 @@ class Autobalance:
         cores: dict[str, float],
         now: float,
     ) -> BalancePlan:
-        from vorch.decide.balance import Known, could, link_mib_s, moved_at, planned
+        from vorch.decide.balance import Known, could, failed_at, link_mib_s, moved_at, planned
         from vorch.decide.room.balance import Limits
 
         found = self._world.state.read(["task"]).values()
@@ -192,6 +196,10 @@ class Autobalance:
                 overhead_mib=self._limits.vm_overhead_mib,
                 loads=cores,
                 moved_at=moved_at(tasks),
+                # What could not be moved lately is not tried again and again.
+                busy=frozenset(
+                    vm for vm, at in failed_at(tasks).items() if now - at < AFTER_FAILURE_S
+                ),
                 link_mib_s=link_mib_s(tasks, self._limits.migration_bandwidth_mib_s),
             ),
             lambda then, step: could(then, ha, step, self._limits),

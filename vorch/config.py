@@ -68,6 +68,8 @@ class Settings:
     node_reserve_mib: int = 512
     # Memory that the hypervisor needs for each VM beside the guest's own.
     vm_overhead_mib: int = 64
+    # What a VM has in use is a mean, in which what was so long ago counts for a third.
+    load_mean_s: float = 600.0
     # How often the leader looks at all hosts.
     ha_every_s: float = 2.0
     # How long a leader that falls silent keeps its lease.

@@ -27,6 +27,7 @@ from vorch.decide.balance import (
     Known,
     balanced_fleet,
     could,
+    failed_at,
     link_mib_s,
     moved_at,
     need_same,
@@ -244,6 +245,10 @@ def test_what_moves_have_shown_of_links_and_when_they_were() -> None:
         task(6, result={}, finished_at=None),
     ]
     assert moved_at(tasks) == {"a": 60.0, "b": 35.0}
+    # A later success makes up for a failure, as a cancel does.
+    assert failed_at(tasks) == {}
+    assert failed_at([*tasks, task(7, state=TaskState.UNDONE)]) == {"a": 75.0}
+    assert failed_at([*tasks, task(7, state=TaskState.CANCELLED)]) == {}
     assert link_mib_s(tasks, 0) == 200.0
     assert link_mib_s(tasks, 50) == 50.0
     assert link_mib_s([], 0) == 0.0

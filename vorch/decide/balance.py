@@ -60,6 +60,21 @@ def moved_at(tasks: Iterable[Task]) -> dict[str, float]:
     return found
 
 
+def failed_at(tasks: Iterable[Task]) -> dict[str, float]:
+    """When the last move of each VM failed, of those with which that was so."""
+    last: dict[str, Task] = {}
+    for task in tasks:
+        if task.verb == "migrate" and task.over:
+            known = last.get(task.subject)
+            if known is None or known.started_at < task.started_at:
+                last[task.subject] = task
+    return {
+        name: task.finished_at or task.started_at
+        for name, task in last.items()
+        if task.state in (TaskState.FAILED, TaskState.UNDONE, TaskState.STUCK)
+    }
+
+
 def link_mib_s(tasks: Iterable[Task], bandwidth_mib_s: int) -> float:
     """As it is set; else what moves have reached, on the median; 0 when none has told."""
     if bandwidth_mib_s:

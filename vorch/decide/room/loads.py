@@ -137,12 +137,12 @@ def is_fresh(loads: Loads | None, now: float) -> bool:
 
 def to_write(written: Loads | None, now_known: Measured, now: float) -> Loads | None:
     """What is to be written down; None: what is there is good enough."""
+    since_s = 0.0 if written is None else now - written.at
+    if written is not None and since_s < WRITE_AFTER_S:
+        return None
     cores = {name: round(value, 3) for name, value in sorted(now_known.cores.items())}
     if written is None:
         return Loads(at=now, cores=cores) if cores else None
-    since_s = now - written.at
-    if since_s < WRITE_AFTER_S:
-        return None
     if since_s >= WRITE_WITHIN_S or _differ(written.cores, cores):
         return Loads(at=now, cores=cores)
     return None
