@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import subprocess
 import sys
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.decide import worlds
 from tests.decide.worlds import FRESH, OVERHEAD
@@ -15,7 +18,7 @@ from vorch.decide.lifecycle import NewVm, create, start
 from vorch.decide.move import migrate
 from vorch.decide.place import Keeping, place, refusal
 from vorch.errors import NoRoom, Unsupported
-from vorch.model import Cluster, Node, Pool, Power, Vm
+from vorch.model import Cluster, Domain, Node, Pool, Power, Vm
 from vorch.plan import MigrateDomain, Plan
 
 SHARED = {"local": Pool(name="local", url="rbd://vms")}
@@ -101,6 +104,7 @@ def test_a_host_that_spoils_nothing_is_taken_before_a_better_one_that_does() -> 
     busy = guest("busy", 2, "h3")
     choice = place(seen(pinned, busy), NEW, overhead_mib=OVERHEAD, keeping=Keeping(ha=ha))
     assert choice.node == "h3"
+    assert "on h2 it would take away the room for the loss of a host" in choice.why
 
 
 def test_a_new_one_that_is_created_is_held_to_it() -> None:
@@ -165,6 +169,79 @@ def test_tags_and_vcpus_are_told() -> None:
         place(cluster, many, overhead_mib=OVERHEAD)
     with pytest.raises(Unsupported):
         place(cluster, asking, overhead_mib=OVERHEAD)
+
+
+def survives(cluster: Cluster, ha: Availability) -> bool:
+    """Whether any host could be lost, found by going through all that its VMs could do."""
+    free = {
+        name: node.facts.memory_mib - node.reserve_mib
+        for name, node in cluster.nodes.items()
+        if node.facts is not None
+    }
+    for domain in cluster.domains.values():
+        free[domain.node] -= domain.memory_mib + OVERHEAD
+    room = {name: max(mib, 0) for name, mib in free.items()}
+    for lost in cluster.nodes:
+        sizes = [
+            domain.memory_mib + OVERHEAD
+            for domain in cluster.domains.values()
+            if domain.node == lost and domain.name in ha.vms
+        ]
+        others = [name for name in cluster.nodes if name != lost]
+        if not any(
+            all(
+                sum(size for size, at in zip(sizes, hosts, strict=True) if at == name) <= room[name]
+                for name in others
+            )
+            for hosts in itertools.product(others, repeat=len(sizes))
+        ):
+            return False
+    return True
+
+
+@settings(max_examples=80)
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(1, 6), st.booleans()), max_size=6),
+    st.integers(1, 6),
+    st.booleans(),
+)
+def test_what_could_be_lost_before_can_be_lost_after(
+    there: list[tuple[int, int, bool]], size: int, moves: bool
+) -> None:
+    vms = [
+        guest(f"v{n}", n, f"h{host + 1}", memory_mib=500 * mib, memory_max_mib=500 * mib)
+        for n, (host, mib, _) in enumerate(there, 1)
+    ]
+    cluster = seen(*vms)
+    keeping = after(*(f"v{n}" for n, (_, _, kept) in enumerate(there, 1) if kept))
+    moves = moves and bool(vms)
+    new = (
+        vms[0] if moves else guest("new", 9, "h1", memory_mib=500 * size, memory_max_mib=500 * size)
+    )
+    among = [name for name in cluster.nodes if not moves or name != new.node]
+    before = survives(cluster, keeping.ha)
+    try:
+        choice = place(cluster, new, overhead_mib=OVERHEAD, among=among, keeping=keeping)
+    except NoRoom as exc:
+        refused = exc.fields["refused"]
+        assert isinstance(refused, dict)
+        if any("lost" in why for why in refused.values()):
+            assert before
+        return
+    domain = Domain(
+        id=new.id,
+        name=new.name,
+        node=choice.node,
+        power=Power.RUNNING,
+        vcpus=new.vcpus,
+        memory_mib=new.memory_mib,
+    )
+    cluster = dataclasses.replace(
+        cluster,
+        vms={**cluster.vms, new.name: new},
+        domains={**cluster.domains, new.id: domain},
+    )
+    assert survives(cluster, keeping.ha) or not before
 
 
 def test_one_host_or_nobody_looked_after_loads_no_engine() -> None:

@@ -256,7 +256,12 @@ def place(
         if only is not None
         else _because(cluster, vm, name, fit, use, alone=len(names) == 1)
     )
-    return Choice(name, f"{why}; {spoils[name]}" if name in spoils else why)
+    if name in spoils:
+        why = f"{why}; {spoils[name]}"
+    elif spoils:
+        passed = ", ".join(sorted(spoils))
+        why = f"{why}, and on {passed} it would take away the room for the loss of a host"
+    return Choice(name, why)
 
 
 def spoiled(
