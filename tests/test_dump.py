@@ -98,6 +98,22 @@ def test_the_answers_are_those_of_the_living_cluster(cluster: Orchestrator, tmp_
     )
 
 
+def test_a_balance_is_foretold(cluster: Orchestrator, tmp_path: Path) -> None:
+    # Two that are to be apart, on one host by force.
+    cluster.migrate("app", cluster.look().vm("web").node, force=True)
+    file = tmp_path / "cluster.json"
+    file.write_text(json.dumps(cluster.dump().document()))
+    living = cluster.balance(dry_run=True, measure_s=0).plan
+    read = simulate.read_input(file)
+    assert isinstance(read, Dump)
+    limits = simulate.Limits(per_host=read.settings.migrations_per_host)
+    filed = simulate.balance(read.balanced_fleet, limits)
+    assert living.moves
+    assert [(one.guest, one.source, one.target) for one in filed.moves] == [
+        (one.guest, one.source, one.target) for one in living.moves
+    ]
+
+
 def test_nothing_is_written_by_the_questions(world: MemoryWorld, cluster: Orchestrator) -> None:
     before = world.connect().state.changes(0, 0.0)[0]
     cluster.dump()

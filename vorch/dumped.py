@@ -49,6 +49,8 @@ class Dump:
     loads: dict[str, float] = field(default_factory=dict)
     # When each VM changed its host last, as far as that is known.
     moved_at: dict[str, float] = field(default_factory=dict)
+    # VMs that a plan is at.
+    busy: tuple[str, ...] = ()
     # What goes over a link; 0: nobody knows.
     link_mib_s: float = 0.0
 
@@ -79,6 +81,7 @@ class Dump:
             overhead_mib=self.settings.vm_overhead_mib,
             loads=self.loads,
             moved_at=self.moved_at,
+            busy=frozenset(self.busy),
             link_mib_s=self.link_mib_s,
         )
         fleet = balanced_fleet(self.cluster, self.availability, known)

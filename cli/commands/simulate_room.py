@@ -28,6 +28,15 @@ FleetFile = Annotated[
         help="A cluster of the format vorch-placement/1, or what `vorch dump` wrote; also gzipped.",
     ),
 ]
+PerHost = Annotated[
+    int | None,
+    typer.Option(
+        "--per-host",
+        metavar="N",
+        min=1,
+        help="Moves at a time that a host takes part in (default: as a dump has it set, else 1).",
+    ),
+]
 Out = Annotated[
     str | None, typer.Option("--out", "-o", metavar="OUT", help="A file to write it into.")
 ]
@@ -46,15 +55,25 @@ def add_to(group: typer.Typer) -> None:
 
 
 def read(file: str, *, to_balance: bool = False) -> Fleet:
+    """The cluster in a file."""
+    return read_with(file, None, to_balance=to_balance)[0]
+
+
+def read_with(file: str, per_host: int | None, *, to_balance: bool = False) -> tuple[Fleet, int]:
+    """The same, and how many moves a host takes part in at a time."""
     from vorch import simulate
 
     # Ten thousand values that all stay need not be searched for garbage again and again.
     gc.disable()
     try:
-        return simulate.read_fleet(file, to_balance=to_balance)
+        found = simulate.read_input(file)
+        fleet = simulate.fleet_in(found, file, to_balance=to_balance)
     finally:
         gc.freeze()
         gc.enable()
+    if per_host is None and not isinstance(found, simulate.Fleet):
+        per_host = found.settings.migrations_per_host
+    return fleet, max(1, per_host or 1)
 
 
 def timed(decide: Callable[[], T]) -> tuple[T, float]:
@@ -160,12 +179,7 @@ def simulate_balance(
             help="No longer than that, as far as times can be told.",
         ),
     ] = None,
-    per_host: Annotated[
-        int,
-        typer.Option(
-            "--per-host", metavar="N", min=1, help="Moves at a time that a host takes part in."
-        ),
-    ] = 1,
+    per_host: PerHost = None,
     metric: Annotated[
         Metric,
         typer.Option(
@@ -180,12 +194,12 @@ def simulate_balance(
     """Which VMs should be elsewhere, in which order, and what each move is good for."""
     from vorch import simulate
 
-    fleet = read(file, to_balance=True)
+    fleet, at_a_time = read_with(file, per_host, to_balance=True)
     limits = simulate.Limits(
         moves=moves_max,
         memory_mib=None if memory_max_gib is None else memory_max_gib * 1024,
         seconds=time_max,
-        per_host=per_host,
+        per_host=at_a_time,
     )
     decide = simulate.balance
     plan, took = timed(lambda: decide(fleet, limits, metric=metric.value))
@@ -226,12 +240,7 @@ def simulate_evacuate(
             help="All hosts of a failure domain, as in rack:r01. Can be repeated.",
         ),
     ] = None,
-    per_host: Annotated[
-        int,
-        typer.Option(
-            "--per-host", metavar="N", min=1, help="Moves at a time that a host takes part in."
-        ),
-    ] = 1,
+    per_host: PerHost = None,
     as_json: AsJson = False,
 ) -> None:
     """Where the VMs of hosts go that are to be empty, and who makes way for them.
@@ -240,10 +249,10 @@ def simulate_evacuate(
     """
     from vorch import simulate
 
-    fleet = read(file)
+    fleet, at_a_time = read_with(file, per_host)
     names = simulate.hosts_in(fleet, node or (), domain or ())
     decide = simulate.evacuate
-    plan, took = timed(lambda: decide(fleet, names, per_host=per_host))
+    plan, took = timed(lambda: decide(fleet, names, per_host=at_a_time))
     if as_json:
         render.out(
             as_text(

@@ -13,6 +13,7 @@ from vorch.dumped import Dump, without_secrets
 from vorch.model import Task
 from vorch.orchestrator import kept
 from vorch.orchestrator.ha import LEASE, HighAvailability
+from vorch.orchestrator.room_hint import busy_vms
 
 # NumPy comes with the first question, and not with the connection.
 if TYPE_CHECKING:
@@ -85,5 +86,6 @@ class RoomQuestions(HighAvailability):
             watched=lease is not None and lease.expires_at > now,
             loads=loads.cores if loads is not None and is_fresh(loads, now) else {},
             moved_at=moved_at(tasks),
+            busy=tuple(sorted(busy_vms(self.world.state))),
             link_mib_s=link_mib_s(tasks, settings.migration_bandwidth_mib_s),
         )

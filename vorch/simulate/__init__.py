@@ -38,7 +38,14 @@ if TYPE_CHECKING:
     from vorch.simulate.htools_file import read_htools
     from vorch.simulate.placement_file import document_of
     from vorch.simulate.player import Played, Violation, play
-    from vorch.simulate.room_files import hosts_in, placed_fleet, read_fleet, read_input, with_spare
+    from vorch.simulate.room_files import (
+        fleet_in,
+        hosts_in,
+        placed_fleet,
+        read_fleet,
+        read_input,
+        with_spare,
+    )
     from vorch.simulate.scenario import Scenario, read_scenario, scenario_of
 
 __all__ = [
@@ -68,6 +75,7 @@ __all__ = [
     "document_of",
     "dump_of",
     "evacuate",
+    "fleet_in",
     "hosts_in",
     "lose_hosts",
     "newcomers",
@@ -142,6 +150,7 @@ _HOMES = {
         "play",
     ),
     "vorch.simulate.room_files": (
+        "fleet_in",
         "hosts_in",
         "placed_fleet",
         "read_fleet",

@@ -27,7 +27,11 @@ def read_fleet(path: str | Path, *, to_balance: bool = False) -> Fleet:
 
     `to_balance`: of a living cluster, as somebody has it who moves VMs for evenness alone.
     """
-    found = read_input(path)
+    return fleet_in(read_input(path), path, to_balance=to_balance)
+
+
+def fleet_in(found: Fleet | Dump, path: str | Path, *, to_balance: bool = False) -> Fleet:
+    """The hosts and guests of what was read."""
     if isinstance(found, Fleet):
         return found
     fleet = found.balanced_fleet if to_balance else found.fleet
