@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import vorch
+from vorch import simulate
 
 FRONT = Path(__file__).parents[2] / "vorch" / "__init__.py"
 # Bound in the file, public, and no part of `from vorch import *`.
@@ -17,9 +18,9 @@ BESIDE = {"__version__"}
 OF_THE_FILE = {"TYPE_CHECKING", "import_module"}
 
 
-def statements() -> Iterator[ast.stmt]:
+def statements(file: Path = FRONT) -> Iterator[ast.stmt]:
     """At its top level, and in the part that type checkers alone read."""
-    for node in ast.parse(FRONT.read_text(encoding="utf-8")).body:
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             yield from node.body
         else:
@@ -56,6 +57,19 @@ def test_each_is_loaded_from_where_type_checkers_find_it() -> None:
         if (alias.asname or alias.name) not in OF_THE_FILE
     }
     assert typed == vorch._HOME
+
+
+def test_the_simulator_loads_each_from_where_type_checkers_find_it() -> None:
+    typed = {
+        alias.name: node.module
+        for node in statements(FRONT.parent / "simulate" / "__init__.py")
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.name not in OF_THE_FILE
+    }
+    assert typed == vars(simulate)["_HOME"]
+    assert set(typed) == set(simulate.__all__)
+    assert [name for name in simulate.__all__ if not hasattr(simulate, name)] == []
 
 
 def test_what_is_not_asked_for_is_not_loaded() -> None:
