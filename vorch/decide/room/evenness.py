@@ -82,7 +82,7 @@ def terms(table: Table, metric: Metric) -> list[Term]:
             unit=unit,
             base=other * unit,
             limit=limit,
-            usual=float(size.mean()) * float(unit.mean()) if len(size) else 0.0,
+            usual=float(size.mean()) * float(unit.mean()) if len(size) and len(unit) else 0.0,
             noisy=what in ("load", "network"),
         )
 
