@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+
 import pytest
 
 from tests.execute.scenarios import leaks
 from vorch.config import Settings
 from vorch.drivers.memory import MemoryWorld
+from vorch.drivers.memory_time import ProcessDied
 from vorch.errors import Conflict, NoRoom
 from vorch.orchestrator import Orchestrator
+from vorch.plan import Journal
+from vorch.watch import Watch
 
 SETTINGS = Settings(uri="memory:", node_reserve_mib=0, vm_overhead_mib=0)
 GIB = 1024
@@ -102,3 +108,50 @@ def test_where_nothing_helps_nothing_is_promised(cluster: Orchestrator) -> None:
     with pytest.raises(NoRoom) as caught:
         cluster.start("late")
     assert "would have room" not in caught.value.message
+
+
+@pytest.mark.parametrize("place", range(3, 14, 2))
+def test_a_process_that_dies_on_the_way_is_made_up_for(
+    world: MemoryWorld, cluster: Orchestrator, place: int
+) -> None:
+    ports, seen = world.connect("doomed"), itertools.count()
+
+    def die(point: str, journal: Journal) -> None:
+        if next(seen) == place:
+            world.kill(ports)
+            raise ProcessDied
+
+    doomed = Orchestrator(ports, SETTINGS, hook=die)
+    with contextlib.suppress(ProcessDied):
+        doomed.node_maintenance("h1", True)
+    cluster.recover()
+    cluster.node_maintenance("h1", True)
+    assert "h1" not in homes(world).values()
+    assert {name: vm.node for name, vm in cluster.look().vms.items()} == homes(world)
+    assert leaks(cluster) == []
+
+
+def test_whoever_watches_agrees(world: MemoryWorld, cluster: Orchestrator) -> None:
+    """It empties the host, too, and takes nobody back from where others have made way."""
+    cluster.ha_policy(spare="ignore")
+    for name in homes(world):
+        cluster.ha_set(name)
+    watch = Watch(world.connect("leader"), SETTINGS)
+
+    def on(seconds: float) -> None:
+        until = world.clock.now() + seconds
+        while world.clock.now() < until:
+            pace = watch.step()
+            assert not pace.trouble, pace.trouble
+            world.clock.sleep(2.0)
+
+    on(10)
+    cluster.node_maintenance("h1", True)
+    after = homes(world)
+    assert "h1" not in after.values()
+    on(60)
+    assert homes(world) == after
+    cluster.node_maintenance("h1", False)
+    on(60)
+    assert homes(world) == {**after, "large": "h1"}
+    assert leaks(cluster) == []
