@@ -399,3 +399,21 @@ def test_what_makes_no_sense_is_refused(cluster: Orchestrator, wrong: dict[str, 
     with pytest.raises(Invalid):
         cluster.ha_balance(auto=True, **wrong)  # type: ignore[arg-type]
     assert "`vorch balance` alone" in cluster.ha_balance().plan.why
+
+
+@pytest.mark.parametrize("hosts", [0, 1, 2])
+def test_where_there_is_nothing_to_even_out_nothing_is_done(hosts: int) -> None:
+    world = MemoryWorld(hosts=hosts)
+    made = Orchestrator(world.connect(), SETTINGS)
+    for number in range(hosts):
+        made.node_add(f"h{number + 1}", f"memory:h{number + 1}")
+    came = made.balance()
+    assert (came.plan.moves, came.done, came.skipped) == ((), (), {})
+    assert came.plan.why.startswith("nothing is to be moved")
+
+
+def test_a_silent_host_is_left_alone(world: MemoryWorld, cluster: Orchestrator) -> None:
+    world.host("h3").power_off()
+    came = cluster.balance()
+    assert not came.skipped
+    assert counts(world)[:2] == [3, 3]
