@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import vorch
+from tests.boot_sector import SLEEPS
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -23,7 +24,7 @@ def example() -> str:
 @pytest.fixture
 def image(tmp_path: Path) -> str:
     path = tmp_path / "disk.raw"
-    path.write_bytes(b"\xeb\xfe" + bytes(508) + b"\x55\xaa" + bytes(2**20 - 512))
+    path.write_bytes(SLEEPS + bytes(2**20 - 512))
     return str(path)
 
 

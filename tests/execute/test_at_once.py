@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import vorch
+from tests.boot_sector import SLEEPS
 from tests.execute.scenarios import leaks
 from tests.range_server import RangeServer
 from vorch import Done, Orchestrator
@@ -25,7 +26,7 @@ _numbers = itertools.count()
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RangeServer]:
     folder = tmp_path_factory.mktemp("web")
-    (folder / "disk.raw").write_bytes(b"\xeb\xfe" + bytes(508) + b"\x55\xaa" + os.urandom(2 * MIB))
+    (folder / "disk.raw").write_bytes(SLEEPS + os.urandom(2 * MIB))
     server = RangeServer(folder)
     yield server
     server.stop()

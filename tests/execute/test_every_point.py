@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import vorch
+from tests.boot_sector import SLEEPS
 from tests.execute.scenarios import Story, leaks, stories
 from vorch import Orchestrator
 from vorch.drivers.memory import MemoryWorld, ProcessDied
@@ -23,7 +24,7 @@ _numbers = itertools.count()
 
 def _raw_disk() -> bytes:
     """A disk as an installer leaves it: a boot sector with its mark, and room behind it."""
-    return b"\xeb\xfe" + bytes(508) + b"\x55\xaa" + bytes(1024 * 1024 - 512)
+    return SLEEPS + bytes(1024 * 1024 - 512)
 
 
 def _cd() -> bytes:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import vorch
+from tests.boot_sector import SLEEPS
 from tests.lab import bare
 from tests.lab.acks import Acks
 from tests.lab.clusters import cluster_on
@@ -111,9 +112,7 @@ def test_a_vm_works_before_its_data_are_there(
 def test_imports_that_are_killed(
     fresh_lab: Lab, cluster: Orchestrator, server: RangeServer
 ) -> None:
-    (server.folder / "disk.raw").write_bytes(
-        b"\xeb\xfe" + bytes(508) + b"\x55\xaa" + bytes(range(256)) * 4096 * 12
-    )
+    (server.folder / "disk.raw").write_bytes(SLEEPS + bytes(range(256)) * 4096 * 12)
     url = server.url("disk.raw")
     names = [f"raw{lot}" for lot in range(LOTS)]
     die_all_over(cluster, "at-once", ("all", url), lambda lot: [names[lot], url])

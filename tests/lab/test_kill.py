@@ -22,6 +22,7 @@ import libvirt
 import libvirt_qemu
 import pytest
 
+from tests.boot_sector import SLEEPS
 from tests.lab import bare
 from tests.lab.acks import Acks
 from tests.lab.clusters import cluster_on, disk_of, import_writer, start_writer
@@ -97,7 +98,7 @@ def test_imports_that_are_killed(fresh_lab: Lab, cluster: Orchestrator, tmp_path
     for number, format_ in enumerate(("raw", "qcow2")):
         disk = tmp_path / f"disk.{format_}"
         raw = tmp_path / "raw"
-        raw.write_bytes(b"\xeb\xfe" + bytes(508) + b"\x55\xaa" + os.urandom(9 * MIB) + bytes(MIB))
+        raw.write_bytes(SLEEPS + os.urandom(9 * MIB) + bytes(MIB))
         convert = ["qemu-img", "convert", "-f", "raw", "-O", format_, str(raw), str(disk)]
         subprocess.run(convert, check=True)
         names = [f"{format_}{lot}" for lot in range(LOTS)]
@@ -126,7 +127,7 @@ def two_disks(cluster: Orchestrator, name: str) -> None:
 
 def import_disk(cluster: Orchestrator, folder: Path) -> None:
     disk = folder / "disk.raw"
-    disk.write_bytes(b"\xeb\xfe" + bytes(508) + b"\x55\xaa" + os.urandom(5 * MIB) + bytes(MIB))
+    disk.write_bytes(SLEEPS + os.urandom(5 * MIB) + bytes(MIB))
     cluster.image_import("disk", str(disk), pool="fast")
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import vorch
+from tests.boot_sector import SLEEPS
 from tests.execute.scenarios import Story, leaks, stories
 from tests.real.guests import guest_image
 from tests.real.installers import QUICK, write_installer
@@ -56,7 +57,7 @@ class Place:
         self.folder = folder
         self.disk = folder / "disk.raw"
         self.iso = folder / "cd.iso"
-        self.disk.write_bytes(b"\xeb\xfe" + bytes(508) + b"\x55\xaa" + bytes(2**20 - 512))
+        self.disk.write_bytes(SLEEPS + bytes(2**20 - 512))
         self.iso.write_bytes(b"")
         self.images = {"disk_image": str(self.disk), "iso_image": str(self.iso)}
         self.number = 0
