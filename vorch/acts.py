@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import Any
 
 from vorch import arrivals
@@ -159,6 +160,16 @@ def _proven_dead(node: str, world: World) -> bool:
     """Nothing runs there any more, though the host cannot be asked: it was fenced, or went down."""
     document = world.state.get(f"hanode/{node}")
     return document is not None and decode(NodeRecord, document.body).state in PROVEN_DEAD
+
+
+@contextmanager
+def _unless_dead(node: str, world: World) -> Iterator[None]:
+    """A host that cannot be asked is let be when nothing runs there any more for certain."""
+    try:
+        yield
+    except Unreachable:
+        if not _proven_dead(node, world):
+            raise
 
 
 def _by_pool(disks: tuple[Disk, ...]) -> dict[str, list[Disk]]:
@@ -468,13 +479,15 @@ def start_domain(step: StartDomain, world: World, progress: Progress) -> Outcome
     networks = {network.name: network for network in step.networks}
     _ensure_secrets(vm, host, world)
     sources = _sources(vm, world)
-    if host.domain(vm.id) is None:
+    there = host.domain(vm.id)
+    if there is None:
         # The record says that it is off everywhere. Whoever has its disks open knows better, and
         # who died with them open is waited for.
         _ensure_unused(vm, world)
+    if _on(there) is None:
+        # What is left of one that crashed goes then, too.
         host.start(vm, sources, networks, cpu=step.cpu, paused=True)
-    there = host.domain(vm.id)
-    if there is None or there.power is not Power.PAUSED:
+    elif there is not None and there.power is not Power.PAUSED:
         return clients_seen(vm, world, progress)
     try:
         seen = _alone(vm, world)
@@ -560,19 +573,13 @@ def undo_start_domain(step: StartDomain, world: World, progress: Progress) -> No
     if world.state.get(f"vm/{step.vm.name}") is not None:
         return
     # It was being made, so nobody would ever take away what the host has begun to keep for it.
-    try:
+    with _unless_dead(step.vm.node, world):
         world.hypervisor(step.vm.node).forget(step.vm)
-    except Unreachable:
-        if not _proven_dead(step.vm.node, world):
-            raise
 
 
 def cut_domain(step: StartDomain | CutDomain, world: World, progress: Progress) -> None:
-    try:
+    with _unless_dead(step.vm.node, world):
         world.hypervisor(step.vm.node).cut(step.vm.id)
-    except Unreachable:
-        if not _proven_dead(step.vm.node, world):
-            raise
 
 
 def ask_to_stop(step: AskToStop, world: World, progress: Progress) -> None:
