@@ -10,8 +10,9 @@ import pytest
 
 import vorch
 from vorch import WatchLoop, why_no_watch
+from vorch.orchestrator.kept import LEASE
 from vorch.questions import Questions
-from vorch.watch import LEASE, Watch
+from vorch.watch import Watch
 
 SETTINGS = vorch.Settings(uri="memory:", ha_every_s=0.01)
 

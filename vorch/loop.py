@@ -10,8 +10,8 @@ import threading
 from collections.abc import Callable
 
 from vorch.errors import VorchError
-from vorch.orchestrator import Orchestrator
-from vorch.watch import ENDING_S, LEASE, Pace, Watch
+from vorch.orchestrator import Orchestrator, kept
+from vorch.watch import ENDING_S, Pace, Watch
 
 # Beside what plans under way are given, so long may the lease take to be given back.
 RELEASE_S = 5.0
@@ -115,7 +115,7 @@ class WatchLoop:
 
     def _who_leads(self) -> str:
         with contextlib.suppress(VorchError):
-            lease = self._state.lease(LEASE)
-            if lease is not None and lease.expires_at > self._clock.now():
+            lease = kept.leader(self._state, self._clock.now())
+            if lease is not None:
                 return f"{lease.holder.partition(' ')[0]} leads, as number {lease.epoch}"
         return "nobody leads"

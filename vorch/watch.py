@@ -47,6 +47,8 @@ from vorch.decide.seen import seen
 from vorch.errors import Conflict, Unreachable, Unsupported, VorchError
 from vorch.execute import Executor, Hook, claim_key
 from vorch.model import Clients, Cluster, Domain, Network, Node, Pool, Task, Vm, Volume
+from vorch.orchestrator import kept
+from vorch.orchestrator.kept import LEASE, REPORT
 from vorch.orchestrator.limits import limits_of
 from vorch.ports import Change, Lease, State, World
 from vorch.questions import Answer, Questions
@@ -54,21 +56,13 @@ from vorch.questions import Answer, Questions
 T = TypeVar("T")
 # Key → version and value.
 Decoded = dict[str, tuple[int, Any]]
-LEASE = "ha"
-REPORT = "report/ha"
 KINDS: dict[str, type[Any]] = {
     "vm": Vm,
     "node": Node,
     "pool": Pool,
     "network": Network,
-    "ha": HaVm,
-    "rule": Rule,
-    "policy": HaPolicy,
-    "order": HostOrder,
-    "move": MoveOrder,
     "clients": Clients,
-    "hanode": NodeRecord,
-    "havm": VmRecord,
+    **kept.KINDS,
     "view": View,
     "report": Report,
     "load": Loads,

@@ -25,14 +25,6 @@ def world() -> MemoryWorld:
     return MemoryWorld(f"clients-{next(_numbers)}", hosts=2)
 
 
-@pytest.fixture
-def cluster(world: MemoryWorld) -> Orchestrator:
-    ports, prepare = world.connection()
-    orchestrator = Orchestrator(ports, vorch.Settings(uri="memory:"))
-    prepare(orchestrator)
-    return orchestrator
-
-
 def recorded(cluster: Orchestrator) -> dict[str, str]:
     look = cluster.look()
     return look.clients[look.vm("web").id].disks

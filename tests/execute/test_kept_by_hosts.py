@@ -18,14 +18,6 @@ def world() -> MemoryWorld:
     return MemoryWorld(f"kept-{next(_numbers)}", hosts=1)
 
 
-@pytest.fixture
-def cluster(world: MemoryWorld) -> Orchestrator:
-    ports, prepare = world.connection()
-    orchestrator = Orchestrator(ports, vorch.Settings(uri="memory:"))
-    prepare(orchestrator)
-    return orchestrator
-
-
 def test_a_creation_that_fails_leaves_nothing_with_the_host(
     world: MemoryWorld, cluster: Orchestrator
 ) -> None:

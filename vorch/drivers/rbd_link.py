@@ -71,7 +71,7 @@ def header_of(pool: RbdPool, image: str, image_id: str | None = None) -> Header 
     ioctx = pool.ioctx()
     try:
         if image_id is None:
-            image_id = ioctx.read(f"rbd_id.{image}", 256)[4:].decode("ascii")
+            image_id = pool.id_past_librbd(image)
         with rados.ReadOpCtx() as operation:
             fields, _ = ioctx.get_omap_vals_by_keys(operation, ("size", "features", _TOLD))
             clones, _ = ioctx.get_omap_vals(operation, "", "snap_children_", 1)
@@ -113,7 +113,7 @@ def fill(pool: RbdPool, volume: str, sha256: str, progress: Progress) -> None:
     if header is None:
         raise pool.not_found(volume, what)
     if not header.linked:
-        _tidy(pool, volume, what)
+        _tidy(pool, volume)
         return
     if not header.told:
         raise Conflict(f"cannot {what}: it was never wholly linked; delete it", volume=volume)
@@ -137,7 +137,7 @@ def fill(pool: RbdPool, volume: str, sha256: str, progress: Progress) -> None:
             close_off(pool, volume, what)
         raise
     librbd().RBD().migration_commit(pool.ioctx(), volume)
-    _tidy(pool, volume, what)
+    _tidy(pool, volume)
     progress(100, "all data are there")
 
 
@@ -178,8 +178,7 @@ def _check_sum(
     elif not found:
         with origin(url) as source:
             found = pour(source, None, what, lambda *_: progress(95), lambda _: None)
-    with pool.opened(volume, what, read_only=False) as image:
-        image.metadata_set(NOTE + SUM, found)
+    pool.set_metadata(volume, NOTE + SUM, found)
     if found != sha256.lower():
         raise Invalid(
             f"cannot {what}: its SHA-256 is {found}, not {sha256.lower()} as it should be; delete"
@@ -189,14 +188,9 @@ def _check_sum(
         )
 
 
-def _tidy(pool: RbdPool, volume: str, what: str) -> None:
-    with pool.opened(volume, what) as image:
-        left = [one for one in (LINK, SUM) if NOTE + one in dict(image.metadata_list())]
-    if left:
-        with pool.opened(volume, what, read_only=False) as image:
-            for one in left:
-                with suppress(KeyError):
-                    image.metadata_remove(NOTE + one)
+def _tidy(pool: RbdPool, volume: str) -> None:
+    for one in (LINK, SUM):
+        pool.set_metadata(volume, NOTE + one, "")
 
 
 def withdraw(pool: RbdPool, volume: str) -> None:

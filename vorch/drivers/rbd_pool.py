@@ -300,8 +300,7 @@ class RbdPool:
 
         ioctx = self.ioctx()
         try:
-            image_id = ioctx.read(f"rbd_id.{checked(volume)}", 256)[4:].decode("ascii")
-            header = f"rbd_header.{image_id}"
+            header = f"rbd_header.{self.id_past_librbd(checked(volume))}"
             if text:
                 # A map of one entry.
                 data = struct.pack("<I", 1) + _packed(key) + _packed(text)
@@ -310,6 +309,11 @@ class RbdPool:
                 ioctx.execute(header, "rbd", "metadata_remove", _packed(key))
         except rados.ObjectNotFound as exc:
             raise self.not_found(volume, "note something on") from exc
+
+    def id_past_librbd(self, name: str) -> str:
+        """Which image has a name, without opening it. rados.ObjectNotFound when none has."""
+        # Before the id stands its length.
+        return str(self.ioctx().read(f"rbd_id.{name}", 256)[4:].decode("ascii"))
 
     def not_found(self, volume: str, what: str) -> NotFound:
         trashed = self.in_trash(volume) is not None

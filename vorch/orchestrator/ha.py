@@ -27,9 +27,6 @@ from vorch.orchestrator.fencing import Fencing
 from vorch.orchestrator.words import checked_seconds, one_of, word_of
 from vorch.plan import Plan
 
-REPORT = "report/ha"
-LEASE = "ha"
-
 
 class HighAvailability(Fencing):
     # -- VMs
@@ -106,7 +103,7 @@ class HighAvailability(Fencing):
     def ha_status(self) -> HaStatus:
         """Who leads, what every host and VM is, and what a person has to know. No host is asked."""
         state = self.world.state
-        lease = state.lease(LEASE)
+        lease = state.lease(kept.LEASE)
         return ha_status.status(
             self.look(),
             kept.availability(state),
@@ -117,7 +114,7 @@ class HighAvailability(Fencing):
         )
 
     def _report(self) -> Report | None:
-        document = self.world.state.get(REPORT)
+        document = self.world.state.get(kept.REPORT)
         return None if document is None else decode(Report, document.body)
 
     def ha_policy(

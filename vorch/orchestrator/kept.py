@@ -18,8 +18,12 @@ from vorch.availability import (
 from vorch.codec import decode
 from vorch.decide.place import NOTHING_KEPT, Keeping
 from vorch.model import Cluster
-from vorch.ports import State
+from vorch.ports import Lease, State
 
+# Who has this lease leads.
+LEASE = "ha"
+# What the leader has to say.
+REPORT = "report/ha"
 KINDS: dict[str, type[Any]] = {
     "ha": HaVm,
     "rule": Rule,
@@ -41,6 +45,12 @@ def keeping(state: State, cluster: Cluster, *, force: bool = False) -> Keeping:
 def with_spare(state: State, cluster: Cluster, names: Iterable[str]) -> Iterable[str]:
     """These hosts; all of them where it counts what is on the others, too."""
     return cluster.nodes if keeping(state, cluster).concerns(cluster) else names
+
+
+def leader(state: State, now: float) -> Lease | None:
+    """The lease of whoever watches now; None: nobody does."""
+    lease = state.lease(LEASE)
+    return lease if lease is not None and lease.expires_at > now else None
 
 
 def availability(state: State) -> Availability:

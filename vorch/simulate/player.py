@@ -33,12 +33,13 @@ from vorch.drivers.memory_time import HostClock, MemoryClock, MemoryProcess, Pro
 from vorch.errors import VorchError
 from vorch.model import MIB, Clients, HostFacts, Node, Pool, Vm
 from vorch.orchestrator import Orchestrator
+from vorch.orchestrator.kept import LEASE
 from vorch.plan import Journal
 from vorch.ports import World
 from vorch.simulate.doubles import Doubles
 from vorch.simulate.judge import Judge, JudgedFencer, Violation
 from vorch.simulate.scenario import POOL, Batch, Scenario, Service, sizes, vm_of
-from vorch.watch import LEASE, Decoded, Pace, Watch
+from vorch.watch import Decoded, Pace, Watch
 
 __all__ = ["Played", "Violation", "play"]
 
