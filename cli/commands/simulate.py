@@ -55,6 +55,10 @@ def simulate_faults(
     vms: Annotated[
         int, typer.Option("--vms", metavar="V", min=1, max=999, help="VMs in each.")
     ] = 20,
+    jobs: Annotated[
+        int,
+        typer.Option("--jobs", metavar="J", min=1, help="Processes that play them side by side."),
+    ] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Play random schedules of faults, an hour of trouble each, and see that nothing is lost.
@@ -65,11 +69,11 @@ def simulate_faults(
     """
     from vorch import simulate
 
-    for seed in range(first, first + seeds):
-        failure = simulate.play_seed(seed, hosts=hosts, vms=vms)
-        if failure is not None:
-            _tell_failure(failure, as_json=as_json)
-            raise typer.Exit(1)
+    numbers = range(first, first + seeds)
+    failure = simulate.play_seeds(numbers, hosts=hosts, vms=vms, jobs=jobs)
+    if failure is not None:
+        _tell_failure(failure, as_json=as_json)
+        raise typer.Exit(1)
     if as_json:
         render.print_json({"seeds": seeds, "first": first, "failures": []})
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,11 @@ def test_a_number_is_a_schedule() -> None:
     assert simulate.schedule(7) != simulate.schedule(8)
     small = simulate.schedule(7, hosts=2, vms=3)
     assert (len(small.hosts), len(small.services)) == (2, 3)
+
+
+def test_schedules_are_played_side_by_side() -> None:
+    """What is found comes back whole from another process."""
+    assert simulate.play_seeds(range(3), hosts=3, vms=4, jobs=2) is None
+    scenario = simulate.schedule(0, hosts=3, vms=4)
+    failure = simulate.Failure(seed=0, what="two writers", scenario=scenario)
+    assert pickle.loads(pickle.dumps(failure)) == failure

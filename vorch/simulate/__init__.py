@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from vorch.decide.room.pick import Answer, Placed, place
     from vorch.dumped import Dump, dump_of
     from vorch.orchestrator.whatif import whatif_fail
-    from vorch.simulate.faults import Failure, play_seed, schedule
+    from vorch.simulate.faults import Failure, play_seed, play_seeds, schedule
     from vorch.simulate.htools_file import read_htools
     from vorch.simulate.placement_file import document_of
     from vorch.simulate.player import Played, Violation, play
@@ -84,6 +84,7 @@ __all__ = [
     "placed_fleet",
     "play",
     "play_seed",
+    "play_seeds",
     "read_fleet",
     "read_htools",
     "read_input",
@@ -140,6 +141,7 @@ _HOMES = {
     "vorch.simulate.faults": (
         "Failure",
         "play_seed",
+        "play_seeds",
         "schedule",
     ),
     "vorch.simulate.htools_file": ("read_htools",),

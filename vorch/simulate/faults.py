@@ -6,8 +6,11 @@ A schedule is a scenario with more kinds of commands, so what failed is a file t
 from __future__ import annotations
 
 import dataclasses
+import functools
+import multiprocessing
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +27,8 @@ FIRST_FAULT_AT_S = 60.0
 # How many things go wrong in an hour.
 FEWEST, MOST = 4, 12
 CUTTINGS = 200
+# Seeds that a process is given at once.
+CHUNK = 8
 
 Op = dict[str, Any]
 
@@ -261,6 +266,22 @@ def play_seed(seed: int, *, hosts: int = 5, vms: int = 20) -> Failure | None:
     scenario = schedule(seed, hosts=hosts, vms=vms)
     what = trouble_with(scenario)
     return None if what is None else Failure(seed=seed, what=what, scenario=_cut(scenario, what))
+
+
+def play_seeds(
+    seeds: Iterable[int], *, hosts: int = 5, vms: int = 20, jobs: int = 1
+) -> Failure | None:
+    """The first of them, in their order, that comes to what never may be. `jobs`: processes."""
+    play_one = functools.partial(play_seed, hosts=hosts, vms=vms)
+    if jobs == 1:
+        return next((found for found in map(play_one, seeds) if found is not None), None)
+    # Nothing is shared with what the calling process may have open.
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            played = pool.map(play_one, seeds, chunksize=CHUNK)
+            return next((found for found in played if found is not None), None)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def trouble_with(scenario: Scenario) -> str | None:
