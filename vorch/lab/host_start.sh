@@ -35,8 +35,10 @@ for place in /etc/libvirt /var/lib/libvirt /var/cache/libvirt /var/log/libvirt /
     chown --reference="$place" "$folder/disk$place"
     mount --bind "$folder/disk$place" "$place"
 done
+# vorch itself may lie below the /tmp that is hidden now.
+cp "$here/init.py" /run/init.py
 mount -t tmpfs -o mode=1777 tmpfs /tmp
 
 ip link set lo up
 cd /
-exec "$python" -I -S "$here/init.py" vorch-lab "$lab" "$host"
+exec "$python" -I -S /run/init.py vorch-lab "$lab" "$host"
