@@ -70,9 +70,12 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
     def __init__(self, path: Path, handler: Handler) -> None:
         self.handler = handler
-        path.unlink(missing_ok=True)
-        super().__init__(str(path), _Request)
-        path.chmod(0o600)
+        # It gets its name when somebody listens: who sees the file may call at once.
+        unnamed = path.with_name(f"{path.name}.new")
+        unnamed.unlink(missing_ok=True)
+        super().__init__(str(unnamed), _Request)
+        unnamed.chmod(0o600)
+        unnamed.replace(path)
 
 
 class _Request(socketserver.StreamRequestHandler):
