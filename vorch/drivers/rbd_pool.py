@@ -443,12 +443,16 @@ class RbdPool:
                 return any(one.owns_lock and one.client for one in self.holders(image))
             return bool(list(image.watchers_list()))
 
-        deadline, waits_for_lapse = time.monotonic() + GRACE_S, False
+        deadline, waits_for_lapse, answered = time.monotonic() + GRACE_S, False, False
         while others():
             if time.monotonic() >= deadline:
-                if waits_for_lapse or self._answers(image):
+                if not waits_for_lapse and not self._answers(image):
+                    deadline, waits_for_lapse = time.monotonic() + LAPSE_S, True
+                elif waits_for_lapse or answered:
                     raise self.in_use(self.holders(image), volume, what)
-                deadline, waits_for_lapse = time.monotonic() + LAPSE_S, True
+                else:
+                    # On a busy machine one that was just killed was seen to answer.
+                    deadline, answered = time.monotonic() + GRACE_S, True
             time.sleep(0.5 if waits_for_lapse else 0.05)
 
     def in_use(self, holders: tuple[Holder, ...], volume: str, what: str) -> Conflict:
