@@ -124,8 +124,11 @@ def test_a_bridge_of_the_hosts_is_used_as_it_is(
         console.until("ls -d /sys/class/net/eth2 | wc -l", "1")
         console.run(f"ip addr add {GUEST_ADDRESS}/24 dev eth2")
         console.run(f"ping -c 1 -w 20 {BRIDGE_ADDRESS}")
-        told = [one.ip for one in cluster.show(VM).addresses if one.mac == nic.mac]
-        assert GUEST_ADDRESS in told
+        # The host's kernel knows it from the answer to the ping, a moment later.
+        eventually(
+            lambda: [one.ip for one in cluster.show(VM).addresses if one.mac == nic.mac],
+            lambda told: GUEST_ADDRESS in told,
+        )
         with pytest.raises(Conflict, match=VM):
             cluster.network_delete(WIRE)
     finally:
