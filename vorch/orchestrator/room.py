@@ -12,7 +12,7 @@ from vorch.decide.room.loads import Loads, is_fresh
 from vorch.dumped import Dump, without_secrets
 from vorch.model import Task
 from vorch.orchestrator import kept
-from vorch.orchestrator.ha import LEASE, HighAvailability
+from vorch.orchestrator.ha import HighAvailability
 from vorch.orchestrator.room_hint import busy_vms
 
 # NumPy comes with the first question, and not with the connection.
@@ -63,7 +63,6 @@ class RoomQuestions(HighAvailability):
         tasks = [decode(Task, one.body) for key, one in found.items() if key.startswith("task/")]
         load = found.get("load/vms")
         loads = None if load is None else decode(Loads, load.body)
-        lease = self.world.state.lease(LEASE)
         return Dump(
             at=now,
             vorch=version("vorch"),
@@ -83,7 +82,7 @@ class RoomQuestions(HighAvailability):
                 for node in cluster.nodes.values()
                 if any(fencer.covers(node) for fencer in self.world.fencers)
             ),
-            watched=lease is not None and lease.expires_at > now,
+            watched=kept.leader(self.world.state, now) is not None,
             loads=loads.cores if loads is not None and is_fresh(loads, now) else {},
             moved_at=moved_at(tasks),
             busy=tuple(sorted(busy_vms(self.world.state))),

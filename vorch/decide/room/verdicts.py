@@ -88,9 +88,7 @@ def _clash(table: Table, rows: Sequence[int]) -> str:
         both = sorted(set(rows) & set(group.members))
         if group.hard and group.kind != "together" and len(both) > 1:
             names = " and ".join(repr(table.guest_names[one]) for one in both)
-            return (
-                f"rule {group.name!r}: {names} are to be on one host, and may not by it"
-            )
+            return f"rule {group.name!r}: {names} are to be on one host, and may not by it"
     return "it cannot take them"
 
 
