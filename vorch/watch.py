@@ -136,8 +136,9 @@ class Watch:
         self._decoded: Decoded = {} if decoded is None else decoded
         self._mirror = _Mirror(world.state, STANDING_BY, self._decoded)
         self._questions = Questions(threads=world.threads)
-        # Hosts that were silent in this step. One that is, costs its time once in it.
-        self._silent: dict[str, Evidence] = {}
+        # Hosts that were silent in this step, and when they were looked at. One that is, costs its
+        # time once in it, unless what was done meanwhile took so long that it may be back.
+        self._silent: dict[str, tuple[float, Evidence]] = {}
         self._woken = threading.Event()
         self._hands = _Hands(self)
         self._balance = Autobalance(world, settings, wake=self.wake)
@@ -447,8 +448,9 @@ class Watch:
 
     def _seen_at(self, name: str) -> tuple[Evidence, tuple[Domain, ...]]:
         """What there is to see of one host now, without waiting where that is of no use."""
-        known = self._silent.get(name)
-        if known is not None:
+        began = self.world.clock.now()
+        looked_at, known = self._silent.get(name, (began, None))
+        if known is not None and 0.0 <= began - looked_at < self.settings.ha_gone_after_s:
             return known, ()
         record = self._mirror.of(NodeRecord).get(name)
         about = f"dead {name}"
@@ -467,8 +469,9 @@ class Watch:
                 ),
                 (),
             )
+        self._silent.pop(name, None)
         if not found[0].libvirt:
-            self._silent[name] = found[0]
+            self._silent[name] = (self.world.clock.now(), found[0])
         return found
 
     def _look_at(self, name: str) -> tuple[Evidence, tuple[Domain, ...]]:
