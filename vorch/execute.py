@@ -31,9 +31,9 @@ from vorch.errors import (
     Unsupported,
     VorchError,
 )
-from vorch.model import TASK_LOG_LINES, Task, TaskState
-from vorch.plan import Journal, Plan, Save, Step
-from vorch.ports import Change, Document, Lease, World
+from vorch.model import TASK_LOG_LINES, Node, Task, TaskState
+from vorch.plan import FenceNode, Journal, Plan, Save, Step
+from vorch.ports import Change, Document, Fencer, Lease, Progress, World
 
 # Progress reaches the store at most this often, so that a fast copy is not slowed by it.
 PROGRESS_EVERY_S = 1.0
@@ -391,12 +391,20 @@ class _Run:
         """Do a step. One that cannot be undone, and of which one cannot tell whether it happened,
         is done again: it is safe to repeat, and to go back would be to guess.
         """
+        world = self._world_for(step)
         try:
-            return DO[type(step)](step, self.world, self) or {}
+            return DO[type(step)](step, world, self) or {}
         except Exception as exc:
             if step.undoable or isinstance(exc, REFUSALS):
                 raise
-            return DO[type(step)](step, self.world, self) or {}
+            return DO[type(step)](step, world, self) or {}
+
+    def _world_for(self, step: Step) -> World:
+        """A fence has several ways: whoever fell asleep over the first must not go the second."""
+        if self.lease is None or not isinstance(step, FenceNode):
+            return self.world
+        asking = tuple(_AskingFencer(fencer, self._check_lease) for fencer in self.world.fencers)
+        return dataclasses.replace(self.world, fencers=asking)
 
     # -- backward -----------------------------------------------------------------------------
 
@@ -617,6 +625,23 @@ class _Run:
 
     def _heartbeat(self) -> _Heartbeat:
         return _Heartbeat(self)
+
+
+class _AskingFencer:
+    """A fencer that asks whether this process still leads before it does anything to a host."""
+
+    def __init__(self, fencer: Fencer, ask: Callable[[], None]) -> None:
+        self._fencer = fencer
+        self._ask = ask
+        self.name = fencer.name
+        self.by_address = fencer.by_address
+        self.covers = fencer.covers
+        self.unfence = fencer.unfence
+        self.drill = fencer.drill
+
+    def fence(self, node: Node, clients: Sequence[str], progress: Progress) -> str:
+        self._ask()
+        return self._fencer.fence(node, clients, progress)
 
 
 class _Heartbeat:

@@ -26,7 +26,7 @@ T = TypeVar("T")
 # Names of VMs and networks of these tests begin with it, so that nobody takes them for their own.
 PREFIX = "e2e-"
 # Ten times what it takes on two idle cores: it is never the time that fails a test.
-BOOT_TIMEOUT_S = 120.0
+BOOT_TIMEOUT_S = 300.0
 READY = r"vorch-guest ready host=(\S+) ip=(\S+) boot=(\d+)\n"
 NVRAM_FOLDER = Path("/var/lib/libvirt/qemu/nvram")
 TPM_FOLDER = Path("/var/lib/libvirt/swtpm")

@@ -106,6 +106,8 @@ class _Watcher:
     next_at: float
     # In the middle of something.
     stands: bool = False
+    # The revision of the store at the end of its last step.
+    revision: int = -1
     pace: Pace = field(default_factory=lambda: Pace(leading=False, quiet=False))
 
 
@@ -362,6 +364,7 @@ class _Player:
                     self._boot(name)
                     self.watchers[name].next_at += RESTART_S
         watcher.next_at = max(self.clock.now(), watcher.next_at + self.settings.ha_every_s)
+        watcher.revision = self.world.store.revision
         self.judge.look()
         if self.world.store.revision != self._noted:
             self._noted = self.world.store.revision
@@ -371,6 +374,8 @@ class _Player:
     def _skip(self, end: float) -> None:
         """To the next moment at which anything can happen."""
         able = self._able()
+        if any(self._has_a_turn(self.watchers[name]) for name in able):
+            return
         leaders = [name for name in able if self.watchers[name].pace.leading]
         if leaders:
             if not all(self.watchers[name].pace.quiet for name in leaders):
@@ -387,6 +392,12 @@ class _Player:
         due = min(due, end, *self._commands_at[:1])
         for name in able:
             self.watchers[name].next_at = max(self.watchers[name].next_at, due)
+
+    def _has_a_turn(self, watcher: _Watcher) -> bool:
+        """It is due now, or does not know yet what another one has written."""
+        return watcher.next_at <= self.clock.now() or (
+            watcher.revision != self.world.store.revision and not watcher.pace.trouble
+        )
 
     def _nobody_may_lead(self, able: list[str]) -> bool:
         """Somebody has the lease who is not there, and the others have looked and gone by."""
