@@ -170,6 +170,11 @@ class Watch:
         """How long a look takes now."""
         return self.settings.ha_answer_s if self._silent else 0.0
 
+    @property
+    def revision(self) -> int | None:
+        """How much of the store it knew at its last look."""
+        return self._mirror.revision
+
     def wake(self) -> None:
         """It is time for the next step. From any thread."""
         self._woken.set()

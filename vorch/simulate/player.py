@@ -106,8 +106,6 @@ class _Watcher:
     next_at: float
     # In the middle of something.
     stands: bool = False
-    # The revision of the store at the end of its last step.
-    revision: int = -1
     pace: Pace = field(default_factory=lambda: Pace(leading=False, quiet=False))
 
 
@@ -364,7 +362,6 @@ class _Player:
                     self._boot(name)
                     self.watchers[name].next_at += RESTART_S
         watcher.next_at = max(self.clock.now(), watcher.next_at + self.settings.ha_every_s)
-        watcher.revision = self.world.store.revision
         self.judge.look()
         if self.world.store.revision != self._noted:
             self._noted = self.world.store.revision
@@ -396,7 +393,7 @@ class _Player:
     def _has_a_turn(self, watcher: _Watcher) -> bool:
         """It is due now, or does not know yet what another one has written."""
         return watcher.next_at <= self.clock.now() or (
-            watcher.revision != self.world.store.revision and not watcher.pace.trouble
+            watcher.watch.revision != self.world.store.revision and not watcher.pace.trouble
         )
 
     def _nobody_may_lead(self, able: list[str]) -> bool:
