@@ -484,10 +484,11 @@ def start_domain(step: StartDomain, world: World, progress: Progress) -> Outcome
         # The record says that it is off everywhere. Whoever has its disks open knows better, and
         # who died with them open is waited for.
         _ensure_unused(vm, world)
-    if _on(there) is None:
+    running = _on(there)
+    if running is None:
         # What is left of one that crashed goes then, too.
         host.start(vm, sources, networks, cpu=step.cpu, paused=True)
-    elif there is not None and there.power is not Power.PAUSED:
+    elif running.power is not Power.PAUSED:
         return clients_seen(vm, world, progress)
     try:
         seen = _alone(vm, world)

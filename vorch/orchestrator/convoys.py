@@ -7,7 +7,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 
 from vorch.availability import Availability
-from vorch.codec import decode
 from vorch.decide import convoy, move
 from vorch.decide.convoy import Limits, Trip
 from vorch.decide.records import is_on
@@ -16,7 +15,7 @@ from vorch.model import Cluster
 from vorch.orchestrator import kept
 from vorch.orchestrator.core import Done
 from vorch.orchestrator.moves import Moves
-from vorch.plan import Journal, MigrateDomain
+from vorch.plan import MigrateDomain
 
 # How often it is looked whether what others move leaves room.
 LOOK_AGAIN_S = 0.5
@@ -116,10 +115,11 @@ class Convoys(Moves):
 
     def _under_way(self, ours: _Trips) -> tuple[Trip, ...]:
         """What moves now, whichever process has it move. What it has just begun may not show."""
-        documents = self.world.state.read(["plan"]).values()
-        plans = [decode(Journal, document.body).plan for document in documents]
         mine = {trip.vm for trip in ours}
-        return (*ours, *(trip for trip in convoy.at_work(plans) if trip.vm not in mine))
+        return (
+            *ours,
+            *(trip for trip in convoy.at_work(kept.plans(self.world.state)) if trip.vm not in mine),
+        )
 
     def _end(self, ours: _Trips) -> None:
         """Ask for the end of what this process moves. It may just not have begun, or have ended."""

@@ -18,6 +18,7 @@ from vorch.availability import (
 from vorch.codec import decode
 from vorch.decide.place import NOTHING_KEPT, Keeping
 from vorch.model import Cluster
+from vorch.plan import Journal, Plan
 from vorch.ports import Lease, State
 
 # Who has this lease leads.
@@ -51,6 +52,11 @@ def leader(state: State, now: float) -> Lease | None:
     """The lease of whoever watches now; None: nobody does."""
     lease = state.lease(LEASE)
     return lease if lease is not None and lease.expires_at > now else None
+
+
+def plans(state: State) -> list[Plan]:
+    """What is being carried out, whoever does it."""
+    return [decode(Journal, document.body).plan for document in state.read(["plan"]).values()]
 
 
 def availability(state: State) -> Availability:

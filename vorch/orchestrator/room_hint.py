@@ -5,10 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from vorch.codec import decode
 from vorch.errors import NoRoom, VorchError
 from vorch.orchestrator import kept
-from vorch.plan import Journal
 from vorch.ports import State
 
 if TYPE_CHECKING:
@@ -17,11 +15,10 @@ if TYPE_CHECKING:
 
 def busy_vms(state: State) -> frozenset[str]:
     """VMs that a plan is at, whoever runs it."""
-    journals = [decode(Journal, document.body) for document in state.read(["plan"]).values()]
     return frozenset(
         key.removeprefix("vm/")
-        for journal in journals
-        for key in journal.plan.claims
+        for plan in kept.plans(state)
+        for key in plan.claims
         if key.startswith("vm/")
     )
 
