@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -26,6 +27,37 @@ MOST_AT_ONCE = 32
 
 _Go = Callable[[Trip], None]
 _Trips = Collection[Trip]
+
+
+class _Crew:
+    """Who is on the way, as the threads themselves say.
+
+    Ctrl-C may fall between a thread's start and the pool's noting of it: such a one is in no future
+    and is not waited for by the pool, and would move its VM long after the command has ended.
+    """
+
+    def __init__(self, go: _Go) -> None:
+        self._go = go
+        self._lock = threading.Lock()
+        self._out: set[Trip] = set()
+        self._over = False
+
+    def go(self, trip: Trip) -> None:
+        with self._lock:
+            if self._over:
+                return
+            self._out.add(trip)
+        try:
+            self._go(trip)
+        finally:
+            with self._lock:
+                self._out.discard(trip)
+
+    def call_back(self) -> frozenset[Trip]:
+        """Nobody sets out any more; those who are still out."""
+        with self._lock:
+            self._over = True
+            return frozenset(self._out)
 
 
 class Convoys(Moves):
@@ -92,13 +124,14 @@ class Convoys(Moves):
             per_host=self.settings.migrations_per_host, per_link=self.settings.migrations_per_link
         )
         waiting, ours = list(trips), dict[Future[None], Trip]()
+        crew = _Crew(go)
         with ThreadPoolExecutor(MOST_AT_ONCE, thread_name_prefix="vorch-convoy") as pool:
             try:
                 while waiting or ours:
                     fit = convoy.ready(waiting, self._under_way(ours.values()), limits)
                     for trip in fit[: MOST_AT_ONCE - len(ours)]:
                         waiting.remove(trip)
-                        ours[pool.submit(go, trip)] = trip
+                        ours[pool.submit(crew.go, trip)] = trip
                     if not ours:
                         # Others move so much that nothing of this fits beside it.
                         self.world.clock.sleep(LOOK_AGAIN_S)
@@ -107,10 +140,9 @@ class Convoys(Moves):
                         del ours[future]
                         future.result()
             except BaseException:
-                while ours:
-                    self._end(ours.values())
-                    wait(ours, LOOK_AGAIN_S)
-                    ours = {future: trip for future, trip in ours.items() if not future.done()}
+                while left := crew.call_back():
+                    self._end(left)
+                    self.world.clock.sleep(LOOK_AGAIN_S)
                 raise
 
     def _under_way(self, ours: _Trips) -> tuple[Trip, ...]:
