@@ -899,9 +899,10 @@ class LibvirtHost:
                 agent = libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT
                 by_source["agent"] = ask(domain, agent)
             by_source["arp"] = ask(domain, libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP)
-            if not by_source["arp"] and self.connection.local:
-                # libvirt 9.0 stumbles over the tables of newer kernels ("wrong nlmsg len").
-                by_source["arp"] = neighbours(Path("/proc/net/arp").read_text(encoding="ascii"))
+            if self.connection.local:
+                # libvirt 9.0 stumbles over the tables of newer kernels ("wrong nlmsg len"), and of
+                # a long one it reads the first part.
+                by_source["arp"] |= neighbours(Path("/proc/net/arp").read_text(encoding="ascii"))
             return merge_addresses(by_source, macs)
 
         return self._call(f"find the addresses of VM {vm.name!r}", work)
