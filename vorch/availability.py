@@ -396,6 +396,8 @@ class Ending:
     at: float
     # Its guest powered itself off. Else its power was cut, it died, or its host ended it.
     by_guest: bool
+    # The host's own words, for whoever wonders.
+    told: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

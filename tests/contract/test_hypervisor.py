@@ -876,4 +876,4 @@ def test_a_guest_shuts_down_when_it_is_asked(host: Host, booted: Vm) -> None:
     assert host.hypervisor.domain(booted.id) is None
     ending = ending_of(host, booted)
     assert ending is not None
-    assert ending.by_guest
+    assert ending.by_guest, ending

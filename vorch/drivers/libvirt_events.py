@@ -26,8 +26,9 @@ class LibvirtEvents:
         self._tells: dict[object, Callable[[str], None]] = {}
         self._registered: tuple[Handle, int] | None = None
         self._endings: dict[str, Ending] = {}
-        # Domains that are about to end, and whether their guest said so, or their host.
-        self._ending: dict[str, bool] = {}
+        # Domains that are about to end, and what was said of that first: their guest is done, or
+        # their host ends them.
+        self._ending: dict[str, int] = {}
         connection.on_loss = self._lost
         connection.on_drop = self._deregister
 
@@ -92,13 +93,19 @@ class LibvirtEvents:
                 libvirt.VIR_DOMAIN_EVENT_SHUTDOWN_GUEST,
                 libvirt.VIR_DOMAIN_EVENT_SHUTDOWN_HOST,
             ):
-                self._ending[vm_id] = detail == libvirt.VIR_DOMAIN_EVENT_SHUTDOWN_GUEST
+                # What libvirt then does to have QEMU gone may come as a second one, on a busy host.
+                self._ending.setdefault(vm_id, detail)
         elif event == libvirt.VIR_DOMAIN_EVENT_STOPPED:
             # On a busy host libvirt has to destroy a QEMU whose guest has ended long before.
-            shut = detail == libvirt.VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN
-            by_guest = self._ending.pop(vm_id, shut)
+            before = self._ending.pop(vm_id, None)
+            by_guest = (
+                detail == libvirt.VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN
+                if before is None
+                else before == libvirt.VIR_DOMAIN_EVENT_SHUTDOWN_GUEST
+            )
+            told = f"libvirt: shutdown {before}, stopped {detail}"
             self._endings.pop(vm_id, None)
-            self._endings[vm_id] = Ending(time.time(), by_guest)
+            self._endings[vm_id] = Ending(time.time(), by_guest, told)
             while len(self._endings) > MOST_ENDINGS:
                 del self._endings[next(iter(self._endings))]
 
