@@ -26,9 +26,9 @@ done
 cp -r "$folder"/etc/. /etc/
 hostname "$host"
 
-# What a host keeps over a power cut lies in its folder.
-mkdir /etc/libvirt
-for place in /etc/libvirt /var/lib/libvirt /var/cache/libvirt /var/log/libvirt /var/lib/swtpm-localca; do
+# What a host keeps over a power cut lies in its folder. All logs do: more than libvirt writes some.
+mkdir -p /etc/libvirt "$folder/disk/var/log/libvirt"
+for place in /etc/libvirt /var/lib/libvirt /var/cache/libvirt /var/log /var/lib/swtpm-localca; do
     [ -d "$place" ] || continue
     mkdir -p "$folder/disk$place"
     # The TPM emulator's user must be able to write there.
