@@ -87,6 +87,17 @@ class GuestConsole:
         self._unread = self._unread[found.end() :]
         return found
 
+    def ask_until(self, line: str, pattern: str) -> re.Match[str]:
+        """Sends the line again and again: nobody may be there yet to read the first ones."""
+        deadline = time.monotonic() + BOOT_TIMEOUT_S
+        while True:
+            self.send(line)
+            try:
+                return self.expect(pattern, 10)
+            except AssertionError:
+                if time.monotonic() > deadline:
+                    raise
+
     def quiet(self, timeout_s: float) -> bool:
         """True when nothing at all comes in that time."""
         data = self.port.read(timeout_s)

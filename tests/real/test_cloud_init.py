@@ -57,8 +57,7 @@ def test_debian_boots_and_is_what_its_seed_says(libvirt_system: str) -> None:
         with GuestConsole(cluster, NAME) as console:
             console.expect(r"vorch-guest ready after", 400)
             # The prompt of before cloud-init still bears the old name: asked anew, the new one.
-            console.send("")
-            console.expect(r"deb7 login: $")
+            console.ask_until("", r"deb7 login: $")
             console.send("alice")
             console.expect("assword: ?$")
             console.send("secret")
