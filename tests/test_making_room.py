@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from typing import Any
 
 import pytest
 
@@ -101,6 +102,41 @@ def test_who_finds_no_room_is_told_how_it_could_be_made(
     assert homes(world) == before
     cluster.migrate("small2", "h3")
     cluster.migrate("large", "h2")
+
+
+def test_so_is_who_is_new(world: MemoryWorld, cluster: Orchestrator) -> None:
+    """5 GiB fit nowhere; once one of 4 has gone to h1 they do."""
+    before = homes(world)
+    wanted: dict[str, Any] = {"disk_gib": 1, "networks": ()}
+    with pytest.raises(NoRoom, match=r"after vorch migrate mid[23] h1$") as caught:
+        cluster.create("new", memory_mib=5 * GIB, start=True, **wanted)
+    ((vm, source, target),) = caught.value.fields["moves"]
+    with pytest.raises(NoRoom, match=r"after vorch migrate mid3 h1$"):
+        cluster.create("new", memory_mib=5 * GIB, start=True, node="h3", **wanted)
+    with pytest.raises(NoRoom) as hopeless:
+        cluster.create("new", memory_mib=9 * GIB, start=True, **wanted)
+    assert "would have room" not in hopeless.value.message
+    cluster.create("old", memory_mib=5 * GIB, **wanted)
+    for linked in (False, True):
+        with pytest.raises(NoRoom, match=r"after vorch migrate mid[23] h1$"):
+            cluster.clone("old", "new", linked=linked, start=True)
+    with pytest.raises(NoRoom, match=r"after vorch migrate mid[23] h1$"):
+        cluster.install(
+            "new",
+            "#cloud-config\nautoinstall: {version: 1}\n",
+            kernel="/srv/kernel",
+            initrd="/srv/initrd",
+            memory_mib=5 * GIB,
+            **wanted,
+        )
+    # It is only said, and nothing of what was refused is there.
+    assert homes(world) == before
+    assert set(cluster.look().vms) == {*before, "old"}
+    assert leaks(cluster) == []
+    # And it is true.
+    cluster.migrate(vm, target)
+    cluster.create("new", memory_mib=5 * GIB, start=True, **wanted)
+    assert homes(world)["new"] == source
 
 
 def test_where_nothing_helps_nothing_is_promised(cluster: Orchestrator) -> None:

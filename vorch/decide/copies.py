@@ -95,57 +95,10 @@ def clone(
             f"cannot make a linked clone of VM {name!r} in pool {pool!r}: its disks are in another"
             " one, and a linked clone stands on them; make a full clone, or leave the pool away"
         )
-    macs = fresh.macs(len(vm.nics), cluster)
-    nics = tuple(
-        Nic(name=n.name, mac=m, network=n.network, model=n.model, boot=n.boot)
-        for n, m in zip(vm.nics, macs, strict=True)
+    new, steps, last = _drawn_up(
+        cluster, vm, new_vm, fresh, linked=linked, cloud_init=cloud_init, pool=pool
     )
-    steps: list[Step] = []
-    last: list[Step] = []
-    disks: list[Disk] = []
-    snapshot = f"clone-{fresh.token[:8]}"
-    live = is_on(power)
-    if live:
-        steps.append(SnapshotDisks(vm=vm, snapshot=snapshot))
-    for disk in vm.disks:
-        if disk not in vm.data_disks:
-            if disk.device == "cdrom" and not disk.owned:
-                disks.append(disk)
-            continue
-        assert disk.volume is not None
-        volume = Volume(pool=pool or disk.volume.pool, name=fresh.volume(new_vm, disk.name))
-        disks.append(dataclasses.replace(disk, volume=volume))
-        if linked:
-            base = Volume(pool=disk.volume.pool, name=fresh.volume(name, f"{disk.name}.base"))
-            steps.append(BaseVolume(volume=disk.volume, base=base))
-            steps.append(CloneVolume(base=base, volume=volume, size_bytes=disk.size_bytes))
-            # The base belongs to nobody: it goes with the last disk that stands on it.
-            last.append(PurgeVolume(volume=base))
-        else:
-            steps.append(
-                CopyVolume(source=disk.volume, snapshot=snapshot if live else None, volume=volume)
-            )
-    if cloud_init is not None:
-        bus = cd_bus(vm.machine)
-        beside = disks[0].volume if disks else None
-        if beside is None:
-            raise Invalid(f"cannot give the clone of VM {name!r} a cloud-init seed: it has no disk")
-        seed, step = seed_disk(new_vm, fresh, nics, cloud_init, beside, disks, bus)
-        disks.append(seed)
-        steps.append(step)
-    if live:
-        last.append(DropSnapshot(vm=vm, snapshot=snapshot))
-    new = dataclasses.replace(
-        vm,
-        name=new_vm,
-        id=fresh.uuid,
-        generation=1,
-        wanted="running" if start else "stopped",
-        disks=tuple(disks),
-        nics=nics,
-        snapshots=(),
-        created_at=fresh.now,
-    )
+    new = dataclasses.replace(new, wanted="running" if start else "stopped")
     choice: Choice
     node = to.node if to is not None and to.node else vm.node
     if start:
@@ -171,6 +124,88 @@ def clone(
         claims=(f"vm/{name}", f"vm/{new_vm}"),
         reads=reads(cluster, f"vm/{name}", f"vm/{new_vm}"),
     )
+
+
+def second(
+    cluster: Cluster,
+    name: str,
+    new_vm: str,
+    fresh: Fresh,
+    *,
+    linked: bool,
+    cloud_init: CloudInit | None,
+    pool: str | None,
+) -> Vm:
+    """What the clone would be, wherever it goes."""
+    vm = cluster.vm(name)
+    return _drawn_up(cluster, vm, new_vm, fresh, linked=linked, cloud_init=cloud_init, pool=pool)[0]
+
+
+def _drawn_up(
+    cluster: Cluster,
+    vm: Vm,
+    new_vm: str,
+    fresh: Fresh,
+    *,
+    linked: bool,
+    cloud_init: CloudInit | None,
+    pool: str | None,
+) -> tuple[Vm, list[Step], list[Step]]:
+    """The definition, the steps that make its disks, and those that come last of all."""
+    macs = fresh.macs(len(vm.nics), cluster)
+    nics = tuple(
+        Nic(name=n.name, mac=m, network=n.network, model=n.model, boot=n.boot)
+        for n, m in zip(vm.nics, macs, strict=True)
+    )
+    steps: list[Step] = []
+    last: list[Step] = []
+    disks: list[Disk] = []
+    snapshot = f"clone-{fresh.token[:8]}"
+    live = is_on(cluster.power(vm))
+    if live:
+        steps.append(SnapshotDisks(vm=vm, snapshot=snapshot))
+    for disk in vm.disks:
+        if disk not in vm.data_disks:
+            if disk.device == "cdrom" and not disk.owned:
+                disks.append(disk)
+            continue
+        assert disk.volume is not None
+        volume = Volume(pool=pool or disk.volume.pool, name=fresh.volume(new_vm, disk.name))
+        disks.append(dataclasses.replace(disk, volume=volume))
+        if linked:
+            base = Volume(pool=disk.volume.pool, name=fresh.volume(vm.name, f"{disk.name}.base"))
+            steps.append(BaseVolume(volume=disk.volume, base=base))
+            steps.append(CloneVolume(base=base, volume=volume, size_bytes=disk.size_bytes))
+            # The base belongs to nobody: it goes with the last disk that stands on it.
+            last.append(PurgeVolume(volume=base))
+        else:
+            steps.append(
+                CopyVolume(source=disk.volume, snapshot=snapshot if live else None, volume=volume)
+            )
+    if cloud_init is not None:
+        bus = cd_bus(vm.machine)
+        beside = disks[0].volume if disks else None
+        if beside is None:
+            raise Invalid(
+                f"cannot give the clone of VM {vm.name!r} a cloud-init seed: it has no disk"
+            )
+        seed, step = seed_disk(new_vm, fresh, nics, cloud_init, beside, disks, bus)
+        disks.append(seed)
+        steps.append(step)
+    if live:
+        last.append(DropSnapshot(vm=vm, snapshot=snapshot))
+    new = dataclasses.replace(
+        vm,
+        name=new_vm,
+        id=fresh.uuid,
+        generation=1,
+        wanted="stopped",
+        disks=tuple(disks),
+        nics=nics,
+        snapshots=(),
+        created_at=fresh.now,
+    )
+    return new, steps, last
 
 
 def _everywhere(cluster: Cluster, vm: Vm) -> bool:

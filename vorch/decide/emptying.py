@@ -64,7 +64,10 @@ def _movable(fleet: Fleet, cluster: Cluster, busy: Collection[str]) -> Fleet:
     """What runs moves while it runs. What is off, or is being worked on, stays."""
 
     def changed(guest: Guest) -> Guest:
-        vm = cluster.vms[guest.name]
+        vm = cluster.vms.get(guest.name)
+        if vm is None:
+            # It is only to be.
+            return guest
         domain = cluster.domain(vm)
         on = domain is not None and is_on(domain.power)
         if guest.name in busy or (guest.host and not on):

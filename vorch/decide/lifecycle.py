@@ -169,6 +169,11 @@ def create(
     )
 
 
+def newcomer(cluster: Cluster, new: NewVm, fresh: Fresh) -> Vm:
+    """What it would be, wherever it goes."""
+    return drawn_up(cluster, new, fresh, _bootable(cluster, new.image))[0]
+
+
 def _bootable(cluster: Cluster, name: str | None) -> Image | None:
     if name is None:
         return None

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from vorch.decide import copies
+from vorch.errors import NoRoom
 from vorch.model import (
     CloudInit,
+    Cluster,
     Snapshot,
+    Vm,
     check_vm_name,
 )
 from vorch.orchestrator import kept
 from vorch.orchestrator.core import Core, Done
+from vorch.orchestrator.room_hint import with_way_for
 
 
 class Copies(Core):
@@ -33,27 +37,44 @@ class Copies(Core):
         `force`: start it also where that takes the room away that others need when a host is lost.
         """
         fresh = self._fresh()
-        return self._do(
-            lambda cluster: copies.clone(
+
+        def second(cluster: Cluster) -> Vm:
+            return copies.second(
                 cluster,
                 name,
                 new_name,
                 fresh,
                 linked=linked,
                 cloud_init=cloud_init,
-                start=start,
-                overhead_mib=self.settings.vm_overhead_mib,
                 pool=self._pool_for(cluster, pool, storage_class, or_default=False),
-                keeping=kept.keeping(self.world.state, cluster, force=force),
-            ),
-            dry_run=dry_run,
-            wait_s=wait_s,
-            hosts=lambda c: c.nodes if start else [c.vm(name).node],
-            about=(f"vm/{check_vm_name(name)}",),
-            networks=(lambda c: self._networks_called(nic.network for nic in c.vm(name).nics)(c))
-            if start
-            else None,
-        )
+            )
+
+        try:
+            return self._do(
+                lambda cluster: copies.clone(
+                    cluster,
+                    name,
+                    new_name,
+                    fresh,
+                    linked=linked,
+                    cloud_init=cloud_init,
+                    start=start,
+                    overhead_mib=self.settings.vm_overhead_mib,
+                    pool=self._pool_for(cluster, pool, storage_class, or_default=False),
+                    keeping=kept.keeping(self.world.state, cluster, force=force),
+                ),
+                dry_run=dry_run,
+                wait_s=wait_s,
+                hosts=lambda c: c.nodes if start else [c.vm(name).node],
+                about=(f"vm/{check_vm_name(name)}",),
+                networks=(
+                    lambda c: self._networks_called(nic.network for nic in c.vm(name).nics)(c)
+                )
+                if start
+                else None,
+            )
+        except NoRoom as exc:
+            raise with_way_for(self, exc, second, None) from exc
 
     def template(
         self,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from vorch.decide.records import networks_for
 from vorch.errors import NoRoom, VorchError
+from vorch.model import Cluster, Vm
 from vorch.orchestrator import kept
 from vorch.ports import State
 
@@ -28,16 +31,30 @@ def with_way(core: Core, error: NoRoom, name: str, node: str | None, *, away: bo
 
     `node`: the only host that counts. `away`: where the VM is now does not.
     """
+    return with_way_for(core, error, lambda cluster: cluster.vm(name), node, away=away)
+
+
+def with_way_for(
+    core: Core,
+    error: NoRoom,
+    made: Callable[[Cluster], Vm],
+    node: str | None,
+    *,
+    away: bool = False,
+) -> NoRoom:
+    """The same for a VM that is only to be: `made` says what it would be."""
     # Whatever is wrong with the hint: the error is what counts.
     with suppress(VorchError):
         from vorch.decide.emptying import room_for, words
 
         cluster = core.look(None)
-        vm = cluster.vm(name)
+        vm = made(cluster)
         hosts = [node] if node is not None else [*cluster.nodes]
+        ha = kept.availability(core.world.state)
+        cluster = core._connected(cluster, hosts, networks_for(cluster, vm))
         moves = room_for(
             cluster,
-            kept.availability(core.world.state),
+            ha,
             vm,
             overhead_mib=core.settings.vm_overhead_mib,
             hosts=[one for one in hosts if not away or one != vm.node],

@@ -30,7 +30,7 @@ from vorch.model import (
 )
 from vorch.orchestrator import kept
 from vorch.orchestrator.core import Core, Done
-from vorch.orchestrator.room_hint import with_way
+from vorch.orchestrator.room_hint import with_way, with_way_for
 from vorch.orchestrator.words import absolute, checked_seconds, one_of, pages_word
 from vorch.plan import Plan
 from vorch.ports import (
@@ -159,23 +159,32 @@ class Vms(Core):
         fresh = self._fresh()
         overhead = self.settings.vm_overhead_mib
 
-        def decide(cluster: Cluster) -> Plan:
+        def stored(cluster: Cluster) -> NewVm:
             # Of an image it is made where that is, unless somebody says otherwise.
             beside = cluster.images[image].disks[0].volume.pool if image in cluster.images else None
             where = self._pool_for(
                 cluster, pool, storage_class, or_default=image is None, node=node, beside=beside
             )
-            placed = dataclasses.replace(new, pool=where)
-            keeping = kept.keeping(self.world.state, cluster, force=force)
-            return lifecycle.create(cluster, placed, fresh, overhead_mib=overhead, keeping=keeping)
+            return dataclasses.replace(new, pool=where)
 
-        return self._do(
-            decide,
-            dry_run=dry_run,
-            wait_s=wait_s,
-            hosts=(lambda c: self._to_place(c, node)) if start else None,
-            networks=self._networks_called(networks) if start else None,
-        )
+        def decide(cluster: Cluster) -> Plan:
+            keeping = kept.keeping(self.world.state, cluster, force=force)
+            return lifecycle.create(
+                cluster, stored(cluster), fresh, overhead_mib=overhead, keeping=keeping
+            )
+
+        try:
+            return self._do(
+                decide,
+                dry_run=dry_run,
+                wait_s=wait_s,
+                hosts=(lambda c: self._to_place(c, node)) if start else None,
+                networks=self._networks_called(networks) if start else None,
+            )
+        except NoRoom as exc:
+            raise with_way_for(
+                self, exc, lambda c: lifecycle.newcomer(c, stored(c), fresh), node
+            ) from exc
 
     def install(
         self,
@@ -242,24 +251,32 @@ class Vms(Core):
         )
         if iso is not None and kernel is None and initrd is None and told.boots == "kernel":
             installer = self._installer_on(iso)
-        return self._do(
-            lambda cluster: decide_install.install(
-                cluster,
-                dataclasses.replace(
-                    new, pool=self._pool_for(cluster, pool, storage_class, node=node)
+
+        def stored(cluster: Cluster) -> NewVm:
+            where = self._pool_for(cluster, pool, storage_class, node=node)
+            return dataclasses.replace(new, pool=where)
+
+        try:
+            return self._do(
+                lambda cluster: decide_install.install(
+                    cluster,
+                    stored(cluster),
+                    installer,
+                    told,
+                    fresh,
+                    timeout_s=limit_s,
+                    overhead_mib=self.settings.vm_overhead_mib,
+                    keeping=kept.keeping(self.world.state, cluster, force=force),
                 ),
-                installer,
-                told,
-                fresh,
-                timeout_s=limit_s,
-                overhead_mib=self.settings.vm_overhead_mib,
-                keeping=kept.keeping(self.world.state, cluster, force=force),
-            ),
-            dry_run=dry_run,
-            wait_s=wait_s,
-            hosts=lambda c: self._to_place(c, node),
-            networks=self._networks_called(networks),
-        )
+                dry_run=dry_run,
+                wait_s=wait_s,
+                hosts=lambda c: self._to_place(c, node),
+                networks=self._networks_called(networks),
+            )
+        except NoRoom as exc:
+            raise with_way_for(
+                self, exc, lambda c: lifecycle.newcomer(c, stored(c), fresh), node
+            ) from exc
 
     def _to_place(self, cluster: Cluster, node: str | None) -> Iterable[str]:
         """The hosts to look at before a new VM starts."""
