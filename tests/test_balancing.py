@@ -11,9 +11,10 @@ from vorch.availability import NodeChoice
 from vorch.config import Settings
 from vorch.drivers.memory import MemoryWorld
 from vorch.drivers.memory_time import ProcessDied
-from vorch.errors import Invalid
+from vorch.errors import Conflict, Invalid
 from vorch.model import Power
 from vorch.orchestrator import Orchestrator
+from vorch.orchestrator.turns import ALONE_S, BALANCE, Turn, holder
 from vorch.plan import Journal, MigrateDomain
 from vorch.watch import Watch
 
@@ -193,6 +194,45 @@ def test_ctrl_c_ends_it(world: MemoryWorld, cluster: Orchestrator) -> None:
     assert leaks(cluster) == []
 
 
+def test_one_balances_at_a_time(world: MemoryWorld, cluster: Orchestrator) -> None:
+    """Whoever comes in the middle of it is told who is at it; a plan alone hurts nobody."""
+    other, refused = Orchestrator(world.connect("other"), SETTINGS), []
+
+    def meanwhile(point: str, journal: Journal) -> None:
+        assert other.balance(dry_run=True).done == ()
+        with pytest.raises(Conflict, match=r"cannot balance: .* is just doing it") as caught:
+            other.balance()
+        refused.append(caught.value.fields["holder"])
+
+    cluster.executor.hook = meanwhile
+    came = cluster.balance()
+    cluster.executor.hook = None
+    assert len(came.done) == len(came.plan.moves)
+    assert set(refused) == {cluster.world.who}
+    # It is over with the moves, also when they end badly.
+    assert not other.balance().plan.moves
+    assert holder(world.connect("reader"), BALANCE) == ""
+
+
+def test_who_lost_its_turn_begins_no_more(world: MemoryWorld, cluster: Orchestrator) -> None:
+    """It stood still for so long that somebody else balances by now."""
+    other = Orchestrator(world.connect("other"), SETTINGS)
+    turns: list[Turn | None] = []
+
+    def sleep(point: str, journal: Journal) -> None:
+        if not turns:
+            world.clock.sleep(ALONE_S + 1)
+            turns.append(Turn.take(other.world, BALANCE))
+
+    cluster.executor.hook = sleep
+    came = cluster.balance()
+    (taken,) = turns
+    assert taken is not None
+    assert taken.held
+    assert len(came.done) == 1
+    assert set(came.skipped.values()) == {"another process does this by now"}
+
+
 # ---------------------------------------------------------------------------------------------
 # By whoever watches
 
@@ -366,6 +406,24 @@ def test_what_could_not_be_moved_is_not_tried_again_and_again(
     tried = [task.subject for task in cluster.task_list() if task.verb == "migrate"]
     assert 0 < len(tried) == len(set(tried)) <= len(NAMES)
     assert counts(world) == [6, 0, 0]
+
+
+def test_it_waits_while_a_person_balances(
+    world: MemoryWorld, cluster: Orchestrator, leader: Leader
+) -> None:
+    turn = Turn.take(cluster.world, BALANCE)
+    assert turn is not None
+    cluster.ha_balance(auto=True, every_s=60.0, moves_max=1)
+    leader.on(minutes=3)
+    assert counts(world) == [6, 0, 0]
+    assert leader.said[-1] == f"it waits: {cluster.world.who} balances"
+    turn.give_back()
+    leader.on(minutes=3)
+    assert counts(world)[0] < 6
+    # And gives its own turn back.
+    cluster.ha_balance(auto=False)
+    leader.on()
+    cluster.balance()
 
 
 def test_whoever_leads_next_does_not_begin_anew(

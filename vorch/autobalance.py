@@ -25,6 +25,7 @@ from vorch.decide.room.loads import Loads, Measured
 from vorch.errors import VorchError
 from vorch.model import Cluster, Task, Vm
 from vorch.orchestrator.limits import limits_of
+from vorch.orchestrator.turns import BALANCE, Turn, holder
 from vorch.orchestrator.zones import offset_s
 from vorch.ports import World
 
@@ -43,7 +44,7 @@ AFTER_FAILURE_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
+class Turned:
     """What follows from a look."""
 
     sentence: str
@@ -74,6 +75,8 @@ class Autobalance:
         self._settings = settings
         self._limits = limits_of(settings)
         self._wake = wake
+        # Held while it plans and moves, so that nobody balances beside it.
+        self._turn: Turn | None = None
         self.begin_anew()
 
     def begin_anew(self) -> None:
@@ -88,6 +91,12 @@ class Autobalance:
         self._run: _Run | None = None
         self._planning: Future[tuple[dict[str, Vm], BalancePlan]] | None = None
         self._sentence = "it begins when it is due"
+        self._give_back()
+
+    def _give_back(self) -> None:
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            turn.give_back()
 
     # -- loads
 
@@ -115,10 +124,27 @@ class Autobalance:
         now: float,
         *,
         idle: bool,
-    ) -> Turn:
+    ) -> Turned:
         """`idle`: nobody is at work, and high availability has nothing to do."""
+        turned = self._decided(policy, last, cluster, ha, now, idle=idle)
+        if self._run is None and self._planning is None:
+            self._give_back()
+        return turned
+
+    def _decided(
+        self,
+        policy: BalancePolicy,
+        last: LastBalance | None,
+        cluster: Cluster,
+        ha: Availability,
+        now: float,
+        *,
+        idle: bool,
+    ) -> Turned:
         due_at = 0.0 if last is None else last.at + policy.every_s
         in_the_way = trouble(cluster, ha, now)
+        if self._turn is not None and not self._turn.keep():
+            in_the_way = in_the_way or "somebody else balances"
         if self._run is not None:
             return self._goes_on(self._run, cluster, ha, now, in_the_way, idle=idle)
         if self._planning is None:
@@ -126,10 +152,15 @@ class Autobalance:
             if again_at is not None:
                 if why:
                     self._sentence = why
-                return Turn(sentence=self._sentence, due_at=again_at)
+                return Turned(sentence=self._sentence, due_at=again_at)
+            self._turn = Turn.take(self._world, BALANCE)
+            if self._turn is None:
+                who = holder(self._world, BALANCE) or "somebody else"
+                self._sentence = f"it waits: {who} balances"
+                return Turned(sentence=self._sentence, due_at=now + AGAIN_S)
             self._planning = self._begin(policy, cluster, ha, now)
         if not self._planning.done():
-            return Turn(sentence=self._sentence)
+            return Turned(sentence=self._sentence)
         planning, self._planning = self._planning, None
         return self._planned(policy, planning, cluster, ha, now, in_the_way, idle=idle)
 
@@ -220,12 +251,12 @@ class Autobalance:
         in_the_way: str,
         *,
         idle: bool,
-    ) -> Turn:
+    ) -> Turned:
         try:
             before, plan = planning.result()
         except VorchError as exc:
             self._sentence = f"it cannot be planned: {exc.message}"
-            return Turn(
+            return Turned(
                 sentence=self._sentence, last=LastBalance(at=now), due_at=now + policy.every_s
             )
         mends = (plan.after.broken, plan.after.overfull) < (
@@ -234,7 +265,7 @@ class Autobalance:
         )
         if not plan.moves or (plan.gain < policy.least_gain and not mends):
             self._sentence = "nothing is worth a move"
-            return Turn(
+            return Turned(
                 sentence=self._sentence, last=LastBalance(at=now), due_at=now + policy.every_s
             )
         self._run = _Run(
@@ -243,13 +274,13 @@ class Autobalance:
             planned=len(plan.moves),
             why=plan.why,
         )
-        turn = self._goes_on(self._run, cluster, ha, now, in_the_way, idle=idle)
+        turned = self._goes_on(self._run, cluster, ha, now, in_the_way, idle=idle)
         # Whoever leads next does not begin anew with what this one has begun.
-        return Turn(
-            sentence=turn.sentence,
-            errands=turn.errands,
+        return Turned(
+            sentence=turned.sentence,
+            errands=turned.errands,
             last=LastBalance(at=now, moves=len(plan.moves)),
-            due_at=turn.due_at,
+            due_at=turned.due_at,
         )
 
     # -- and its rounds
@@ -263,24 +294,24 @@ class Autobalance:
         in_the_way: str,
         *,
         idle: bool,
-    ) -> Turn:
+    ) -> Turned:
         """The next round, when the one before it is over and all is still well."""
         if in_the_way:
             left = sum(map(len, run.rounds))
             self._run = None
             self._sentence = f"{self._came_to(run)}; {left} more are left out: {in_the_way}"
-            return Turn(sentence=self._sentence)
+            return Turned(sentence=self._sentence)
         if not idle:
-            return Turn(sentence=self._sentence)
+            return Turned(sentence=self._sentence)
         while run.rounds:
             errands = self._next_errands(run, cluster, ha)
             if errands:
                 what = ", ".join(f"{one.vm} to {one.node}" for one in errands)
                 self._sentence = f"it moves {what}; {run.why}"
-                return Turn(sentence=self._sentence, errands=tuple(errands))
+                return Turned(sentence=self._sentence, errands=tuple(errands))
         self._run = None
         self._sentence = self._came_to(run)
-        return Turn(sentence=self._sentence, due_at=now + AGAIN_S)
+        return Turned(sentence=self._sentence, due_at=now + AGAIN_S)
 
     def _next_errands(self, run: _Run, cluster: Cluster, ha: Availability) -> list[Errand]:
         """As much of the round as hosts and links can have at once; the rest comes next."""

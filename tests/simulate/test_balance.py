@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vorch.autobalance import Autobalance, Turn
+from vorch.autobalance import Autobalance, Turned
 from vorch.decide.balance_settings import BalancePolicy
 from vorch.simulate import play_seed, player
 
@@ -19,7 +19,7 @@ def test_hosts_are_evened_out_among_faults(monkeypatch: pytest.MonkeyPatch) -> N
         set_up(self)
         self._put("balance/policy", BalancePolicy(auto=True, every_s=60.0, moves_max=None))
 
-    def counted(self: Autobalance, *words: object, **more: object) -> Turn:
+    def counted(self: Autobalance, *words: object, **more: object) -> Turned:
         nonlocal moved
         turn = decide(self, *words, **more)  # type: ignore[arg-type]
         moved += len(turn.errands)

@@ -12,12 +12,13 @@ from vorch.decide.balance_settings import BalanceChanges, BalancePolicy
 from vorch.decide.room import loads
 from vorch.decide.room.loads import Loads, Measured
 from vorch.errors import Invalid
-from vorch.model import Cluster, check_range
+from vorch.model import Cluster, Vm, check_range
 from vorch.orchestrator import kept
 from vorch.orchestrator.core import Done
 from vorch.orchestrator.limits import limits_of
 from vorch.orchestrator.room_hint import busy_vms
 from vorch.orchestrator.rounds import Rounds
+from vorch.orchestrator.turns import BALANCE, only_one
 from vorch.orchestrator.words import checked_seconds
 from vorch.orchestrator.zones import offset_s
 from vorch.plan import Plan
@@ -25,7 +26,7 @@ from vorch.plan import Plan
 # The engine stands on NumPy, which is loaded when it is first asked for something.
 if TYPE_CHECKING:
     from vorch.decide.balance import Known
-    from vorch.decide.room.balance import BalancePlan
+    from vorch.decide.room.balance import BalancePlan, Limits
 
 LOADS = "load/vms"
 METRICS = ("vorch", "norm", "htools")
@@ -66,9 +67,9 @@ class Balancing(Rounds):
         vorch's own judgement, or as the plain spread of shares ("norm") or Ganeti's score
         ("htools"). `measure_s`: how long processors are watched where nobody has done so before.
         Each move is looked at again when it is its turn, and left out where it is not right any
-        more. Ctrl-C ends those under way and begins no more.
+        more. Ctrl-C ends those under way and begins no more. One balances at a time: while another
+        process does, it is refused.
         """
-        from vorch.decide.balance import could, planned
         from vorch.decide.room.balance import Limits
 
         if metric not in METRICS:
@@ -83,6 +84,20 @@ class Balancing(Rounds):
             per_host=max(1, self.settings.migrations_per_host),
         )
         cores, measured = self._loads(checked_seconds(measure_s))
+        if dry_run:
+            plan, _ = self._planned(cores, limits, metric)
+            return Balanced(plan=plan, measured=measured)
+        with only_one(self.world, BALANCE, "balance") as turn:
+            plan, before = self._planned(cores, limits, metric)
+            done, skipped = self._carry_out(plan.rounds, before, wait_s, keep=turn.keep)
+        return Balanced(plan=plan, measured=measured, done=tuple(done), skipped=skipped)
+
+    def _planned(
+        self, cores: Mapping[str, float], limits: Limits, metric: str
+    ) -> tuple[BalancePlan, dict[str, Vm]]:
+        """What would be done now, and the VMs as they were then."""
+        from vorch.decide.balance import could, planned
+
         cluster = self.look(None)
         if self._find_facts(cluster, (one for one in cluster.nodes if one not in cluster.silent)):
             cluster = self.look(None)
@@ -96,10 +111,7 @@ class Balancing(Rounds):
             limits=limits,
             metric=cast(Literal["vorch", "norm", "htools"], metric),
         )
-        if dry_run or not plan.moves:
-            return Balanced(plan=plan, measured=measured)
-        done, skipped = self._carry_out(plan.rounds, cluster.vms, wait_s)
-        return Balanced(plan=plan, measured=measured, done=tuple(done), skipped=skipped)
+        return plan, cluster.vms
 
     # -- what is known
 

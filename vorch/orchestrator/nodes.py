@@ -430,7 +430,7 @@ class Nodes(Rounds):
         if len(found.left) >= len(stayed):
             return []
         # Whoever is skipped is moved as all others, or said, in the end.
-        done, _ = self._carry_out(found.rounds, cluster.vms, wait_s, leaving=name)
+        done, _ = self._carry_out(found.rounds, cluster.vms, wait_s, leaving=[name])
         return done
 
     def node_maintenance(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from vorch.decide.convoy import Trip
@@ -25,17 +25,22 @@ class Rounds(Convoys):
         before: Mapping[str, Vm],
         wait_s: float | None,
         *,
-        leaving: str = "",
+        leaving: Collection[str] = (),
+        keep: Callable[[], bool] = lambda: True,
     ) -> tuple[list[Done], dict[str, str]]:
         """Each round as a convoy. What is not right any more is skipped, and said.
 
-        `leaving`: the host that is being emptied; whoever leaves it comes back after that.
+        `leaving`: the hosts that are being emptied; whoever leaves them comes back after that.
+        `keep` is asked before each move: False when it is somebody else's turn by now.
         """
         done: list[Done] = []
         skipped: dict[str, str] = {}
         watched = frozenset(kept.availability(self.world.state).vms) if wait_s is None else ()
 
         def go(step: Move) -> None:
+            if not keep():
+                skipped[step.guest] = "another process does this by now"
+                return
             try:
                 done.append(
                     self._do(
@@ -59,14 +64,16 @@ class Rounds(Convoys):
             self._convoy([Trip(one.guest, one.source, one.target) for one in steps], depart)
         return done, skipped
 
-    def _turn(self, cluster: Cluster, step: Move, before: Mapping[str, Vm], leaving: str) -> Plan:
+    def _turn(
+        self, cluster: Cluster, step: Move, before: Mapping[str, Vm], leaving: Collection[str]
+    ) -> Plan:
         """The plan of one move, now that it is its turn."""
         from vorch.decide.balance import need_same, said
 
         ha = kept.availability(self.world.state)
         vm = need_same(cluster, ha, step, before)
-        leaves = step.source == leaving
-        seen = self._ruled(cluster, ha, vm.name, leaving=leaving if leaves else "")
+        leaves = step.source in leaving
+        seen = self._ruled(cluster, ha, vm.name, leaving=step.source if leaves else "")
         # One that is away from its home for the time of a maintenance goes back there after it.
         plan = self._migration(seen, vm.name, step.target, away=leaves or bool(vm.home))
         return said(plan, ha, step)
