@@ -30,6 +30,14 @@ def nodes(ctx: typer.Context) -> list[str]:
     return _names(ctx, lambda cluster: cluster.look().nodes)
 
 
+def nodes_and_domains(ctx: typer.Context) -> list[str]:
+    def read(cluster: Orchestrator) -> set[str]:
+        nodes = cluster.look().nodes
+        return {*nodes, *(tag for one in nodes.values() for tag in one.tags if ":" in tag)}
+
+    return _names(ctx, read)
+
+
 def classes(ctx: typer.Context) -> list[str]:
     return _names(ctx, lambda cluster: cluster.look().classes)
 

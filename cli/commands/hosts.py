@@ -268,7 +268,14 @@ def node_uncordon(
 
 
 def node_maintenance(
-    name: NodeName,
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NODE|KEY:NAME",
+            help="The host; or a failure domain, all of it, as in rack:r1.",
+            autocompletion=completion.nodes_and_domains,
+        ),
+    ],
     state: Annotated[
         OnOff,
         typer.Argument(
@@ -278,8 +285,9 @@ def node_maintenance(
     wait: Wait = None,
     as_json: AsJson = False,
 ) -> None:
-    """Empty a host, VM by VM, before it is switched off; afterwards bring them back.
+    """Empty a host, or a whole rack, VM by VM, before it is switched off; then bring them back.
 
+    Of several hosts it is one decision where all go, and what leaves one does not go to another.
     What runs moves live. What cannot move stays, and is said when all others have.
     """
     with cluster(as_json) as found:

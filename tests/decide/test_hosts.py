@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from tests.decide.worlds import GIB, OVERHEAD, node, vm
-from vorch.decide import hosts
+from vorch.decide import cordons, hosts
 from vorch.decide.place import home, place
 from vorch.errors import Conflict, Invalid, NoRoom, NotFound, Unsupported
 from vorch.model import (
@@ -116,11 +116,11 @@ def test_a_cordoned_host_gets_nothing_new() -> None:
 
 
 def test_cordoning_twice_is_no_work() -> None:
-    plan = hosts.cordon(cluster(), "h1", True)
+    plan = cordons.cordon(cluster(), "h1", True)
     assert saved(plan)["node/h1"]["cordoned"] is True  # type: ignore[index]
     closed = cluster(dataclasses.replace(H1, cordoned=True), H2)
-    assert hosts.cordon(closed, "h1", True).empty
-    assert not hosts.cordon(closed, "h1", False).empty
+    assert cordons.cordon(closed, "h1", True).empty
+    assert not cordons.cordon(closed, "h1", False).empty
 
 
 def test_a_vm_goes_only_where_its_disks_can_be_opened() -> None:

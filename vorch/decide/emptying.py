@@ -20,17 +20,17 @@ TOLD = 4
 def way_out(
     cluster: Cluster,
     ha: Availability,
-    host: str,
+    hosts: Iterable[str],
     *,
     overhead_mib: int,
     busy: Collection[str],
     per_host: int,
     link_mib_s: float,
 ) -> Emptying:
-    """Where all that runs on a host goes, and who has to make way for that."""
+    """Where all that runs on these hosts goes, and who has to make way for that."""
     policy = dataclasses.replace(POLICY, link_mib_s=link_mib_s or POLICY.link_mib_s)
     fleet = fleet_of(cluster, ha, overhead_mib=overhead_mib, policy=policy)
-    return evacuate(_movable(fleet, cluster, busy), [host], per_host=per_host)
+    return evacuate(_movable(fleet, cluster, busy), hosts, per_host=per_host)
 
 
 def room_for(

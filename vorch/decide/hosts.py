@@ -397,22 +397,6 @@ def status(cluster: Cluster, node: Node, overhead_mib: int) -> NodeStatus:
     )
 
 
-def cordon(cluster: Cluster, name: str, cordoned: bool) -> Plan:
-    node = cluster.node(name)
-    done = node.cordoned == cordoned
-    word = "cordoned" if cordoned else "not cordoned"
-    return Plan(
-        verb="node cordon" if cordoned else "node uncordon",
-        subject=name,
-        why=f"it is {word} already" if done else f"it was asked to be {word}",
-        steps=()
-        if done
-        else (save("node", name, node, dataclasses.replace(node, cordoned=cordoned)),),
-        claims=(f"node/{name}",),
-        reads=reads(cluster, f"node/{name}"),
-    )
-
-
 # ---------------------------------------------------------------------------------------------
 # Pools
 

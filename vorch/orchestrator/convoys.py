@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 
@@ -62,17 +62,23 @@ class _Crew:
 
 class Convoys(Moves):
     def _move_all(
-        self, names: Sequence[str], node: str | None, *, away: bool, wait_s: float | None
+        self,
+        names: Sequence[str],
+        goals: Mapping[str, str],
+        *,
+        away: bool,
+        wait_s: float | None,
     ) -> tuple[list[Done], dict[str, str]]:
         """Live or cold, each by a task of its own; and those that could not go, with the reason.
 
-        Ctrl-C ends those under way and begins no more.
+        `goals`: the host of each VM that is to go to a certain one. Ctrl-C ends those under way and
+        begins no more.
         """
         ha = kept.availability(self.world.state)
         trips, stayed = convoy.trips(
             self.look(None),
             names,
-            lambda cluster, name: self._goal(cluster, ha, name, node, away=away),
+            lambda cluster, name: self._goal(cluster, ha, name, goals.get(name), away=away),
         )
         done: dict[str, Done] = {}
 

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from vorch.decide import agree, baseline, convoy, hosts
+from vorch.decide import agree, baseline, convoy, cordons, hosts
 from vorch.decide.records import hosts_of
 from vorch.errors import Conflict, VorchError
 from vorch.model import (
@@ -380,7 +380,7 @@ class Nodes(Rounds):
     def node_cordon(self, name: str, *, dry_run: bool = False, wait_s: float | None = None) -> Done:
         """Start and place nothing on a host any more; what runs there goes on."""
         return self._do(
-            lambda cluster: hosts.cordon(cluster, name, True), dry_run=dry_run, wait_s=wait_s
+            lambda cluster: cordons.cordon(cluster, name, True), dry_run=dry_run, wait_s=wait_s
         )
 
     def node_uncordon(
@@ -390,30 +390,35 @@ class Nodes(Rounds):
 
         def decide(cluster: Cluster) -> Plan:
             agree.need_no_maintenance(kept.availability(self.world.state), name)
-            return hosts.cordon(cluster, name, False)
+            return cordons.cordon(cluster, name, False)
 
         return self._do(decide, dry_run=dry_run, wait_s=wait_s)
 
     def _begin_maintenance(self, name: str, on: bool) -> Done:
         """The cordon, and for whoever watches the word that it is on purpose: one commit."""
-        return self._do(
-            lambda cluster: agree.emptied(
-                hosts.cordon(cluster, name, on), kept.availability(self.world.state), name, on
-            ),
-            dry_run=False,
-            wait_s=None,
-        )
 
-    def _make_way(self, name: str, wait_s: float | None) -> list[Done]:
-        """Empty it by moves of others as well, if not all that is on it finds room without."""
+        def decide(cluster: Cluster) -> Plan:
+            ha, names = kept.availability(self.world.state), cordons.called(cluster, name)
+            plan = cordons.cordon_all(cluster, name, names, on)
+            for one in names:
+                plan = agree.emptied(plan, ha, one, on)
+            return plan
+
+        return self._do(decide, dry_run=False, wait_s=None)
+
+    def _make_way(self, names: Sequence[str], wait_s: float | None) -> list[Done]:
+        """Empty hosts by one decision, in which others may have to make way.
+
+        For one host only where not all that is on it finds room without.
+        """
         cluster, state = self.look(None), self.world.state
         cluster = self._connected(cluster, cluster.nodes, tuple(cluster.networks.values()))
         ha = kept.availability(state)
-        names = [vm.name for vm in cluster.vms.values() if vm.node == name]
+        there = sorted(vm.name for vm in cluster.vms.values() if vm.node in names)
         _, stayed = convoy.trips(
-            cluster, sorted(names), lambda then, one: self._goal(then, ha, one, None, away=True)
+            cluster, there, lambda then, one: self._goal(then, ha, one, None, away=True)
         )
-        if not stayed:
+        if not stayed and len(names) == 1:
             return []
         from vorch.decide.balance import link_mib_s
         from vorch.decide.emptying import way_out
@@ -421,16 +426,16 @@ class Nodes(Rounds):
         found = way_out(
             cluster,
             ha,
-            name,
+            names,
             overhead_mib=self.settings.vm_overhead_mib,
             busy=busy_vms(state),
             per_host=max(1, self.settings.migrations_per_host),
             link_mib_s=link_mib_s(self._tasks(), self.settings.migration_bandwidth_mib_s),
         )
-        if len(found.left) >= len(stayed):
+        if stayed and len(found.left) >= len(stayed):
             return []
         # Whoever is skipped is moved as all others, or said, in the end.
-        done, _ = self._carry_out(found.rounds, cluster.vms, wait_s, leaving=[name])
+        done, _ = self._carry_out(found.rounds, cluster.vms, wait_s, leaving=names)
         return done
 
     def node_maintenance(
@@ -438,25 +443,27 @@ class Nodes(Rounds):
     ) -> tuple[Done, ...]:
         """Empty a host so that it can be switched off; or bring back what left it.
 
-        Who watches knows of it, and moves the VMs that are looked after just so.
-        Each VM is a task of its own; several move at once. Where there is not room for all, others
-        make way, as few as possible. What cannot move stays, and is said when all others have. Safe
-        to repeat.
+        `name`: a host, or a failure domain as hosts are tagged with it (rack:r1), of which all
+        hosts are emptied by one decision. Who watches knows of it, and moves the VMs that are
+        looked after just so. Each VM is a task of its own; several move at once. Where there is not
+        room for all, others make way, as few as possible. What cannot move stays, and is said when
+        all others have. Safe to repeat.
         """
         done = [self._begin_maintenance(name, on)]
+        cluster = self.look()
+        emptied = cordons.called(cluster, name)
         if on:
-            done += self._make_way(name, wait_s)
-        names = [
-            vm.name
-            for vm in sorted(self.look().vms.values(), key=lambda one: one.name)
-            if (vm.node if on else vm.home) == name
-        ]
-        moved, stayed = self._move_all(names, None if on else name, away=on, wait_s=wait_s)
+            done += self._make_way(emptied, wait_s)
+        vms = sorted(self.look().vms.values(), key=lambda one: one.name)
+        goals = {vm.name: vm.home for vm in vms if vm.home in emptied}
+        names = [vm.name for vm in vms if vm.node in emptied] if on else list(goals)
+        moved, stayed = self._move_all(names, {} if on else goals, away=on, wait_s=wait_s)
         done += moved
         if stayed:
             reasons = "; ".join(stayed[one] for one in names if one in stayed)
+            what = f"host {name!r}" if name in cluster.nodes else f"the hosts in {name!r}"
             raise Conflict(
-                f"cannot {'empty' if on else 'bring everything back to'} host {name!r}:"
+                f"cannot {'empty' if on else 'bring everything back to'} {what}:"
                 f" {reasons}; move or stop those by hand, and do this again",
                 node=name,
                 stayed=stayed,
