@@ -100,6 +100,28 @@ def test_who_cannot_go_is_said(world: MemoryWorld, cluster: Orchestrator) -> Non
     assert {name for name, host in homes(world).items() if RACKS[host] == "r1"} == stayed
 
 
+def test_what_is_off_does_not_all_wait_on_one_host(
+    world: MemoryWorld, cluster: Orchestrator
+) -> None:
+    """4 GiB each, and 6 of 8 are free on both hosts of the other rack."""
+    for name in ("w", "x"):
+        cluster.create(name, disk_gib=1, memory_mib=4 * GIB, networks=(), node="h1")
+    cluster.node_maintenance("rack:r1", True)
+    vms = cluster.look().vms
+    assert {vms["w"].node, vms["x"].node} == {"h3", "h4"}
+
+
+def test_new_ones_that_are_not_started_are_spread(cluster: Orchestrator) -> None:
+    for name in ("w", "x", "y", "z"):
+        done = cluster.create(name, disk_gib=1, memory_mib=GIB, networks=())
+        assert "the best of those" in done.plan.why
+    vms = cluster.look().vms
+    where = [vms[name].node for name in ("w", "x", "y", "z")]
+    # 5 and 4 GiB are on the first two (what is off counts), 2 and 2 on the others.
+    assert set(where) >= {"h3", "h4"}
+    assert max(where.count(name) for name in RACKS) == 2
+
+
 def test_what_is_no_rack_is_refused(cluster: Orchestrator) -> None:
     with pytest.raises(NotFound, match="none stands there"):
         cluster.node_maintenance("rack:r9", True)

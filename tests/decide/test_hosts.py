@@ -115,6 +115,28 @@ def test_a_cordoned_host_gets_nothing_new() -> None:
         place(looked, wanted, overhead_mib=OVERHEAD, only="h1")
 
 
+def test_of_several_the_one_with_room_for_it_wins() -> None:
+    """What is off counts as if it were on, and tags and cordons come first."""
+    one, two, three = node("h1"), node("h2"), node("h3")
+    there = {
+        name: dataclasses.replace(
+            on_shared(name),
+            id=f"aaaaaaaa-0000-4000-8000-{mib:012}",
+            node=host,
+            memory_mib=mib,
+            memory_max_mib=mib,
+        )
+        for name, host, mib in (("a", "h1", 6000), ("b", "h2", 2000))
+    }
+    new = dataclasses.replace(on_shared("new"), node="unplaced")
+    assert home(cluster(one, two, three, vms=there), new, None, overhead_mib=64).node == "h3"
+    closed = dataclasses.replace(three, cordoned=True)
+    assert home(cluster(one, two, closed, vms=there), new, None).node == "h2"
+    fussy = dataclasses.replace(new, require_tags=("gpu",))
+    tagged = dataclasses.replace(one, tags=("gpu",))
+    assert home(cluster(tagged, two, three, vms=there), fussy, None).node == "h1"
+
+
 def test_cordoning_twice_is_no_work() -> None:
     plan = cordons.cordon(cluster(), "h1", True)
     assert saved(plan)["node/h1"]["cordoned"] is True  # type: ignore[index]

@@ -50,7 +50,10 @@ def trips(
             continue
         going.append(Trip(name, vm.node, target))
         domain = cluster.domain(vm)
-        if domain is not None:
+        if domain is None:
+            moved = {name: dataclasses.replace(vm, node=target)}
+            cluster = dataclasses.replace(cluster, vms={**cluster.vms, **moved})
+        else:
             gone = {vm.id: dataclasses.replace(domain, node=target)}
             cluster = dataclasses.replace(cluster, domains={**cluster.domains, **gone})
     return tuple(going), stay

@@ -141,7 +141,7 @@ def create(
     if new.start:
         choice = place(cluster, vm, overhead_mib=overhead_mib, only=new.node, keeping=keeping)
     else:
-        choice = home(cluster, vm, new.node)
+        choice = home(cluster, vm, new.node, overhead_mib=overhead_mib)
     vm = dataclasses.replace(vm, node=choice.node, wanted="running" if new.start else "stopped")
     if new.start:
         steps += [

@@ -227,7 +227,7 @@ def relocate(cluster: Cluster, name: str, target: str, *, away: bool = False) ->
     )
 
 
-def refuge(cluster: Cluster, name: str) -> str:
+def refuge(cluster: Cluster, name: str, *, overhead_mib: int) -> str:
     """The host that a VM that is off goes to when its own one is not to be used."""
     vm = cluster.vm(name)
     others = {
@@ -235,7 +235,8 @@ def refuge(cluster: Cluster, name: str) -> str:
         for node in cluster.nodes.values()
         if node.name != vm.node and node.name not in cluster.silent
     }
-    return home(dataclasses.replace(cluster, nodes=others), vm, None).node
+    left = dataclasses.replace(cluster, nodes=others)
+    return home(left, vm, None, overhead_mib=overhead_mib).node
 
 
 def _need_shared_disks(cluster: Cluster, vm: Vm, verb: str, why: str) -> None:

@@ -328,34 +328,49 @@ def _because(
     return reason
 
 
-def home(cluster: Cluster, vm: Vm, only: str | None) -> Choice:
-    """Where a VM that is not started yet belongs: what it asks for must exist there."""
+def home(cluster: Cluster, vm: Vm, only: str | None, *, overhead_mib: int = 0) -> Choice:
+    """Where a VM that is not started yet belongs: what it asks for must exist there.
+
+    Of several hosts the best one as if all that is off were on, so that not all wait on one host.
+    """
     if not cluster.nodes:
         raise NoRoom(f"cannot place VM {vm.name!r}: the cluster has no host; run `vorch init`")
-    leaning = cluster.leaning.get(vm.name, {})
-    ordered = sorted(cluster.nodes, key=lambda name: (leaning.get(name, 0), name))
-    names = [cluster.node(only).name] if only else ordered
-    reasons = {}
-    for name in names:
-        node = cluster.nodes[name]
-        ruled = cluster.barred.get(vm.name, {}).get(name)
-        why_not = ruled or out_of_reach(cluster, node, vm) or without_network(cluster, node, vm)
-        if why_not is None and node.cordoned and only is None:
-            why_not = "it is cordoned; lift that with `vorch node uncordon`"
-        if why_not is None:
-            why_not = without_tags(node, vm)
-        if why_not is None and node.facts:
-            why_not = lack(node.facts, vm)
-        if why_not is None:
-            only_one = "it was asked for" if only else "it has what the VM needs"
-            return Choice(name, "it is the only host" if len(cluster.nodes) == 1 else only_one)
-        reasons[name] = why_not
+    names = [cluster.node(only).name] if only else sorted(cluster.nodes)
+    reasons = {
+        name: why
+        for name in names
+        if (why := _foreign(cluster, cluster.nodes[name], vm, named=bool(only))) is not None
+    }
+    fit = [name for name in names if name not in reasons]
+    if len(fit) == 1:
+        alone = "it is the only host" if len(cluster.nodes) == 1 else "it has what the VM needs"
+        return Choice(fit[0], "it was asked for" if only and len(cluster.nodes) > 1 else alone)
+    if fit:
+        from vorch.decide.room.asked import waiting
+
+        leaning = cluster.leaning.get(vm.name, {})
+        name = waiting(cluster, vm, fit, leaning, overhead_mib)[0]
+        return Choice(name, "it is the best of those that have what the VM needs")
     ruled_out = reasons.keys() & cluster.barred.get(vm.name, {}).keys()
     raise (Conflict if ruled_out else Unsupported)(
         f"cannot place VM {vm.name!r}: " + "; ".join(f"{n}: {w}" for n, w in reasons.items()),
         vm=vm.name,
         refused=reasons,
     )
+
+
+def _foreign(cluster: Cluster, node: Node, vm: Vm, *, named: bool) -> str | None:
+    """Why a VM that is off cannot belong there, however much room there will be."""
+    why_not = (
+        cluster.barred.get(vm.name, {}).get(node.name)
+        or out_of_reach(cluster, node, vm)
+        or without_network(cluster, node, vm)
+    )
+    if why_not is None and node.cordoned and not named:
+        why_not = "it is cordoned; lift that with `vorch node uncordon`"
+    if why_not is None:
+        why_not = without_tags(node, vm)
+    return lack(node.facts, vm) if why_not is None and node.facts else why_not
 
 
 def is_short(why: str) -> bool:

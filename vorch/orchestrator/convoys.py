@@ -112,7 +112,7 @@ class Convoys(Moves):
         vm = cluster.vm(name)
         cluster = self._ruled(cluster, ha, name, leaving=vm.node if away else "")
         if not is_on(cluster.power(vm)):
-            return node or move.refuge(cluster, name)
+            return node or move.refuge(cluster, name, overhead_mib=self.settings.vm_overhead_mib)
         plan = move.migrate(
             cluster,
             name,

@@ -269,7 +269,11 @@ class Moves(Core):
             cluster = self._ruled(cluster, ha, name, leaving=source if away else "")
             if is_on(known_power(cluster, vm, "move")):
                 return agree.moved(self._migration(cluster, name, node, away=away), ha, name)
-            target = node if node is not None else move.refuge(cluster, name)
+            target = (
+                node
+                if node is not None
+                else move.refuge(cluster, name, overhead_mib=self.settings.vm_overhead_mib)
+            )
             return agree.moved(move.relocate(cluster, name, target, away=away), ha, name)
 
         return self._do(

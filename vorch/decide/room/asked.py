@@ -6,15 +6,40 @@ anyway nothing is refused for that.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 from vorch.availability import Availability
 from vorch.decide.records import is_on
-from vorch.decide.room.live import fleet_of
+from vorch.decide.room.live import POLICY, fleet_of
 from vorch.decide.room.pick import Picker
 from vorch.decide.room.spare import Spare, Verdict
 from vorch.decide.room.table import Table
 from vorch.model import Cluster, Vm
+
+
+def waiting(
+    cluster: Cluster,
+    vm: Vm,
+    names: Sequence[str],
+    leaning: Mapping[str, int],
+    overhead_mib: int,
+) -> list[str]:
+    """Hosts for a VM that is off, the best first, as if all that is off were on.
+
+    What rules and settings prefer, then whether there would be room, then the score and the name.
+    """
+    fleet = fleet_of(cluster, overhead_mib=overhead_mib, more=[vm], off=True)
+    table = Table(dataclasses.replace(fleet, policy=dataclasses.replace(POLICY, spare="ignore")))
+    row = table.guest(vm.name)
+    picker = Picker(table)
+    fit, total = picker.fitting([row]), picker.total([row])
+
+    def rank(name: str) -> tuple[int, bool, float, str]:
+        host = table.host(name)
+        return leaning.get(name, 0), not fit[host], float(total[host]), name
+
+    return sorted(names, key=rank)
 
 
 class Asked:

@@ -53,15 +53,16 @@ def fleet_of(
     loads: Mapping[str, float] | None = None,
     policy: Policy = POLICY,
     more: Iterable[Vm] = (),
+    off: bool = False,
 ) -> Fleet:
     """Hosts, guests and rules as they were seen.
 
     `loads`: cores in use, by the name of the VM. `more`: VMs that are to be placed; those that are
-    known are taken as if they were nowhere yet, and as to be looked after if that is set.
+    known are taken as if they were nowhere yet, and as to be looked after if that is set. `off`:
+    what is off counts where it belongs, as if it were on.
     """
-    return _Look(cluster, availability or Availability(), overhead_mib, loads or {}, policy).fleet(
-        {vm.name: vm for vm in more}
-    )
+    look = _Look(cluster, availability or Availability(), overhead_mib, loads or {}, policy, off)
+    return look.fleet({vm.name: vm for vm in more})
 
 
 class _Look:
@@ -72,7 +73,9 @@ class _Look:
         overhead_mib: int,
         loads: Mapping[str, float],
         policy: Policy,
+        off: bool,
     ) -> None:
+        self.off = off
         self.cluster = cluster
         self.ha = ha
         self.overhead_mib = overhead_mib
@@ -175,7 +178,7 @@ class _Look:
         given_up = record is not None and record.state in _GIVEN_UP
         kept = settings is not None and settings.requested is Requested.STARTED and not given_up
         unseen = vm.node in self.cluster.silent and vm.wanted == "running"
-        if domain is None and not (kept or unseen):
+        if domain is None and not (kept or unseen or self.off):
             return None
         waits = domain is None and record is not None and record.state is VmState.AWAITING_ROOM
         host = domain.node if domain is not None else "" if waits else vm.node
