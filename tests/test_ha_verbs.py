@@ -181,6 +181,18 @@ def test_the_policy_is_changed_and_said(cluster: Orchestrator) -> None:
         cluster.ha_policy(shutdown="panic")
     with pytest.raises(Invalid):
         cluster.ha_policy(silent_share=0.0)
+    with pytest.raises(Invalid, match="no host has a tag 'rack:"):
+        cluster.ha_policy(spare_over="rack")
+    with pytest.raises(Invalid, match="hosts that may be lost"):
+        cluster.ha_policy(spare_hosts=0)
+    cluster.node_change("h1", tags=["rack:r1"])
+    plan = cluster.ha_policy(spare_hosts=2, spare_over="rack").plan
+    assert "when any 2 hosts or any one rack is lost, is refused" in plan.why
+    assert cluster.ha_status().policy.spare_hosts == 2
+    assert cluster.capacity().hosts_lost == 2
+    assert list(cluster.capacity().domains) == ["r1"]
+    cluster.ha_policy(spare_hosts=1, spare_over="")
+    assert cluster.capacity().domains == {}
     with pytest.raises(Invalid, match="for how long"):
         cluster.ha_disarm(0)
 

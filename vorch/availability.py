@@ -166,6 +166,10 @@ class HaPolicy:
     balance_on_start: bool = False
     # What takes away the room for VMs whose host may be lost: refused, only said, or not looked at.
     spare: Literal["keep", "warn", "ignore"] = "keep"
+    # How many hosts may be lost at once. And a key of hosts' tags, as "rack", of which any one may
+    # be lost whole; "": none.
+    spare_hosts: int = 1
+    spare_over: str = ""
     # When more than this share of the hosts goes silent at once, vorch suspects itself.
     silent_share: float = 0.5
     # Hands off until then: `freeze` nothing is done, `ignore` nothing is even watched.
@@ -173,6 +177,9 @@ class HaPolicy:
     disarmed_as: Literal["freeze", "ignore"] = "freeze"
 
     def __post_init__(self) -> None:
+        check_range(self.spare_hosts, 1, 8, "number of hosts that may be lost at once")
+        if self.spare_over:
+            check_name(self.spare_over, "key of the domains that may be lost")
         if not 0.0 < self.silent_share <= 1.0:
             raise Invalid(
                 f"cannot use {self.silent_share!r} as the share of hosts that may go silent at"

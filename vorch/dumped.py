@@ -16,7 +16,7 @@ from vorch.availability import Availability
 from vorch.codec import decode, encode
 from vorch.config import Settings
 from vorch.decide.room.fleet import Fleet
-from vorch.decide.room.live import POLICY, fleet_of
+from vorch.decide.room.live import POLICY, fleet_of, judged
 from vorch.decide.whatif import Timing
 from vorch.errors import Invalid
 from vorch.model import Cluster
@@ -58,9 +58,7 @@ class Dump:
     def fleet(self) -> Fleet:
         """As decisions about room have it."""
         policy = dataclasses.replace(
-            POLICY,
-            spare=self.availability.policy.spare,
-            link_mib_s=self.link_mib_s or POLICY.link_mib_s,
+            judged(self.availability.policy), link_mib_s=self.link_mib_s or POLICY.link_mib_s
         )
         return fleet_of(
             self.cluster,
@@ -84,9 +82,7 @@ class Dump:
             busy=frozenset(self.busy),
             link_mib_s=self.link_mib_s,
         )
-        fleet = balanced_fleet(self.cluster, self.availability, known)
-        spare = self.availability.policy.spare
-        return dataclasses.replace(fleet, policy=dataclasses.replace(fleet.policy, spare=spare))
+        return balanced_fleet(self.cluster, self.availability, known)
 
     def document(self) -> dict[str, Any]:
         """As JSON has it."""

@@ -291,8 +291,14 @@ def _policy(policy: HaPolicy) -> str:
     balance = "yes" if policy.balance_on_start else "no"
     return (
         f"shutdown {policy.shutdown}, silent share {policy.silent_share:g}, balance on start"
-        f" {balance}, spare {policy.spare}"
+        f" {balance}, spare {policy.spare}{_spare_for(policy)}"
     )
+
+
+def _spare_for(policy: HaPolicy) -> str:
+    lost = [f"{policy.spare_hosts} hosts"] if policy.spare_hosts > 1 else []
+    lost += [f"a {policy.spare_over}"] if policy.spare_over else []
+    return f" (for the loss of {' or '.join(lost)})" if lost else ""
 
 
 def ha_policy(
@@ -328,6 +334,24 @@ def ha_policy(
             " refused, said, or not looked at.",
         ),
     ] = None,
+    spare_hosts: Annotated[
+        int | None,
+        typer.Option(
+            "--spare-hosts",
+            metavar="N",
+            min=1,
+            max=8,
+            help="So many hosts may be lost at once (at first: 1).",
+        ),
+    ] = None,
+    spare_over: Annotated[
+        str | None,
+        typer.Option(
+            "--spare-over",
+            metavar="KEY",
+            help="And any one failure domain of that key, as in rack; '' takes it away.",
+        ),
+    ] = None,
     dry_run: DryRun = False,
     wait: Wait = None,
     as_json: AsJson = False,
@@ -339,6 +363,8 @@ def ha_policy(
             silent_share=silent_share,
             balance_on_start=balance_on_start,
             spare=spare,
+            spare_hosts=spare_hosts,
+            spare_over=spare_over,
             dry_run=dry_run,
             wait_s=wait,
         ),

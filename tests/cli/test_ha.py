@@ -60,6 +60,16 @@ def test_the_policy_and_hands_off(vorch: Vorch) -> None:
     assert "as in 2h" in vorch("ha", "disarm", "--for", "soon").err
 
 
+def test_what_is_kept_spare(vorch: Vorch) -> None:
+    vorch.well("node", "change", next(iter(vorch.world.machines)), "--tag", "rack:r1")
+    vorch.well("ha", "policy", "--spare", "warn", "--spare-hosts", "2", "--spare-over", "rack")
+    assert "spare warn (for the loss of 2 hosts or a rack)" in vorch.well("ha", "status").out
+    assert "any 2 hosts may die" in vorch.well("capacity").out
+    vorch.well("ha", "policy", "--spare-hosts", "1", "--spare-over", "")
+    assert "spare warn\n" in vorch.well("ha", "status").out
+    assert "no host has a tag 'room:" in vorch("ha", "policy", "--spare-over", "room").err
+
+
 def test_rules(web: Vorch) -> None:
     web.well("create", "db", "--image", "debian", "--no-start")
     node = web.well("node", "list", "--json").json[0]["node"]["name"]

@@ -83,6 +83,27 @@ def test_force_and_the_policy_overrule_that_and_say_so() -> None:
     assert choice.why == "it has 1920 MiB free"
 
 
+def test_the_policy_may_ask_for_two_hosts_or_a_rack() -> None:
+    """Six places, four of them taken, is enough for one host, and not for two or a rack of two."""
+    two = (guest("a", 1, "h1"), guest("b", 2, "h2"))
+    wanted = after("a", "b", spare_hosts=2)
+    # One more, and all three are in the two places of whichever host is left.
+    with pytest.raises(NoRoom, match="could not be lost at once any more") as caught:
+        place(seen(*two), NEW, overhead_mib=OVERHEAD, keeping=wanted)
+    assert "--force" in caught.value.message
+    assert place(seen(*two), NEW, overhead_mib=OVERHEAD, keeping=after("a", "b")).node == "h3"
+    racked = tuple(
+        dataclasses.replace(one, tags=(f"rack:{rack}",))
+        for one, rack in zip(hosts(), ("r1", "r1", "r2"), strict=True)
+    )
+    keeping = after("a", "b", spare_over="rack")
+    with pytest.raises(NoRoom, match="rack:r1 could not be lost at once any more"):
+        place(seen(*two, nodes=racked), NEW, overhead_mib=OVERHEAD, only="h3", keeping=keeping)
+    warned = after("a", "b", spare_over="rack", spare="warn")
+    choice = place(seen(*two, nodes=racked), NEW, overhead_mib=OVERHEAD, only="h3", keeping=warned)
+    assert "gone by that" in choice.why
+
+
 def test_only_vms_that_are_looked_after_need_room() -> None:
     # With one of them alone a place is enough.
     choice = place(seen(*FOUR), NEW, overhead_mib=OVERHEAD, keeping=after("b"))

@@ -20,9 +20,9 @@ from vorch.decide.move import migrate
 from vorch.decide.records import is_on
 from vorch.decide.room.balance import BalancePlan, Limits, Metric, Move, balance
 from vorch.decide.room.fleet import Fleet, Guest, Needs
-from vorch.decide.room.live import POLICY, fleet_of
-from vorch.decide.room.spare import Spare
+from vorch.decide.room.live import POLICY, fleet_of, judged
 from vorch.decide.room.table import Table
+from vorch.decide.room.wide import failing, spare_of
 from vorch.decide.rules import resolve
 from vorch.errors import Conflict, VorchError
 from vorch.model import Cluster, Domain, Task, TaskState, Vm
@@ -147,7 +147,9 @@ def planned(
 
 def balanced_fleet(cluster: Cluster, ha: Availability, known: Known) -> Fleet:
     """The fleet as somebody sees it who moves VMs that run, and stops none for it."""
-    policy = dataclasses.replace(POLICY, link_mib_s=known.link_mib_s or POLICY.link_mib_s)
+    policy = dataclasses.replace(
+        judged(ha.policy), link_mib_s=known.link_mib_s or POLICY.link_mib_s
+    )
     fleet = fleet_of(cluster, ha, overhead_mib=known.overhead_mib, loads=known.loads, policy=policy)
     worse = _worse(cluster, ha)
     shared: dict[Needs, Needs] = {}
@@ -254,33 +256,29 @@ def _spoiling(fleet: Fleet, plan: BalancePlan) -> dict[str, dict[str, str]]:
     if not plan.moves or not any(guest.ha for guest in fleet.guests):
         return {}
     table = Table(fleet)
-    before = Spare(table).holds.copy()
-    if not before.any():
-        return {}
+    before = frozenset(failing(spare_of(table)))
     steps = [(table.guest(one.guest), table.host(one.target)) for one in plan.moves]
     start = table.at.copy()
     for row, host in steps:
         table.move(row, host)
-    if not (before & ~Spare(table).holds).any():
+    if not failing(spare_of(table)).keys() - before:
         return {}
     for row in {row for row, _ in steps}:
         table.move(row, int(start[row]))
-    spare = Spare(table)
+    spare = spare_of(table)
     wrong: dict[str, dict[str, str]] = {}
 
     def go(row: int, host: int) -> int:
         source = int(table.at[row])
         table.move(row, host)
         spare.moved(row, source, host)
-        spare.settle()
         return source
 
     for row, host in steps:
         source = go(row, host)
-        lost = (before & ~spare.holds).nonzero()[0]
-        if len(lost):
-            name = table.host_names[int(lost[0])]
-            why = f"{name!r} could not be lost any more"
+        lost = failing(spare).keys() - before
+        if lost:
+            why = f"{min(lost)!r} could not be lost any more"
             wrong.setdefault(table.guest_names[row], {})[table.host_names[host]] = why
             go(row, source)
     return wrong

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from vorch.availability import Availability, HaPolicy, HaVm, NodeChoice, Requested
+from vorch.decide import racks
 from vorch.decide.records import save
-from vorch.errors import Conflict, NotFound
+from vorch.errors import Conflict, Invalid, NotFound
 from vorch.model import Cluster
 from vorch.plan import Plan, Save
 
@@ -43,6 +44,8 @@ class PolicyChanges:
     shutdown: Literal["conditional", "freeze", "failover", "migrate"] | None = None
     silent_share: float | None = None
     spare: Literal["keep", "warn", "ignore"] | None = None
+    spare_hosts: int | None = None
+    spare_over: str | None = None
     balance_on_start: bool | None = None
 
 
@@ -117,16 +120,31 @@ def ha_remove(cluster: Cluster, ha: Availability, name: str) -> Plan:
 # The policy of the cluster
 
 
-def ha_policy(ha: Availability, changes: PolicyChanges) -> Plan:
+def ha_policy(cluster: Cluster, ha: Availability, changes: PolicyChanges) -> Plan:
+    """`spare_over`: "" takes it away."""
+    key = changes.spare_over
+    if key and not racks.domains(cluster.nodes.values(), key):
+        raise Invalid(
+            f"cannot keep room for the loss of each {key!r}: no host has a tag '{key}:…'; say of"
+            f" each where it stands (vorch node change NODE --tag {key}:NAME)"
+        )
     after = dataclasses.replace(ha.policy, **_given(changes))
     return _save_policy("ha policy", ha, after, f"from now on: {policy_words(after)}")
 
 
 SPARE_WORDS = {
-    "keep": "what would take the room away that VMs need when a host is lost, is refused",
-    "warn": "what takes the room away that VMs need when a host is lost, is said",
+    "keep": "what would take the room away that VMs need when {lost} lost, is refused",
+    "warn": "what takes the room away that VMs need when {lost} lost, is said",
     "ignore": "nobody looks whether VMs have room when a host is lost",
 }
+
+
+def spare_words(policy: HaPolicy) -> str:
+    lost = "a host is" if policy.spare_hosts == 1 else f"any {policy.spare_hosts} hosts are"
+    if policy.spare_over:
+        hosts = "one host" if policy.spare_hosts == 1 else f"{policy.spare_hosts} hosts"
+        lost = f"any {hosts} or any one {policy.spare_over} is"
+    return SPARE_WORDS[policy.spare].format(lost=lost)
 
 
 def policy_words(policy: HaPolicy) -> str:
@@ -134,7 +152,7 @@ def policy_words(policy: HaPolicy) -> str:
     return (
         f"shutdown of hosts: {policy.shutdown}; vorch suspects itself when more than"
         f" {policy.silent_share:.0%} of the hosts go silent at once; VMs that are to be started"
-        f" are {balance}; {SPARE_WORDS[policy.spare]}"
+        f" are {balance}; {spare_words(policy)}"
     )
 
 

@@ -124,17 +124,27 @@ class HighAvailability(Fencing):
         silent_share: float | None = None,
         balance_on_start: bool | None = None,
         spare: str | None = None,
+        spare_hosts: int | None = None,
+        spare_over: str | None = None,
         dry_run: bool = False,
         wait_s: float | None = None,
     ) -> Done:
-        """How the whole cluster is looked after. With nothing given it is only said."""
+        """How the whole cluster is looked after. With nothing given it is only said.
+
+        `spare_hosts`: how many may be lost at once. `spare_over`: a key of hosts' tags, as "rack",
+        of which any one may be lost as well; "" takes that away.
+        """
         changes = PolicyChanges(
             shutdown=word_of(PolicyChanges, "shutdown", shutdown),
             silent_share=silent_share,
             balance_on_start=balance_on_start,
             spare=word_of(PolicyChanges, "spare", spare),
+            spare_hosts=spare_hosts,
+            spare_over=spare_over,
         )
-        return self._set(lambda cluster, ha: ha_settings.ha_policy(ha, changes), dry_run, wait_s)
+        return self._set(
+            lambda cluster, ha: ha_settings.ha_policy(cluster, ha, changes), dry_run, wait_s
+        )
 
     def ha_disarm(
         self,

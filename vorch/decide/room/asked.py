@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 
 from vorch.availability import Availability
 from vorch.decide.records import is_on
-from vorch.decide.room.live import POLICY, fleet_of
+from vorch.decide.room.live import POLICY, fleet_of, judged
 from vorch.decide.room.pick import Picker
-from vorch.decide.room.spare import Spare, Verdict
 from vorch.decide.room.table import Table
+from vorch.decide.room.wide import failing, spare_of
 from vorch.model import Cluster, Vm
 
 
@@ -48,20 +48,18 @@ class Asked:
     def __init__(self, cluster: Cluster, ha: Availability, vm: Vm, overhead_mib: int) -> None:
         domain = cluster.domain(vm)
         runs = domain is not None and is_on(domain.power) and domain.node in cluster.nodes
-        table = Table(fleet_of(cluster, ha, overhead_mib=overhead_mib, more=[vm]))
+        policy = judged(ha.policy)
+        table = Table(fleet_of(cluster, ha, overhead_mib=overhead_mib, more=[vm], policy=policy))
         self.row = table.guest(vm.name)
         self.table = table
         if runs and domain is not None:
             # As it is now, so that what the move itself changes can be told.
             table.move(self.row, table.host(domain.node))
-        self.spare = Spare(table)
-        self.kept = self._holds()
+        self.spare = spare_of(table)
+        self.kept = not failing(self.spare)
         self.picker = Picker(table, self.spare)
         if runs:
             self.picker.remove(self.row)
-
-    def _holds(self) -> bool:
-        return all(self.spare.verdict(host) is Verdict.YES for host in range(len(self.table.hosts)))
 
     def ordered(self, names: Sequence[str], leaning: Mapping[str, int]) -> list[str]:
         """The best first: what rules and settings prefer, then the score, then the name."""

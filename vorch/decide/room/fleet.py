@@ -229,8 +229,9 @@ class Policy:
     # Whether any one host may die: kept by refusing what would break it, only said, or not looked
     # at.
     spare: Literal["keep", "warn", "ignore"] = "keep"
-    # How many hosts may die at once.
+    # How many hosts may die at once. And a key of failure domains, of which any one may; "": none.
     spare_hosts: int = 1
+    spare_over: str = ""
     # Cores that a vCPU is taken to use while nobody has measured it.
     load_per_vcpu: float = 0.25
     # A host with more of its processors in use than this share is crowded.

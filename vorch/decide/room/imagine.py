@@ -17,8 +17,9 @@ from vorch.decide.room.empty import evacuate, make_room
 from vorch.decide.room.fleet import Fleet, Host
 from vorch.decide.room.newcomers import newcomers, sized, usual
 from vorch.decide.room.pick import place
-from vorch.decide.room.spare import Spare, Verdict, survives
+from vorch.decide.room.spare import Verdict, survives
 from vorch.decide.room.table import Table
+from vorch.decide.room.wide import failing, spare_of
 from vorch.errors import Invalid
 
 
@@ -86,6 +87,9 @@ def capacity(
             f"cannot look at the loss of each {over!r}: no host has a tag '{over}:…'; there are"
             f" {', '.join(keys) or 'no such tags at all'}"
         )
+    kept = fleet.policy.spare_over
+    if over is None and kept and any(host.domain(kept) is not None for host in fleet.hosts):
+        over = kept
     size = None
     if vcpus is not None and memory_mib is not None:
         size = sized(fleet, vcpus=vcpus, memory_mib=memory_mib, tags=require_tags)
@@ -95,9 +99,8 @@ def capacity(
 def standing(fleet: Fleet, *, prove: bool = True) -> Standing:
     table = Table(fleet)
     alone = len(table.hosts) < 2
-    verdicts = Spare(table).verdicts(prove=prove)
-    bad = [name for name, verdict in verdicts.items() if verdict is not Verdict.YES]
-    sure = any(verdicts[name] is Verdict.NO for name in bad)
+    bad = failing(spare_of(table), prove=prove)
+    sure = Verdict.NO in bad.values()
     return Standing(
         verdict=(
             Verdict.NO

@@ -6,12 +6,14 @@ the most memory that they may come to have. What runs on a host and is none of t
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import Literal
 
 from vorch.availability import (
     Availability,
+    HaPolicy,
     NodeState,
     Requested,
     VmState,
@@ -43,6 +45,16 @@ CPU_RATIO = 16.0
 POLICY = Policy(cpu_ratio=CPU_RATIO)
 # Left alone until a person looks at it, so that no room is kept for it.
 _GIVEN_UP = (VmState.ERROR, VmState.IGNORED)
+
+
+def judged(asked: HaPolicy, policy: Policy = POLICY) -> Policy:
+    """With what a person wants to be kept spare."""
+    return dataclasses.replace(
+        policy,
+        spare=asked.spare,
+        spare_hosts=asked.spare_hosts,
+        spare_over=asked.spare_over,
+    )
 
 
 def fleet_of(

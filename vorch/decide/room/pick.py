@@ -17,6 +17,7 @@ from vorch.decide.room.score import DIGITS, Score
 from vorch.decide.room.spare import Change, Spare
 from vorch.decide.room.table import NOWHERE, Bools, Floats, Table
 from vorch.decide.room.verdicts import Verdict, cell_refusal, verdicts
+from vorch.decide.room.wide import spare_of
 
 # How many times those that found no room are put to the front.
 _ROUNDS = 3
@@ -91,7 +92,7 @@ class Picker:
         self.table = table
         self.score = Score(table)
         looked_at = table.policy.spare != "ignore" and len(table.hosts) > 1
-        self.spare = (spare or Spare(table)) if looked_at else None
+        self.spare = (spare or spare_of(table)) if looked_at else None
 
     # -- one
 
