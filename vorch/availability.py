@@ -541,4 +541,6 @@ class HaStatus:
     # Rules that are not in force, with the reason.
     dropped_rules: dict[str, str] = field(default_factory=dict)
     drill: Drill | None = None
+    # Whether what is looked after has room when a host is lost, and since when it is so.
+    spare: Saying | None = None
     notes: tuple[str, ...] = ()

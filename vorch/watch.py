@@ -41,9 +41,10 @@ from vorch.config import Settings
 from vorch.decide import ha
 from vorch.decide.balance_settings import BalancePolicy, LastBalance
 from vorch.decide.errands import Errand, Round
-from vorch.decide.ha_status import reported
+from vorch.decide.ha_status import SPARE, reported
 from vorch.decide.room.loads import Loads
 from vorch.decide.seen import seen
+from vorch.decide.spared import standing
 from vorch.errors import Conflict, Unreachable, Unsupported, VorchError
 from vorch.execute import Executor, Hook, claim_key
 from vorch.model import Clients, Cluster, Domain, Network, Node, Pool, Task, Vm, Volume
@@ -81,6 +82,8 @@ WORKERS = 16
 HESITATION = 4
 # What a machine that is busy itself may need to say that nobody has answered.
 SPARE_S = 2.0
+# Whether there is room for the loss of a host is looked at no more often than that.
+SPARED_EVERY_S = 10.0
 # What is still under way when the process is to end has so long to come to its own end.
 ENDING_S = 5.0
 
@@ -142,6 +145,11 @@ class Watch:
         self._woken = threading.Event()
         self._hands = _Hands(self)
         self._balance = Autobalance(world, settings, wake=self.wake)
+        # Whether there is room for the loss of a host: when that was looked at, and what came of
+        # it; None: it was not yet.
+        self._spared_at = float("-inf")
+        self._spared_look: object = None
+        self._spared_says: str | None = None
         self._renewed_at = self._stands_back_until = float("-inf")
         self._last_view: View | None = None
         self._last_round: tuple[object, Round] | None = None
@@ -284,6 +292,7 @@ class Watch:
             recovered = self._recover()
             cluster, seen = self._look()
             came = self._evened(self._decide(cluster, seen), cluster, seen, idle=not recovered)
+            came = self._spared(came, cluster, seen)
             self.sentences = came.sentences
             self._say(came.sentences)
             due_at = came.due_at
@@ -345,6 +354,29 @@ class Watch:
             )
         self.commit(values)
         return came
+
+    def _spared(self, came: Round, cluster: Cluster, seen: Availability) -> Round:
+        """The same with whether there is room for the loss of a host: looked at while all rests."""
+        now = self.world.clock.now()
+        if came.quiet and now - self._spared_at >= SPARED_EVERY_S:
+            states = {name: record.state for name, record in seen.node_records.items()}
+            settings = (seen.policy, seen.vms, seen.rules, seen.orders, seen.busy, states)
+            known = (cluster.vms, cluster.nodes, _bare(cluster.domains), cluster.silent)
+            look = (known, settings, seen.vm_records)
+            if look != self._spared_look:
+                self._spared_look = look
+                self._spared_says = standing(cluster, seen, self.limits.vm_overhead_mib)
+                # Where there is nothing to keep it costs nothing to look again.
+                self._spared_at = now if self._spared_says else self._spared_at
+        says = self._spared_says
+        if says is None:
+            # What the leader before this one has said holds until then.
+            report = self._mirror.of(Report).get("ha")
+            told = None if report is None else report.said.get(SPARE)
+            says = "" if told is None else told.text
+        if not says:
+            return came
+        return dataclasses.replace(came, sentences={**came.sentences, SPARE: says})
 
     def _resign(self) -> None:
         """Others see hosts that this process does not: let one of them lead for a while."""

@@ -282,6 +282,7 @@ def _whole(status: HaStatus) -> list[tuple[str, object]]:
         ("policy", _policy(status.policy)),
         ("disarmed until", render.moment(status.policy.disarmed_until) if status.disarmed else ""),
         ("fencing drill", drill),
+        ("room for losses", _spare_since(status)),
         *((f"rule {name}", f"not in force: {why}") for name, why in status.dropped_rules.items()),
         *(("note", note) for note in status.notes),
     ]
@@ -293,6 +294,12 @@ def _policy(policy: HaPolicy) -> str:
         f"shutdown {policy.shutdown}, silent share {policy.silent_share:g}, balance on start"
         f" {balance}, spare {policy.spare}{_spare_for(policy)}"
     )
+
+
+def _spare_since(status: HaStatus) -> str:
+    if status.spare is None:
+        return ""
+    return f"{status.spare.text}, since {_ago(status.spare.since, status.at)}"
 
 
 def _spare_for(policy: HaPolicy) -> str:

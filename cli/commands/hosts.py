@@ -358,7 +358,11 @@ def node_remove(
     name: NodeName,
     force: Annotated[
         bool,
-        typer.Option("--force", help="Also one that is cut off: its addresses stay so."),
+        typer.Option(
+            "--force",
+            help="Also one that is cut off, whose addresses stay so; and where VMs have no room any"
+            " more when another one is lost.",
+        ),
     ] = False,
     dry_run: DryRun = False,
     wait: Wait = None,

@@ -169,6 +169,7 @@ def _tell(answer: Capacity) -> None:
     bad = [few(one.hosts) for one in answer.losses]
     facts: list[tuple[str, object]] = [
         (f"{lost} may die", answer.verdict.value),
+        ("since", "" if answer.since is None else render.moment(answer.since)),
         ("not survived", "; ".join(bad[:SHOWN]) + ("" if len(bad) <= SHOWN else "; …")),
     ]
     if worst is not None:

@@ -18,6 +18,8 @@ from vorch.model import Cluster
 
 # A drill that is older than this does not say much of today.
 OLD_DRILL_S = 30 * 24 * 3600.0
+# What the leader says of room for losses stands under this word.
+SPARE = "spare"
 NOBODY = "nobody watches: run `vorch serve` on one machine or on several"
 
 
@@ -133,6 +135,7 @@ def status(
         vms=tuple(vm_status(cluster, ha, report, name, placement) for name in sorted(ha.vms)),
         dropped_rules=dict(sorted(placement.dropped.items())),
         drill=drill,
+        spare=report.said.get(SPARE) if report is not None else None,
         notes=(
             *_notes(ha, drill, watched=watched, disarmed=disarmed, now=now),
             *_of_balance(report),

@@ -9,6 +9,7 @@ The verbs stand in a file for each noun; `core` has what all of them do alike.
 from __future__ import annotations
 
 from vorch.orchestrator.balancing import Balanced, Balancing
+from vorch.orchestrator.changing import Changing
 from vorch.orchestrator.classes import Classes
 from vorch.orchestrator.copies import Copies
 from vorch.orchestrator.core import Done
@@ -23,5 +24,7 @@ from vorch.orchestrator.whole import Whole
 __all__ = ["Balanced", "Done", "Orchestrator", "Picture", "Rebuilt"]
 
 
-class Orchestrator(Vms, Copies, Devices, Disks, ImageStore, Whole, Pools, Classes, Balancing):
+class Orchestrator(
+    Vms, Changing, Copies, Devices, Disks, ImageStore, Whole, Pools, Classes, Balancing
+):
     """A cluster in one hand. Made by `vorch.connect`; safe to use from several threads."""

@@ -16,7 +16,7 @@ from vorch.availability import (
     RuleStatus,
 )
 from vorch.codec import decode
-from vorch.decide import ha_settings, ha_status, rule_settings
+from vorch.decide import ha_settings, ha_status, rule_settings, spared
 from vorch.decide.ha_settings import HaChanges, PolicyChanges
 from vorch.decide.rules import resolve
 from vorch.errors import Invalid
@@ -72,8 +72,19 @@ class HighAvailability(Fencing):
             isolation_after_s=isolation_after_s,
             guest_shutdown=word_of(HaChanges, "guest_shutdown", guest_shutdown),
         )
-        return self._set(
-            lambda cluster, ha: ha_settings.ha_set(cluster, ha, name, changes), dry_run, wait_s
+        state, overhead = self.world.state, self.settings.vm_overhead_mib
+
+        def decide(cluster: Cluster) -> Plan:
+            ha = kept.availability(state)
+            plan = ha_settings.ha_set(cluster, ha, name, changes)
+            return spared.said(plan, cluster, ha, overhead)
+
+        return self._do(
+            decide,
+            dry_run=dry_run,
+            wait_s=wait_s,
+            # To say whether all that is looked after has room then when a host is lost.
+            hosts=lambda cluster: kept.with_all(state, cluster),
         )
 
     def ha_show(self, name: str) -> HaVmStatus:
@@ -191,10 +202,12 @@ class HighAvailability(Fencing):
         more of those that are spread one may hold than another. A wish if not `strict`, which
         counts `weight` beside others.
         """
-        return self._do(
-            lambda cluster: rule_settings.rule_add(
+
+        def decide(cluster: Cluster) -> Plan:
+            ha = kept.availability(self.world.state)
+            plan = rule_settings.rule_add(
                 cluster,
-                kept.availability(self.world.state),
+                ha,
                 name,
                 kind,
                 vms,
@@ -203,7 +216,11 @@ class HighAvailability(Fencing):
                 over=over,
                 max_skew=max_skew,
                 weight=weight,
-            ),
+            )
+            return spared.said(plan, cluster, ha, self.settings.vm_overhead_mib)
+
+        return self._do(
+            decide,
             dry_run=dry_run,
             wait_s=wait_s,
             # To say what is otherwise now.

@@ -48,6 +48,13 @@ def with_spare(state: State, cluster: Cluster, names: Iterable[str]) -> Iterable
     return cluster.nodes if keeping(state, cluster).concerns(cluster) else names
 
 
+def with_all(state: State, cluster: Cluster, names: Iterable[str] = ()) -> Iterable[str]:
+    """The same where VMs may be looked after that are not yet."""
+    if len(cluster.nodes) < 2 or availability(state).policy.spare == "ignore":
+        return names
+    return cluster.nodes
+
+
 def leader(state: State, now: float) -> Lease | None:
     """The lease of whoever watches now; None: nobody does."""
     lease = state.lease(LEASE)

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from vorch.decide import agree, baseline, convoy, cordons, hosts
+from vorch.decide import agree, baseline, convoy, cordons, hosts, spared
 from vorch.decide.records import hosts_of
 from vorch.errors import Conflict, VorchError
 from vorch.model import (
@@ -108,9 +108,7 @@ class Nodes(Rounds):
         if after.bmc and (bmc or bmc_password is not None):
             secret = self._bmc_password(name) if bmc_password is None else bmc_password
             hosts.refuse(f"change host {name!r}", self._try_bmc(after, secret))
-        done = self._do(
-            lambda cluster: hosts.change(cluster, name, changes), dry_run=dry_run, wait_s=wait_s
-        )
+        done = self._said(lambda cluster: hosts.change(cluster, name, changes), dry_run, wait_s)
         if not dry_run:
             self._keep_password(name, bmc_password if bmc != "" else "")
         return done
@@ -332,20 +330,23 @@ class Nodes(Rounds):
     ) -> Done:
         """Let a host go. Refused while VMs belong to it. The keys that it was given go, too.
 
-        `force`: also one that is cut off, and stays so.
+        `force`: also one that is cut off, and stays so; and where that takes the room away that VMs
+        need when another one is lost.
         """
-        cluster = self.look()
+        cluster, state = self.look(), self.world.state
         common = self._common_without(cluster, cluster.node(name))
+
+        def decide(cluster: Cluster) -> Plan:
+            ha = kept.availability(state)
+            plan = agree.let_go(hosts.remove(cluster, name, common), ha, name, force=force)
+            overhead, what = self.settings.vm_overhead_mib, f"remove host {name!r}"
+            return spared.held(plan, cluster, ha, overhead, what, force=force)
+
         done = self._do(
-            lambda cluster: agree.let_go(
-                hosts.remove(cluster, name, common),
-                kept.availability(self.world.state),
-                name,
-                force=force,
-            ),
+            decide,
             dry_run=dry_run,
             wait_s=wait_s,
-            hosts=hosts_told,
+            hosts=lambda cluster: kept.with_spare(state, cluster, hosts_told(cluster)),
         )
         if not dry_run:
             self._keep_password(name, "")
@@ -379,8 +380,18 @@ class Nodes(Rounds):
 
     def node_cordon(self, name: str, *, dry_run: bool = False, wait_s: float | None = None) -> Done:
         """Start and place nothing on a host any more; what runs there goes on."""
+        return self._said(lambda cluster: cordons.cordon(cluster, name, True), dry_run, wait_s)
+
+    def _said(self, decide: Callable[[Cluster], Plan], dry_run: bool, wait_s: float | None) -> Done:
+        """It says so when it takes the room away that VMs need when a host is lost."""
+        state, overhead = self.world.state, self.settings.vm_overhead_mib
         return self._do(
-            lambda cluster: cordons.cordon(cluster, name, True), dry_run=dry_run, wait_s=wait_s
+            lambda cluster: spared.said(
+                decide(cluster), cluster, kept.availability(state), overhead
+            ),
+            dry_run=dry_run,
+            wait_s=wait_s,
+            hosts=lambda cluster: kept.with_spare(state, cluster, ()),
         )
 
     def node_uncordon(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from vorch.availability import HaPolicy
 from vorch.codec import decode
 from vorch.decide import whatif
+from vorch.decide.ha_status import SPARE
 from vorch.decide.room.loads import Loads, is_fresh
+from vorch.decide.spared import HELD
 from vorch.dumped import Dump, without_secrets
 from vorch.model import Task
 from vorch.orchestrator import kept
@@ -37,14 +41,26 @@ class RoomQuestions(HighAvailability):
         """
         from vorch.decide.room.imagine import capacity
 
-        return capacity(
-            self._input().fleet,
+        found = self._input()
+        answer = capacity(
+            found.fleet,
             vcpus=vcpus,
             memory_mib=memory_mib,
             require_tags=require_tags,
             over=over,
             hosts_lost=hosts_lost,
         )
+        return dataclasses.replace(answer, since=self._since(answer, found.availability.policy))
+
+    def _since(self, answer: Capacity, policy: HaPolicy) -> float | None:
+        """Since when whoever watches says the same."""
+        report = self._report()
+        said = None if report is None else report.said.get(SPARE)
+        if said is None or answer.hosts_lost != policy.spare_hosts:
+            return None
+        held = [answer.verdict.value, *(one.verdict.value for one in answer.domains.values())]
+        same = (said.text == HELD) == (set(held) == {"yes"})
+        return said.since if same else None
 
     def dump(self) -> Dump:
         """All that a decision is made from, without secrets: to be kept, or mailed."""

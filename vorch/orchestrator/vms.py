@@ -10,11 +10,11 @@ from vorch.decide import install as decide_install
 from vorch.decide.answers import INSTALLERS, AnswerKind
 from vorch.decide.answers import answers as judge_answers
 from vorch.decide.install import Installer
-from vorch.decide.lifecycle import Changes, NewVm
+from vorch.decide.lifecycle import NewVm
 from vorch.decide.place import Keeping
 from vorch.decide.records import is_on, known_power
 from vorch.decide.status import status
-from vorch.errors import Conflict, Invalid, NoRoom, NotFound, Unsupported
+from vorch.errors import Conflict, Invalid, NoRoom, NotFound
 from vorch.model import (
     Address,
     CloudInit,
@@ -451,65 +451,3 @@ class Vms(Core):
             dry_run=dry_run,
             wait_s=wait_s,
         )
-
-    def change(
-        self,
-        name: str,
-        *,
-        vcpus: int | None = None,
-        vcpus_max: int | None = None,
-        memory_mib: int | None = None,
-        memory_max_mib: int | None = None,
-        cpu: str | None = None,
-        machine: str | None = None,
-        firmware: Firmware | str | None = None,
-        secure_boot: bool | None = None,
-        tpm: bool | None = None,
-        graphics: bool | None = None,
-        agent: bool | None = None,
-        watchdog: Watchdog | str | None = None,
-        require_tags: Sequence[str] | None = None,
-        huge_pages: str | None = None,
-        one_numa_cell: bool | None = None,
-        description: str | None = None,
-        dry_run: bool = False,
-        wait_s: float | None = None,
-    ) -> Done:
-        """vCPUs and memory at once where the host and guest can; the rest at the next start."""
-        changes = Changes(
-            vcpus=vcpus,
-            vcpus_max=vcpus_max,
-            memory_mib=memory_mib,
-            memory_max_mib=memory_max_mib,
-            cpu=cpu,
-            machine=machine,
-            firmware=None if firmware is None else one_of(Firmware, firmware, "firmware"),
-            secure_boot=secure_boot,
-            tpm=tpm,
-            graphics=graphics,
-            agent=agent,
-            watchdog=None
-            if watchdog is None
-            else one_of(Watchdog, watchdog, "what a watchdog does"),
-            require_tags=None if require_tags is None else tuple(require_tags),
-            huge_pages=None if huge_pages is None else pages_word(huge_pages),
-            one_numa_cell=one_numa_cell,
-            description=description,
-        )
-        try:
-            return self._on_vm(
-                name,
-                lambda cluster: lifecycle.change(cluster, name, changes, live=True),
-                dry_run=dry_run,
-                wait_s=wait_s,
-            )
-        except Unsupported as exc:
-            if "task" not in exc.fields:
-                raise
-            # The host or guest cannot do it live: the definition is changed all the same.
-            return self._on_vm(
-                name,
-                lambda cluster: lifecycle.change(cluster, name, changes, live=False),
-                dry_run=dry_run,
-                wait_s=wait_s,
-            )

@@ -1,0 +1,107 @@
+"""Whether a plan ends that VMs have room when a host is lost, by what it writes. Pure.
+
+For verbs that place nothing and yet take room away: a VM that is looked after from now on or may
+grow, a rule, a host that is closed, changed or let go. What is placed is judged in `place`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from vorch.availability import Availability, HaVm, Rule
+from vorch.codec import decode
+from vorch.decide.place import SPARE_HINT, Keeping
+from vorch.errors import NoRoom
+from vorch.model import Cluster, Node, Vm
+from vorch.plan import Plan, Save
+
+# Names that are given where there are more.
+TOLD = 3
+# What whoever watches says of it.
+HELD = "VMs that are looked after have room elsewhere when what the policy names is lost"
+GONE = "VMs that are looked after have no room when what the policy names is lost (vorch capacity)"
+
+
+def said(plan: Plan, cluster: Cluster, ha: Availability, overhead_mib: int) -> Plan:
+    """The same plan, which says so when that room is gone by it. It is done all the same."""
+    why = ended(plan, cluster, ha, overhead_mib)
+    if not why:
+        return plan
+    return dataclasses.replace(
+        plan, why=f"{plan.why}; the room for the loss of a host is gone by that: {why}"
+    )
+
+
+def held(
+    plan: Plan, cluster: Cluster, ha: Availability, overhead_mib: int, what: str, *, force: bool
+) -> Plan:
+    """Refused when that room is gone by it, where the policy keeps it; else it is said."""
+    if force or ha.policy.spare != "keep":
+        return said(plan, cluster, ha, overhead_mib)
+    why = ended(plan, cluster, ha, overhead_mib)
+    if why:
+        raise NoRoom(
+            f"cannot {what}: the room for the loss of a host would be gone by"
+            f" that: {why}; {SPARE_HINT}",
+            subject=plan.subject,
+        )
+    return plan
+
+
+def ended(plan: Plan, cluster: Cluster, ha: Availability, overhead_mib: int) -> str:
+    """Who could be lost before the plan and not after it; "" when that is nobody."""
+    then, ha_then = _after(plan, cluster, ha)
+    if (then, ha_then) == (cluster, ha) or not Keeping(ha=ha_then).concerns(cluster):
+        return ""
+    before = failures(cluster, ha, overhead_mib)
+    if before:
+        return ""
+    lost = sorted(failures(then, ha_then, overhead_mib))
+    if not lost:
+        return ""
+    more = f" and {len(lost) - TOLD} more" if len(lost) > TOLD else ""
+    return f"{', '.join(lost[:TOLD])}{more} could not be lost any more"
+
+
+def failures(cluster: Cluster, ha: Availability, overhead_mib: int) -> Mapping[str, object]:
+    """All whose loss is not survived, of what the policy names."""
+    from vorch.decide.room.live import fleet_of, judged
+    from vorch.decide.room.table import Table
+    from vorch.decide.room.wide import failing, spare_of
+
+    fleet = fleet_of(cluster, ha, overhead_mib=overhead_mib, policy=judged(ha.policy))
+    return failing(spare_of(Table(fleet)))
+
+
+def standing(cluster: Cluster, ha: Availability, overhead_mib: int) -> str:
+    """What whoever watches says of it; "" where there is nothing to be kept."""
+    if not Keeping(ha=ha).concerns(cluster):
+        return ""
+    return GONE if failures(cluster, ha, overhead_mib) else HELD
+
+
+def _after(plan: Plan, cluster: Cluster, ha: Availability) -> tuple[Cluster, Availability]:
+    """Both as they are when the plan has written what it writes."""
+    vms, nodes = dict(cluster.vms), dict(cluster.nodes)
+    settings, rules = dict(ha.vms), dict(ha.rules)
+    kinds: dict[str, tuple[type[Any], dict[str, Any]]] = {
+        "vm": (Vm, vms),
+        "node": (Node, nodes),
+        "ha": (HaVm, settings),
+        "rule": (Rule, rules),
+    }
+    for step in plan.steps:
+        kind, _, name = step.key.partition("/") if isinstance(step, Save) else ("", "", "")
+        if not isinstance(step, Save) or kind not in kinds:
+            continue
+        made, known = kinds[kind]
+        if step.after is None:
+            known.pop(name, None)
+        else:
+            known[name] = decode(made, step.after)
+    return (
+        dataclasses.replace(cluster, vms=vms, nodes=nodes),
+        dataclasses.replace(ha, vms=settings, rules=rules),
+    )

@@ -1,0 +1,95 @@
+"""What a VM is made of: vCPUs, memory, firmware and the like, changed as far as that can be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vorch.decide import lifecycle, spared
+from vorch.decide.lifecycle import Changes
+from vorch.errors import Unsupported
+from vorch.model import Cluster, Firmware, Watchdog
+from vorch.orchestrator import kept
+from vorch.orchestrator.core import Core, Done
+from vorch.orchestrator.words import one_of, pages_word
+from vorch.plan import Plan
+
+
+class Changing(Core):
+    def change(
+        self,
+        name: str,
+        *,
+        vcpus: int | None = None,
+        vcpus_max: int | None = None,
+        memory_mib: int | None = None,
+        memory_max_mib: int | None = None,
+        cpu: str | None = None,
+        machine: str | None = None,
+        firmware: Firmware | str | None = None,
+        secure_boot: bool | None = None,
+        tpm: bool | None = None,
+        graphics: bool | None = None,
+        agent: bool | None = None,
+        watchdog: Watchdog | str | None = None,
+        require_tags: Sequence[str] | None = None,
+        huge_pages: str | None = None,
+        one_numa_cell: bool | None = None,
+        description: str | None = None,
+        force: bool = False,
+        dry_run: bool = False,
+        wait_s: float | None = None,
+    ) -> Done:
+        """vCPUs and memory at once where the host and guest can; the rest at the next start.
+
+        `force`: also where that takes the room away that VMs need when a host is lost.
+        """
+        changes = Changes(
+            vcpus=vcpus,
+            vcpus_max=vcpus_max,
+            memory_mib=memory_mib,
+            memory_max_mib=memory_max_mib,
+            cpu=cpu,
+            machine=machine,
+            firmware=None if firmware is None else one_of(Firmware, firmware, "firmware"),
+            secure_boot=secure_boot,
+            tpm=tpm,
+            graphics=graphics,
+            agent=agent,
+            watchdog=None
+            if watchdog is None
+            else one_of(Watchdog, watchdog, "what a watchdog does"),
+            require_tags=None if require_tags is None else tuple(require_tags),
+            huge_pages=None if huge_pages is None else pages_word(huge_pages),
+            one_numa_cell=one_numa_cell,
+            description=description,
+        )
+        sizes = (vcpus, memory_mib, memory_max_mib, require_tags, huge_pages, one_numa_cell)
+        takes = any(value is not None for value in sizes)
+
+        def decide(cluster: Cluster, *, live: bool) -> Plan:
+            plan = lifecycle.change(cluster, name, changes, live=live)
+            if not takes:
+                return plan
+            ha = kept.availability(self.world.state)
+            overhead, what = self.settings.vm_overhead_mib, f"change VM {name!r}"
+            return spared.held(plan, cluster, ha, overhead, what, force=force)
+
+        try:
+            return self._on_vm(
+                name,
+                lambda cluster: decide(cluster, live=True),
+                dry_run=dry_run,
+                wait_s=wait_s,
+                whole_host=takes,
+            )
+        except Unsupported as exc:
+            if "task" not in exc.fields:
+                raise
+            # The host or guest cannot do it live: the definition is changed all the same.
+            return self._on_vm(
+                name,
+                lambda cluster: decide(cluster, live=False),
+                dry_run=dry_run,
+                wait_s=wait_s,
+                whole_host=takes,
+            )
