@@ -107,6 +107,43 @@ def test_without_measuring_a_vcpu_is_a_vcpu(cluster: Orchestrator) -> None:
     assert came.plan.moves
 
 
+def measured_calls(world: MemoryWorld) -> int:
+    return sum(
+        len(world.faults.calls(f"host:{name}", "write_rate_mib_s")) for name in ("h1", "h2", "h3")
+    )
+
+
+def test_who_writes_much_is_dearer_to_move(world: MemoryWorld, cluster: Orchestrator) -> None:
+    """Only guests that a plan would move are measured, and no more than once in an hour."""
+    first = cluster.balance(moves_max=1, dry_run=True, measure_s=0).plan.moves[0].guest
+    assert measured_calls(world) == 0
+    world.behave(first, writes_mib_s=900.0)
+    plan = cluster.balance(moves_max=1, dry_run=True).plan
+    assert [one.guest for one in plan.moves] != [first]
+    calls = measured_calls(world)
+    assert 1 <= calls < len(NAMES)
+    kept = world.connect("reader").state.get("writes/vms")
+    assert kept is not None
+    assert kept.body["rates"][first]["mib_s"] == 900.0
+    assert cluster.balance(moves_max=1, dry_run=True).plan.moves == plan.moves
+    assert measured_calls(world) == calls
+    assert cluster.dump().writes[first] == 900.0
+    # It is not for ever.
+    world.clock.sleep(3700)
+    cluster.balance(moves_max=1, dry_run=True)
+    assert measured_calls(world) > calls
+
+
+def test_where_nothing_can_be_measured_it_goes_on(
+    world: MemoryWorld, cluster: Orchestrator
+) -> None:
+    for name in ("h1", "h2", "h3"):
+        world.faults.fail(f"host:{name}", "write_rate_mib_s")
+    came = cluster.balance()
+    assert came.plan.moves
+    assert len(came.done) == len(came.plan.moves)
+
+
 def test_what_is_not_right_any_more_is_left_out(world: MemoryWorld, cluster: Orchestrator) -> None:
     """One fails, one was stopped meanwhile by somebody else: the others move."""
     planned = cluster.balance(dry_run=True).plan.moves
@@ -281,6 +318,10 @@ def test_it_is_off_and_loads_are_known_all_the_same(
     before = world.clock.now()
     came = cluster.balance(dry_run=True)
     assert came.measured == "measured by whoever watches"
+    # Only what those write that are to move is not known yet: a second for each, and kept.
+    assert world.clock.now() - before <= len(came.plan.moves) + 1
+    before = world.clock.now()
+    assert cluster.balance(dry_run=True).plan.moves
     assert world.clock.now() == before
     # Nothing changes, so that little is written.
     state = world.connect("reader").state

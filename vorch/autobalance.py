@@ -6,6 +6,7 @@ plan is made aside, so that no look has to wait for it.
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -24,6 +25,7 @@ from vorch.decide.room import loads
 from vorch.decide.room.loads import Loads, Measured
 from vorch.errors import VorchError
 from vorch.model import Cluster, Task, Vm
+from vorch.orchestrator import writing
 from vorch.orchestrator.limits import limits_of
 from vorch.orchestrator.turns import BALANCE, Turn, holder
 from vorch.orchestrator.zones import offset_s
@@ -219,26 +221,31 @@ class Autobalance:
 
         found = self._world.state.read(["task"]).values()
         tasks = [decode(Task, document.body) for document in found]
-        return planned(
+        known = Known(
+            now=now,
+            overhead_mib=self._limits.vm_overhead_mib,
+            loads=cores,
+            moved_at=moved_at(tasks),
+            # What could not be moved lately is not tried again and again.
+            busy=frozenset(vm for vm, at in failed_at(tasks).items() if now - at < AFTER_FAILURE_S),
+            link_mib_s=link_mib_s(tasks, self._limits.migration_bandwidth_mib_s),
+        )
+        return writing.planned(
+            self._world,
             cluster,
-            ha,
-            Known(
-                now=now,
-                overhead_mib=self._limits.vm_overhead_mib,
-                loads=cores,
-                moved_at=moved_at(tasks),
-                # What could not be moved lately is not tried again and again.
-                busy=frozenset(
-                    vm for vm, at in failed_at(tasks).items() if now - at < AFTER_FAILURE_S
+            lambda rates: planned(
+                cluster,
+                ha,
+                dataclasses.replace(known, writes=rates),
+                lambda then, step: could(then, ha, step, self._limits),
+                limits=Limits(
+                    moves=policy.moves_max,
+                    memory_mib=policy.memory_max_mib,
+                    per_host=max(1, self._settings.migrations_per_host),
                 ),
-                link_mib_s=link_mib_s(tasks, self._limits.migration_bandwidth_mib_s),
             ),
-            lambda then, step: could(then, ha, step, self._limits),
-            limits=Limits(
-                moves=policy.moves_max,
-                memory_mib=policy.memory_max_mib,
-                per_host=max(1, self._settings.migrations_per_host),
-            ),
+            # It takes seconds, which a look must not wait for.
+            measure=self._world.threads,
         )
 
     def _planned(

@@ -47,6 +47,8 @@ class Dump:
     watched: bool = False
     # Cores in use, by the name of the VM, where that was measured.
     loads: dict[str, float] = field(default_factory=dict)
+    # How fast VMs write to their memory, in MiB/s, where that was measured.
+    writes: dict[str, float] = field(default_factory=dict)
     # When each VM changed its host last, as far as that is known.
     moved_at: dict[str, float] = field(default_factory=dict)
     # VMs that a plan is at.
@@ -65,6 +67,7 @@ class Dump:
             self.availability,
             overhead_mib=self.settings.vm_overhead_mib,
             loads=self.loads,
+            writes=self.writes,
             policy=policy,
         )
 
@@ -78,6 +81,7 @@ class Dump:
             now=self.at,
             overhead_mib=self.settings.vm_overhead_mib,
             loads=self.loads,
+            writes=self.writes,
             moved_at=self.moved_at,
             busy=frozenset(self.busy),
             link_mib_s=self.link_mib_s,

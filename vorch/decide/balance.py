@@ -42,6 +42,8 @@ class Known:
     overhead_mib: int
     # Cores in use by the name of the VM.
     loads: Mapping[str, float] = field(default_factory=dict)
+    # How fast VMs write to their memory, in MiB/s, of those that were measured.
+    writes: Mapping[str, float] = field(default_factory=dict)
     # When each VM was moved last.
     moved_at: Mapping[str, float] = field(default_factory=dict)
     # VMs that somebody is at.
@@ -150,7 +152,14 @@ def balanced_fleet(cluster: Cluster, ha: Availability, known: Known) -> Fleet:
     policy = dataclasses.replace(
         judged(ha.policy), link_mib_s=known.link_mib_s or POLICY.link_mib_s
     )
-    fleet = fleet_of(cluster, ha, overhead_mib=known.overhead_mib, loads=known.loads, policy=policy)
+    fleet = fleet_of(
+        cluster,
+        ha,
+        overhead_mib=known.overhead_mib,
+        loads=known.loads,
+        writes=known.writes,
+        policy=policy,
+    )
     worse = _worse(cluster, ha)
     shared: dict[Needs, Needs] = {}
 

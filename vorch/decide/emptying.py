@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from vorch.availability import Availability
 from vorch.decide.records import is_on
@@ -26,10 +26,11 @@ def way_out(
     busy: Collection[str],
     per_host: int,
     link_mib_s: float,
+    writes: Mapping[str, float] | None = None,
 ) -> Emptying:
     """Where all that runs on these hosts goes, and who has to make way for that."""
     policy = dataclasses.replace(POLICY, link_mib_s=link_mib_s or POLICY.link_mib_s)
-    fleet = fleet_of(cluster, ha, overhead_mib=overhead_mib, policy=policy)
+    fleet = fleet_of(cluster, ha, overhead_mib=overhead_mib, writes=writes, policy=policy)
     return evacuate(_movable(fleet, cluster, busy), hosts, per_host=per_host)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, cast
@@ -13,7 +14,7 @@ from vorch.decide.room import loads
 from vorch.decide.room.loads import Loads, Measured
 from vorch.errors import Invalid
 from vorch.model import Cluster, Vm, check_range
-from vorch.orchestrator import kept
+from vorch.orchestrator import kept, writing
 from vorch.orchestrator.core import Done
 from vorch.orchestrator.limits import limits_of
 from vorch.orchestrator.room_hint import busy_vms
@@ -65,7 +66,8 @@ class Balancing(Rounds):
 
         As few moves as are worth it; a second run straight after it moves nothing. `metric`: by
         vorch's own judgement, or as the plain spread of shares ("norm") or Ganeti's score
-        ("htools"). `measure_s`: how long processors are watched where nobody has done so before.
+        ("htools"). `measure_s`: how long processors are watched where nobody has done so before; 0:
+        nothing is measured, nor how fast those write to their memory that are to move.
         Each move is looked at again when it is its turn, and left out where it is not right any
         more. Ctrl-C ends those under way and begins no more. One balances at a time: while another
         process does, it is refused.
@@ -85,15 +87,15 @@ class Balancing(Rounds):
         )
         cores, measured = self._loads(checked_seconds(measure_s))
         if dry_run:
-            plan, _ = self._planned(cores, limits, metric)
+            plan, _ = self._planned(cores, limits, metric, measure=measure_s > 0)
             return Balanced(plan=plan, measured=measured)
         with only_one(self.world, BALANCE, "balance") as turn:
-            plan, before = self._planned(cores, limits, metric)
+            plan, before = self._planned(cores, limits, metric, measure=measure_s > 0)
             done, skipped = self._carry_out(plan.rounds, before, wait_s, keep=turn.keep)
         return Balanced(plan=plan, measured=measured, done=tuple(done), skipped=skipped)
 
     def _planned(
-        self, cores: Mapping[str, float], limits: Limits, metric: str
+        self, cores: Mapping[str, float], limits: Limits, metric: str, *, measure: bool
     ) -> tuple[BalancePlan, dict[str, Vm]]:
         """What would be done now, and the VMs as they were then."""
         from vorch.decide.balance import could, planned
@@ -103,13 +105,19 @@ class Balancing(Rounds):
             cluster = self.look(None)
         cluster = self._connected(cluster, cluster.nodes, tuple(cluster.networks.values()))
         ha, own = kept.availability(self.world.state), limits_of(self.settings)
-        plan = planned(
+        known = self._balance_known(cores)
+        plan = writing.planned(
+            self.world,
             cluster,
-            ha,
-            self._balance_known(cores),
-            lambda then, step: could(then, ha, step, own),
-            limits=limits,
-            metric=cast(Literal["vorch", "norm", "htools"], metric),
+            lambda rates: planned(
+                cluster,
+                ha,
+                dataclasses.replace(known, writes=rates),
+                lambda then, step: could(then, ha, step, own),
+                limits=limits,
+                metric=cast(Literal["vorch", "norm", "htools"], metric),
+            ),
+            measure=measure,
         )
         return plan, cluster.vms
 

@@ -26,6 +26,7 @@ from vorch.orchestrator import kept
 from vorch.orchestrator.core import Done
 from vorch.orchestrator.room_hint import busy_vms
 from vorch.orchestrator.rounds import Rounds
+from vorch.orchestrator.writing import measured_before
 from vorch.plan import Plan
 from vorch.ports import (
     Change,
@@ -442,6 +443,7 @@ class Nodes(Rounds):
             busy=busy_vms(state),
             per_host=max(1, self.settings.migrations_per_host),
             link_mib_s=link_mib_s(self._tasks(), self.settings.migration_bandwidth_mib_s),
+            writes=measured_before(state, self.world.clock.now()),
         )
         if stayed and len(found.left) >= len(stayed):
             return []

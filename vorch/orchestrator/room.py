@@ -18,6 +18,7 @@ from vorch.model import Task
 from vorch.orchestrator import kept
 from vorch.orchestrator.ha import HighAvailability
 from vorch.orchestrator.room_hint import busy_vms
+from vorch.orchestrator.writing import measured_before
 
 # NumPy comes with the first question, and not with the connection.
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class RoomQuestions(HighAvailability):
             ),
             watched=kept.leader(self.world.state, now) is not None,
             loads=loads.cores if loads is not None and is_fresh(loads, now) else {},
+            writes=measured_before(self.world.state, now),
             moved_at=moved_at(tasks),
             busy=tuple(sorted(busy_vms(self.world.state))),
             link_mib_s=link_mib_s(tasks, settings.migration_bandwidth_mib_s),

@@ -56,8 +56,9 @@ class Capacity:
     memory_used_mib: int = 0
     vcpus: float = 0.0
     vcpus_used: float = 0.0
-    # Since when it is so, where somebody watches and what was asked is what the policy keeps.
-    since: float | None = None
+    # Since when it is so, where somebody watches and what was asked is what the policy keeps. A
+    # file does not know it.
+    since: float | None = field(default=None, compare=False)
 
 
 def capacity(

@@ -63,17 +63,20 @@ def fleet_of(
     *,
     overhead_mib: int,
     loads: Mapping[str, float] | None = None,
+    writes: Mapping[str, float] | None = None,
     policy: Policy = POLICY,
     more: Iterable[Vm] = (),
     off: bool = False,
 ) -> Fleet:
     """Hosts, guests and rules as they were seen.
 
-    `loads`: cores in use, by the name of the VM. `more`: VMs that are to be placed; those that are
-    known are taken as if they were nowhere yet, and as to be looked after if that is set. `off`:
-    what is off counts where it belongs, as if it were on.
+    `loads`: cores in use, by the name of the VM; `writes`: MiB/s that it writes to its memory.
+    `more`: VMs that are to be placed; those that are known are taken as if they were nowhere yet,
+    and as to be looked after if that is set. `off`: what is off counts where it belongs, as if it
+    were on.
     """
-    look = _Look(cluster, availability or Availability(), overhead_mib, loads or {}, policy, off)
+    look = _Look(cluster, availability or Availability(), overhead_mib, policy)
+    look.loads, look.writes, look.off = loads or {}, writes or {}, off
     return look.fleet({vm.name: vm for vm in more})
 
 
@@ -83,15 +86,14 @@ class _Look:
         cluster: Cluster,
         ha: Availability,
         overhead_mib: int,
-        loads: Mapping[str, float],
         policy: Policy,
-        off: bool,
     ) -> None:
-        self.off = off
+        self.loads: Mapping[str, float] = {}
+        self.writes: Mapping[str, float] = {}
+        self.off = False
         self.cluster = cluster
         self.ha = ha
         self.overhead_mib = overhead_mib
-        self.loads = loads
         self.policy = policy
         self.placement = (
             resolve(ha.vms, ha.rules, cluster.nodes) if ha.rules or ha.vms else Placement()
@@ -223,6 +225,7 @@ class _Look:
             vcpus=max(vm.vcpus, domain.vcpus if domain is not None else 0),
             overhead_mib=self.overhead_mib,
             cpu_load=self.loads.get(vm.name),
+            dirty_mib_s=self.writes.get(vm.name),
             host=host,
             ha=ha,
             priority=-settings.start_order if settings is not None else 0,
