@@ -141,7 +141,11 @@ _TABLE: dict[int, tuple[type[VorchError], str]] = {
     errno.EDOM: (Invalid, "it is out of Ceph's range"),
     errno.EOPNOTSUPP: (Unsupported, "this Ceph cannot do it"),
     errno.ENOSYS: (Unsupported, "this Ceph cannot do it"),
-    errno.EROFS: (Conflict, "it is read-only or another client holds its lock"),
+    # librbd says so also of a lock that it asked for in vain because nobody answered.
+    errno.EROFS: (
+        Unreachable,
+        "its lock was not to be had; look at `ceph status`, and for another client that holds it",
+    ),
 }
 
 
@@ -178,6 +182,8 @@ class RadosCluster:
         self.timeout_s = timeout_s
         # Counts connections: what hangs on an older one is of no use any more.
         self.generation = 0
+        # Something was once not answered: what was asked for may have been done all the same.
+        self.failed = False
         self._lock = threading.RLock()
         self._users = 0
         self._cluster: Any = None

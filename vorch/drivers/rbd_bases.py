@@ -7,7 +7,6 @@ removed with its last clone.
 
 from __future__ import annotations
 
-import secrets
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from typing import Any
 from vorch.drivers.rbd_pool import (
     BASE_SNAPSHOT,
     HIDDEN,
-    TRASH_DELAY_S,
     RbdPool,
     checked,
     extents,
@@ -26,7 +24,7 @@ from vorch.drivers.rbd_pool import (
     volume_name,
 )
 from vorch.drivers.rbd_snapshots import snapshots_of
-from vorch.errors import Conflict, Invalid, NotFound
+from vorch.errors import Conflict, Invalid, NotFound, Unreachable
 
 # What vorch notes on an image begins so.
 NOTE = "vorch."
@@ -112,7 +110,7 @@ class RbdBases:
             if written:
                 raise taken
             self._pool.check_unused(image, volume, what)
-        librbd().RBD().remove(self._pool.ioctx(), volume)
+        self._pool.remove(volume)
         return False
 
     def ready(self, base: str, what: str) -> _Base:
@@ -151,6 +149,7 @@ class RbdBases:
     # -- making and unmaking
 
     def make(self, volume: str, base: str, what: str) -> None:
+        self._pool.settle(checked(volume), checked(base))
         base_id = self._pool.id_of(base, what)
         if base_id is not None and self._was_volume(base, volume, what):
             # A crash came after the first of the two names.
@@ -176,7 +175,7 @@ class RbdBases:
         self.ready(volume, what)
         with self._pool.opened(volume, what, read_only=False) as image:
             image.metadata_set(NOTE + "base-of", volume)
-        self._pool.rename(volume, checked(base), what)
+        self._pool.rename(volume, base, what)
         self._finish_base(volume, base, what)
 
     def _was_volume(self, base: str, volume: str, what: str) -> bool:
@@ -191,60 +190,83 @@ class RbdBases:
         except librbd().ImageExists:
             if not self._is_same_clone(below, volume, below.size_bytes, what):
                 self._clone(base, volume)
-        for name in (volume, base):
-            with self._pool.opened(name, what, read_only=False) as image:
-                if name == base:
-                    _forget_notes(image)
-                else:
-                    with suppress(KeyError):
-                        image.metadata_remove(NOTE + "base-of")
+        with self._pool.opened(base, what) as image:
+            notes = {key: text for key, text in image.metadata_list() if key.startswith(NOTE)}
+        with self._pool.opened(volume, what, read_only=False) as image:
+            # A clone that was cut off stands on its base already, but has no notes yet.
+            own = note_keys(image)
+            for key in notes.keys() - {*own, NOTE + "base-of"}:
+                image.metadata_set(key, notes[key])
+            if NOTE + "base-of" in own:
+                image.metadata_remove(NOTE + "base-of")
+        with self._pool.opened(base, what, read_only=False) as image:
+            _forget_notes(image)
 
     def unmake(self, volume: str, base: str, what: str) -> None:
-        rbd = librbd()
+        self._pool.settle(checked(volume), checked(base))
         base_id = self._pool.id_of(base, what)
         if base_id is None:
-            with self._pool.opened(volume, "take back the base of"):
-                return
-        notes: dict[str, str] = {}
-        if self._pool.id_of(volume, what) is not None:
-            with self._pool.opened(volume, what) as image:
-                if parent_id(image) != base_id:
-                    return
-                self._pool.check_unused(image, volume, what)
-                written = bool(list(image.list_snaps()) or extents(image, None, parents=False))
-                notes = {key: dict(image.metadata_list())[key] for key in note_keys(image)}
-                own = str(image.id())
-            with self._pool.opened(base, what) as below:
-                others = [
-                    volume_name(one["image"]) for one in below.list_children2() if one["id"] != own
-                ]
-            if others or written:
-                why = f"{', '.join(others)} stand on it" if others else "it was written since"
-                raise Conflict(f"cannot {what}: {why}; keep it", volume=volume, base=base)
-            with self._pool.opened(base, what, read_only=False) as below:
-                for key, text in notes.items():
-                    below.metadata_set(key, text)
-            rbd.RBD().remove(self._pool.ioctx(), volume)
+            with self._pool.opened(volume, "take back the base of") as image:
+                begun = NOTE + "base-of" in note_keys(image)
+            if begun:
+                self._back_to_volume(volume, what)
+            return
+        if self._pool.id_of(volume, what) is None:
+            # Of a clone that was removed half-way, or that was only begun.
+            self._pool.clear_stump(volume, what)
+        elif not self._take_clone_away(volume, base, base_id, what):
+            return
+        with self._pool.opened(base, what, read_only=False) as image:
+            # Whoever comes after a rename that was all knows by this that something is left to do.
+            image.metadata_set(NOTE + "base-of", volume)
         self._pool.rename(base, volume, what)
+        self._back_to_volume(volume, what)
+
+    def _back_to_volume(self, volume: str, what: str) -> None:
         with self._pool.opened(volume, what, read_only=False) as image:
             if not list(image.list_children2()):
-                with suppress(rbd.ImageNotFound):
+                with suppress(librbd().ImageNotFound):
                     image.remove_snap(BASE_SNAPSHOT)
             with suppress(KeyError):
                 image.metadata_remove(NOTE + "base-of")
+
+    def _take_clone_away(self, volume: str, base: str, base_id: str, what: str) -> bool:
+        """What has the volume's name while its image is the base. False: that base is another's."""
+        with self._pool.opened(volume, what) as image:
+            above, own = parent_id(image), str(image.id())
+            if above != base_id and not self._was_volume(base, volume, what):
+                return False
+            self._pool.check_unused(image, volume, what)
+            written = bool(list(image.list_snaps()) or extents(image, None, parents=False))
+            notes = {key: text for key, text in image.metadata_list() if key.startswith(NOTE)}
+        with self._pool.opened(base, what) as below:
+            others = [
+                volume_name(one["image"]) for one in below.list_children2() if one["id"] != own
+            ]
+        # A clone that is not tied to its base yet is as empty as it was made.
+        strange = above is not None and above != base_id
+        if others or written or strange:
+            why = f"{', '.join(others)} stand on it" if others else "it was written since"
+            raise Conflict(f"cannot {what}: {why}; keep it", volume=volume, base=base)
+        with self._pool.opened(base, what, read_only=False) as below:
+            for key, text in notes.items():
+                below.metadata_set(key, text)
+        self._pool.remove(volume)
+        return True
 
     # -- hidden bases
 
     def hide(self, volume: str, image_id: str) -> None:
         """Out of the volume's name; it stays for the clones that stand on it."""
-        rbd = librbd()
-        hidden = f"{HIDDEN}{volume}~{secrets.token_hex(6)}"
+        # One name for one image: whoever does it again finds what he had begun.
+        hidden = f"{HIDDEN}{volume}~{image_id}"
         if image_id in self._pool.trash_names():
-            rbd.RBD().trash_restore(self._pool.ioctx(), image_id, hidden)
+            self._pool.settle(hidden)
+            librbd().RBD().trash_restore(self._pool.ioctx(), image_id, hidden)
         else:
-            rbd.RBD().rename(self._pool.ioctx(), volume, hidden)
+            self._pool.rename(volume, hidden, f"delete volume {volume!r}")
         # In the trash `rbd trash purge` takes it as well, once the last clone is gone.
-        rbd.RBD().trash_move(self._pool.ioctx(), hidden, TRASH_DELAY_S)
+        self._pool.move_to_trash(hidden)
 
     def sweep_hidden(self, image_id: str | None, *, thorough: bool = False) -> None:
         """Remove a hidden base that nothing stands on any more, and those that it stood on.
@@ -259,7 +281,7 @@ class RbdBases:
             ]
             for name, key in self._pool.names().items():
                 if name.startswith(HIDDEN):
-                    librbd().RBD().trash_move(self._pool.ioctx(), name, TRASH_DELAY_S)
+                    self._pool.move_to_trash(name)
                     hidden.append(key)
             for key in hidden:
                 self._remove_idle_chain(key)
@@ -272,16 +294,15 @@ class RbdBases:
             name = self._pool.trash_names().get(image_id, "")
             if not name.startswith(HIDDEN):
                 return
+            above = None
+            # Of one whose removal was cut off only the entry in the trash may be left.
             with suppress(NotFound), self._pool.opened(name, "look at", image_id=image_id) as image:
                 if list(image.list_snaps()) and not self._forget_snapshots(image, name):
                     return
                 above = parent_id(image)
-                image_id, gone = above, image_id
-                image.close()
-                with suppress(rbd.ImageNotFound, rbd.ImageHasSnapshots, rbd.ImageBusy):
-                    rbd.RBD().trash_remove(self._pool.ioctx(), gone, True)
-                continue
-            return
+            with suppress(rbd.ImageHasSnapshots, Unreachable):
+                self._pool.remove_from_trash(image_id)
+            image_id = above
 
     def _forget_snapshots(self, image: Any, name: str) -> bool:
         """Of a hidden base whose clones are all gone. True when it has none any more.

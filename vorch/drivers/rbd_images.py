@@ -27,7 +27,6 @@ from vorch.drivers.rbd_content import ImageReader, content_of, copy_content, fla
 from vorch.drivers.rbd_pool import (
     HIDDEN,
     RESERVE_BYTES,
-    TRASH_DELAY_S,
     WORK,
     RbdPool,
     checked,
@@ -307,6 +306,7 @@ class RbdImages:
     def trash(self, volume: str) -> None:
         what = f"delete volume {volume!r}"
         with self._pool.translated(what, volume):
+            self._pool.settle(checked(volume))
             try:
                 with self._pool.opened(volume, "delete") as image:
                     self._pool.check_unused(image, volume, what)
@@ -317,10 +317,11 @@ class RbdImages:
             except librbd().OSError:
                 if not rbd_link.is_shut(self._pool, volume):
                     raise
-            librbd().RBD().trash_move(self._pool.ioctx(), volume, TRASH_DELAY_S)
+            self._pool.move_to_trash(volume)
 
     def restore(self, volume: str) -> None:
         with self._pool.translated(f"restore volume {volume!r}", volume):
+            self._pool.settle(checked(volume))
             image_id = self._pool.in_trash(volume)
             if image_id is not None:
                 rbd = librbd()
@@ -339,16 +340,20 @@ class RbdImages:
         rbd = librbd()
         with self._pool.translated(what, volume):
             above = None
+            self._pool.settle(checked(volume))
             rbd_link.discard(self._pool, volume, what)
             try:
                 image_id = self._pool.id_of(volume, what) or self._pool.in_trash(volume)
             except rbd.OSError:
                 if not rbd_link.is_shut(self._pool, volume):
                     raise
-                rbd.RBD().remove(self._pool.ioctx(), volume)
+                self._pool.remove(volume)
                 image_id = None
             if image_id is None:
                 self._pool.clear_stump(volume, what)
+            elif self._is_rest(volume, image_id, what):
+                self._pool.remove_from_trash(image_id)
+                image_id = None
             else:
                 with self._pool.opened(volume, what, image_id=image_id) as image:
                     self._pool.check_unused(image, volume, what)
@@ -365,12 +370,18 @@ class RbdImages:
                 if standing:
                     self._bases.hide(volume, image_id)
                 elif image_id in self._pool.trash_names():
-                    rbd.RBD().trash_remove(self._pool.ioctx(), image_id, True)
+                    self._pool.remove_from_trash(image_id)
                 else:
-                    rbd.RBD().remove(self._pool.ioctx(), volume)
+                    self._pool.remove(volume)
             self._pool.sweep_work(volume, wait=True)
             # One that is not there was removed by a process that may have come no further.
             self._bases.sweep_hidden(above, thorough=image_id is None)
+
+    def _is_rest(self, volume: str, image_id: str, what: str) -> bool:
+        """All that is left of an image whose removal was cut off is its entry in the trash."""
+        with suppress(NotFound), self._pool.opened(volume, what, image_id=image_id):
+            return False
+        return image_id in self._pool.trash_names()
 
     # -- looking
 

@@ -90,7 +90,7 @@ def link(pool: RbdPool, location: str, volume: str, progress: Progress) -> Impor
     judged, mark = judge_at(location, what, progress)
     discard(pool, volume, what)
     if pool.check_replaceable(volume, what) is not None:
-        librbd().RBD().remove(pool.ioctx(), volume)
+        pool.remove(volume)
     # What is there now; how much of a raw file is zeros shows only when it comes.
     pool.check_room(0 if judged.format == "raw" else mark.size_bytes, what)
     progress(100, f"it is a {judged.format} image of {judged.size_bytes} bytes")

@@ -2,7 +2,7 @@
 
     NAME                  a volume
     .work~NAME~TOKEN      what is being written; it gets its name when it is whole
-    .hidden~NAME~TOKEN    deleted, but clones still stand on it; in the trash, as deleted ones are
+    .hidden~NAME~ID       deleted, but clones still stand on it; in the trash, as deleted ones are
 
     snapshot .base        what linked clones stand on; a person's snapshots never begin with a dot
 
@@ -34,6 +34,7 @@ from vorch.drivers.rados_connection import (
     kept_cluster,
     translate,
 )
+from vorch.drivers.rbd_names import packed, settle
 from vorch.errors import BadConfig, Conflict, Invalid, NoRoom, NotFound, Unreachable, VorchError
 from vorch.model import Holder, Room
 
@@ -153,7 +154,9 @@ class RbdPool:
             yield
         except (rados.Error, rbd.Error) as exc:
             named = {"volume": volume} if volume else {}
-            raise translate(f"{what} in pool {self.name!r}", exc, pool=self.name, **named) from exc
+            told = translate(f"{what} in pool {self.name!r}", exc, pool=self.name, **named)
+            self._cluster.failed |= isinstance(told, Unreachable)
+            raise told from exc
 
     def ioctx(self) -> Any:
         """One of our own: what is set on it must not reach others."""
@@ -277,6 +280,8 @@ class RbdPool:
         """A volume that is there, or an image by its id. Reading leaves no trace on the image."""
         rbd = librbd()
         ioctx = self.ioctx()
+        if not read_only:
+            self._let_go(checked(volume) if image_id is None else None, image_id)
         try:
             if image_id is None:
                 image = rbd.Image(ioctx, checked(volume), read_only=read_only)
@@ -288,6 +293,29 @@ class RbdPool:
             yield image
         finally:
             image.close()
+
+    def _let_go(self, image: str | None, image_id: str | None = None) -> None:
+        """Give back a lock that this client got after it had given up waiting for it.
+
+        No opening knows of it, and librbd never breaks a lock that is its own client's: nothing
+        that needs the lock would work in this process any more. A lock without a watch is such a
+        one, since whoever opens an image watches it before he asks for its lock.
+        """
+        if not self._cluster.failed:
+            return
+        import rados
+
+        rbd = librbd()
+        own, ioctx = self.client(), self.ioctx()
+        with (
+            suppress(rbd.ImageNotFound, rados.ObjectNotFound),
+            rbd.Image(ioctx, image, image_id=image_id, read_only=True) as opened,
+        ):
+            lockers = opened.list_lockers()
+            for client, cookie, _ in lockers.get("lockers", []) if lockers else []:
+                mine = client == f"client.{own}" and cookie.startswith("auto ")
+                if mine and all(int(one["id"]) != own for one in opened.watchers_list()):
+                    ioctx.unlock(f"rbd_header.{opened.id()}", "rbd_lock", cookie)
 
     def set_metadata(self, volume: str, key: str, text: str) -> None:
         """Of an image that may be in use ("" removes it), by the same class call as librbd's own.
@@ -303,10 +331,10 @@ class RbdPool:
             header = f"rbd_header.{self.id_past_librbd(checked(volume))}"
             if text:
                 # A map of one entry.
-                data = struct.pack("<I", 1) + _packed(key) + _packed(text)
+                data = struct.pack("<I", 1) + packed(key) + packed(text)
                 ioctx.execute(header, "rbd", "metadata_set", data)
             else:
-                ioctx.execute(header, "rbd", "metadata_remove", _packed(key))
+                ioctx.execute(header, "rbd", "metadata_remove", packed(key))
         except rados.ObjectNotFound as exc:
             raise self.not_found(volume, "note something on") from exc
 
@@ -356,7 +384,7 @@ class RbdPool:
 
     def clear_stump(self, volume: str, what: str) -> bool:
         """Remove an image that is only a name, as a crash in the middle of its making leaves."""
-        rbd = librbd()
+        self.settle(volume)
         with suppress(NotFound), self.opened(volume, what):
             return False
         # A removal that was killed takes more than one try: each does away with another rest.
@@ -364,18 +392,78 @@ class RbdPool:
             image_id = self.names().get(volume)
             with suppress(NotFound), self.opened(volume, what, image_id=image_id or "-") as image:
                 self.check_unused(image, volume, what)
-            with suppress(rbd.ImageNotFound):
-                rbd.RBD().remove(self.ioctx(), volume)
+            self.remove(volume)
             if volume not in self.names():
                 break
         return True
 
+    def settle(self, *names: str) -> None:
+        """Before it is concluded what was done: see `rbd_names`."""
+        settle(self.ioctx(), names)
+
     def rename(self, image: str, volume: str, what: str) -> None:
         rbd = librbd()
+        self.settle(volume)
+        self._let_go(image)
         try:
             rbd.RBD().rename(self.ioctx(), image, volume)
         except rbd.ImageExists as exc:
             raise self.taken(volume, what, "there is another one of that name") from exc
+        # librbd says that it is done, too, when it could not take the old name away.
+        self.settle(image)
+
+    def remove(self, image: str) -> None:
+        """For good. One whose removal was cut off is not there by name any more, but rests of it
+        are, which librbd finds by the same name.
+        """
+        rbd = librbd()
+        self.settle(image)
+        self._let_go(image)
+        with self._not_in_the_way(f"remove {image!r}", image):
+            try:
+                rbd.RBD().remove(self.ioctx(), image)
+            except rbd.ImageNotFound:
+                # It says so, too, when what it asked for has happened before it saw that.
+                self.settle(image)
+                with suppress(rbd.ImageNotFound):
+                    rbd.RBD().remove(self.ioctx(), image)
+
+    def remove_from_trash(self, image_id: str) -> None:
+        self._let_go(None, image_id)
+        with (
+            self._not_in_the_way(f"remove image {image_id} for good", ""),
+            suppress(librbd().ImageNotFound),
+        ):
+            librbd().RBD().trash_remove(self.ioctx(), image_id, True)
+
+    @contextmanager
+    def _not_in_the_way(self, what: str, volume: str) -> Iterator[None]:
+        """Whoever uses it was asked for before. What librbd calls busy then is a lock that it did
+        not get, or an opening that nobody has taken leave of; and part of it may have been done.
+        """
+        try:
+            yield
+        except librbd().ImageBusy as exc:
+            self._cluster.failed = True
+            raise Unreachable(
+                f"cannot {what} in pool {self.name!r}: librbd found it in use, though nobody was"
+                f" there before; look at `ceph status`, and try again (Ceph: {exc})",
+                pool=self.name,
+                volume=volume,
+            ) from exc
+
+    def move_to_trash(self, image: str) -> None:
+        rbd = librbd()
+        self.settle(image)
+        self._let_go(image)
+        try:
+            with self._not_in_the_way(f"move {image!r} to the trash", image):
+                rbd.RBD().trash_move(self.ioctx(), image, TRASH_DELAY_S)
+        except rbd.ImageNotFound:
+            # As with `remove`.
+            if self.in_trash(image) is None:
+                raise
+            self.settle(image)
 
     def fingerprint(self, volume: str) -> bytes | None:
         """Changes whenever the image's content does for the first time since a snapshot.
@@ -515,7 +603,7 @@ class RbdPool:
             # It has its name already, or what ails Ceph now is what we are here for; then a later
             # sweep finds it.
             with suppress(rbd.Error, VorchError):
-                rbd.RBD().remove(self.ioctx(), name)
+                self.remove(name)
 
     def place(self, work: WorkImage, volume: str, what: str) -> None:
         """What was written becomes the volume, in the place of an earlier one."""
@@ -523,7 +611,7 @@ class RbdPool:
         work.image.close()
         old = self.check_replaceable(volume, what)
         if old is not None:
-            librbd().RBD().remove(self.ioctx(), volume)
+            self.remove(volume)
         self.rename(work.name, volume, what)
 
     def check_replaceable(self, volume: str, what: str) -> str | None:
@@ -557,8 +645,8 @@ class RbdPool:
             names = {name: key for name, key in self.names().items() if name.startswith(prefix)}
             idle = {name for name, key in names.items() if self._is_idle(name, key)}
             for name in idle & seen:
-                with suppress(librbd().Error):
-                    librbd().RBD().remove(self.ioctx(), name)
+                with suppress(librbd().Error, VorchError):
+                    self.remove(name)
             seen = idle
             left = set(names) - idle
             if not idle and (not left or time.monotonic() >= deadline):
@@ -602,12 +690,6 @@ def parent_id(image: Any) -> str | None:
         return str(image.parent_id())
     except librbd().ImageNotFound:
         return None
-
-
-def _packed(text: str) -> bytes:
-    """As Ceph encodes a string."""
-    data = text.encode()
-    return struct.pack("<I", len(data)) + data
 
 
 def checked(volume: str) -> str:
