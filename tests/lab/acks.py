@@ -22,6 +22,8 @@ class Acks:
         self._socket.settimeout(0.5)
         self._over = threading.Event()
         self._lines: list[str] = []
+        # Boot → VM, as far as somebody has found it out: failures are told by it.
+        self.names: dict[str, str] = {}
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
 
@@ -51,7 +53,10 @@ class Acks:
     def await_writers(self, count: int, timeout_s: float) -> None:
         """Until that many guests have written something, each known by its boot."""
         bare.eventually(
-            lambda: len({ack.boot for ack in self.all()}) >= count, f"{count} write", timeout_s
+            lambda: len({ack.boot for ack in self.all()}) >= count,
+            f"{count} write",
+            timeout_s,
+            lambda: f"; these do: {dict(Counter(self._who(ack.boot) for ack in self.all()))}",
         )
 
     def await_each(self, more: int, timeout_s: float) -> None:
@@ -62,4 +67,12 @@ class Acks:
             now = Counter(ack.boot for ack in self.all())
             return all(now[boot] >= before[boot] + more for boot in before)
 
-        bare.eventually(each_has, f"each writes {more} more", timeout_s)
+        def short() -> str:
+            now = Counter(ack.boot for ack in self.all())
+            wrote = {self._who(boot): now[boot] - before[boot] for boot in before}
+            return f"; wrote less: { {who: more_ for who, more_ in wrote.items() if more_ < more} }"
+
+        bare.eventually(each_has, f"each writes {more} more", timeout_s, short)
+
+    def _who(self, boot: str) -> str:
+        return self.names.get(boot, boot)

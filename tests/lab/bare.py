@@ -41,11 +41,16 @@ MIGRATE = (
 )
 
 
-def eventually(look: Callable[[], T], what: str, timeout_s: float = TIMEOUT_S) -> T:
-    """What is seen as soon as it is true."""
+def eventually(
+    look: Callable[[], T],
+    what: str,
+    timeout_s: float = TIMEOUT_S,
+    told: Callable[[], str] = lambda: "",
+) -> T:
+    """What is seen as soon as it is true. `told`: what else is to be said when it is not."""
     deadline = time.monotonic() + timeout_s
     while not (seen := look()):
-        assert time.monotonic() < deadline, f"{what}: not after {timeout_s:g} s"
+        assert time.monotonic() < deadline, f"{what}: not after {timeout_s:g} s{told()}"
         time.sleep(0.1)
     return seen
 

@@ -61,9 +61,11 @@ class _RbdDisk:
         return self._image.write(data, offset)
 
 
-def start_writer(cluster: Orchestrator, name: str, memory_mib: int, node: str) -> None:
+def start_writer(
+    cluster: Orchestrator, name: str, memory_mib: int, node: str, *, start: bool = True
+) -> None:
     cluster.create(
-        name, image="writer", memory_mib=memory_mib, networks=("lan",), node=node, start=True
+        name, image="writer", memory_mib=memory_mib, networks=("lan",), node=node, start=start
     )
 
 
