@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.contract.ceph import the_lab
+from tests.guest.serial import BOOT_TIMEOUT_S
 from vorch.domain_xml import read_domain
 from vorch.drivers.memory import MemoryClock, MemoryWorld
 from vorch.model import (
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from vorch.lab.guest import GuestImage
 
 MIB = 1024**2
-BOOT_TIMEOUT_S = 90.0
 # Names of domains and networks that tests make begin with this, so that they can be told apart.
 PREFIX = "xml-"
 

@@ -25,6 +25,9 @@ from vorch.errors import (
 from vorch.model import Address, Cpu, DiskBus, Network, Nic, Power, Source, Vm, Volume
 from vorch.ports import HostSecret, Hypervisor, Progress, no_progress
 
+# A guest may take longer to boot than a test otherwise has.
+pytestmark = pytest.mark.timeout(600)
+
 TELLING_TIMEOUT_S = 20.0
 
 

@@ -14,6 +14,11 @@ from types import TracebackType
 _ESCAPES = re.compile(rb"\x1b(\[[0-9;?=]*[A-Za-z]|[()][A-Za-z0-9]|[c78=>])")
 
 
+# An emulated guest on a machine that is busy with other tests: never the time that fails a test.
+BOOT_TIMEOUT_S = 240.0
+ANSWER_TIMEOUT_S = 120.0
+
+
 class ConsoleTimeout(AssertionError):
     """What was waited for did not come; the message holds the end of what came instead."""
 
@@ -54,7 +59,7 @@ class SerialConsole:
         """The console behind a pty's device file."""
         return cls(os.open(path, os.O_RDWR | os.O_NOCTTY))
 
-    def expect(self, pattern: str, timeout_s: float = 30) -> re.Match[str]:
+    def expect(self, pattern: str, timeout_s: float = ANSWER_TIMEOUT_S) -> re.Match[str]:
         """Reads until the pattern is there. What comes after it is left for the next call."""
         wanted = re.compile(pattern, re.MULTILINE)
         deadline = time.monotonic() + timeout_s
@@ -79,7 +84,12 @@ class SerialConsole:
             data = data[os.write(self._descriptor, data) :]
 
     def login(
-        self, user: str, password: str, *, prompt: str = r"[#$] $", timeout_s: float = 60
+        self,
+        user: str,
+        password: str,
+        *,
+        prompt: str = r"[#$] $",
+        timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> None:
         self.expect(r"\S+ login: $", timeout_s)
         self.send(user)
@@ -87,7 +97,7 @@ class SerialConsole:
         self.send(password)
         self.expect(prompt, timeout_s)
 
-    def run(self, command: str, *, timeout_s: float = 30) -> str:
+    def run(self, command: str, *, timeout_s: float = ANSWER_TIMEOUT_S) -> str:
         """What a shell command prints, where somebody is logged in. Raises if it fails."""
         # The marks are broken up in what is typed, so that its echo does not look like the answer.
         self.send(f"echo '<''<'; {command}; echo '>''>'$?")

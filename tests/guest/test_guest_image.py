@@ -15,15 +15,14 @@ from typing import Any
 
 import pytest
 
-from tests.guest.serial import SerialConsole
+from tests.guest.serial import ANSWER_TIMEOUT_S, BOOT_TIMEOUT_S, SerialConsole
 from vorch.lab import guest
 
 OVMF_CODE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
 OVMF_VARS = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
 READY = r"vorch-guest ready host=(\S+) ip=(\S+) boot=(\d+)\n"
-# Twice what it takes on two busy cores.
-BOOT_TIMEOUT_S = 60
-SHUTDOWN_TIMEOUT_S = 30
+
+pytestmark = pytest.mark.timeout(600)
 
 
 class JsonSocket:
@@ -95,7 +94,7 @@ class Machine:
         self.console.login(image.login, image.password)
 
     def wait_until_off(self) -> None:
-        self.process.wait(SHUTDOWN_TIMEOUT_S)
+        self.process.wait(ANSWER_TIMEOUT_S)
 
     def close(self) -> None:
         self.process.kill()
@@ -330,7 +329,9 @@ def test_disks_nics_and_cpus_come_and_go(
     _until(machine, "ls /sys/block | grep -c vdb", "0")
 
 
-def _until(machine: Machine, command: str, answer: str, timeout_s: float = 20) -> None:
+def _until(
+    machine: Machine, command: str, answer: str, timeout_s: float = ANSWER_TIMEOUT_S
+) -> None:
     deadline = time.monotonic() + timeout_s
     while (seen := machine.console.run(f"{command} 2>&1; true")) != answer:
         assert time.monotonic() < deadline, f"{command}: {seen!r}, not {answer!r}"
@@ -358,11 +359,11 @@ def test_debian_is_seeded_by_cloud_init(boot: Boot, tmp_path: Path) -> None:
     machine.console.expect(r"vorch-guest ready after", 300)
     # The prompt of before cloud-init still bears the old name: asked anew, it bears the new one.
     machine.console.send("")
-    machine.console.expect(r"web7 login: $", 30)
+    machine.console.expect(r"web7 login: $", ANSWER_TIMEOUT_S)
     machine.console.send("anna")
-    machine.console.expect("assword: ?$", 60)
+    machine.console.expect("assword: ?$", ANSWER_TIMEOUT_S)
     machine.console.send("secret")
-    machine.console.expect(r"\$ $", 60)
+    machine.console.expect(r"\$ $", ANSWER_TIMEOUT_S)
     assert machine.console.run("cat .ssh/authorized_keys /var/ran", timeout_s=60).splitlines() == [
         "ssh-ed25519 AAAAC3Nz anna@desk",
         "first of web7",

@@ -13,15 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.guest.serial import SerialConsole
+from tests.guest.serial import ANSWER_TIMEOUT_S, BOOT_TIMEOUT_S, SerialConsole
 from vorch.lab import guest, writer_log
 from vorch.lab.verify import verify_disk
 from vorch.lab.writer_log import BLOCK, SECTOR, Ack, Header, parse_acks
 
 # Several boots under emulation, on cores that others use too.
-pytestmark = pytest.mark.timeout(400)
-BOOT_TIMEOUT_S = 90
-ACK_TIMEOUT_S = 30
+pytestmark = pytest.mark.timeout(900)
 START = r"writer start epoch=(\d+) number=(\d+) boot=(\S+) slots=(\d+) rate=(\d+)\n"
 
 
@@ -46,9 +44,9 @@ class Machine:
 
     def wait_for_number(self, number: int) -> None:
         """Until that number or a higher one is acknowledged."""
-        deadline = time.monotonic() + ACK_TIMEOUT_S
+        deadline = time.monotonic() + ANSWER_TIMEOUT_S
         while True:
-            line = self.console.expect(r"(writer ack .*)\n", ACK_TIMEOUT_S)[1]
+            line = self.console.expect(r"(writer ack .*)\n", ANSWER_TIMEOUT_S)[1]
             if any(ack.number >= number for ack in parse_acks(line)):
                 return
             assert time.monotonic() < deadline, f"no number {number}, the latest is: {line}"
@@ -60,7 +58,7 @@ class Machine:
     def acks(self) -> list[Ack]:
         """All acknowledgements of a machine that was cut off, to its last breath."""
         with pytest.raises(AssertionError, match="before the console was closed"):
-            self.console.expect("no such text", ACK_TIMEOUT_S)
+            self.console.expect("no such text", ANSWER_TIMEOUT_S)
         return list(parse_acks(self.console.transcript))
 
 
@@ -265,7 +263,7 @@ def test_a_failed_write_is_said_and_tried_again_and_never_acknowledged(
     )
     machine.console.expect(START, BOOT_TIMEOUT_S)
     for _ in range(2):
-        said = machine.console.expect(r"writer (\S+) epoch=1 number=7 (.*)\n", ACK_TIMEOUT_S)
+        said = machine.console.expect(r"writer (\S+) epoch=1 number=7 (.*)\n", ANSWER_TIMEOUT_S)
         assert said[1] == "failed"
         assert "Input/output error" in said[2]
     machine.wait_for_number(12)
@@ -297,7 +295,7 @@ def test_acknowledgements_come_by_datagram(
     more: tuple[str, ...] = NIC
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         receiver.bind(("127.0.0.1", 0))
-        receiver.settimeout(ACK_TIMEOUT_S)
+        receiver.settimeout(ANSWER_TIMEOUT_S)
         port = receiver.getsockname()[1]
         if network == "named":
             # No gateway: the address that the header names is on the guest's own network.
@@ -354,7 +352,7 @@ def test_a_disk_is_armed_while_the_guest_waits(start: Start, disk: Path) -> None
     machine = start(raw(disk))
     machine.console.expect(r"writer idle: no log partition is armed\n", BOOT_TIMEOUT_S)
     arm(disk, rate=3)
-    assert machine.console.expect(START, ACK_TIMEOUT_S)[5] == "3"
+    assert machine.console.expect(START, ANSWER_TIMEOUT_S)[5] == "3"
     machine.wait_for_number(7)
     machine.cut()
     machine.acks()

@@ -126,7 +126,7 @@ def test_a_minute_without_ceph(fresh_lab: Lab, lost: str) -> None:
                 Worker("moves", to_and_fro(cluster, "moves")),
                 Worker("records", recording(cluster)),
             ]
-            bare.eventually(lambda: all(one.done for one in workers), "all work", 120)
+            bare.eventually(lambda: all(one.done for one in workers), "all work")
             before = [one.done for one in workers]
             if lost == "monitor":
                 lab.mon_kill()
@@ -150,7 +150,7 @@ def test_a_minute_without_ceph(fresh_lab: Lab, lost: str) -> None:
             if lost == "osds":
                 # Nothing can be done without them, so somebody was told so.
                 assert problems, before
-            acks.await_each(3, 120)
+            acks.await_each(3, bare.TIMEOUT_S)
             cluster.recover()
             for name in writers:
                 cluster.stop(name, force=True)

@@ -16,7 +16,7 @@ from vorch.lab import Lab
 from vorch.model import Cluster, Power
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(300)]
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 # No look at intervals comes to help: what is seen was told.
 NEVER_S = 3600.0
 HOST_TIMEOUT_S = 2.0

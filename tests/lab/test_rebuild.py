@@ -14,7 +14,7 @@ from vorch.model import Power
 from vorch.ports import Change
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(300)]
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 
 
 def noted(cluster: Orchestrator, vm: Vm) -> bool:

@@ -17,6 +17,7 @@ import pytest
 
 import vorch
 from tests.execute.scenarios import leaks
+from tests.guest.serial import ANSWER_TIMEOUT_S
 from vorch import Orchestrator
 from vorch.lab import guest
 from vorch.model import Cluster
@@ -129,7 +130,7 @@ class GuestConsole:
         self.send(password)
         self.expect(r"[#$] $")
 
-    def run(self, command: str, *, timeout_s: float = 60) -> str:
+    def run(self, command: str, *, timeout_s: float = ANSWER_TIMEOUT_S) -> str:
         """What a shell command prints, where somebody is logged in. Fails if the command does."""
         # The marks are broken up in what is typed, so that its echo does not look like the answer.
         self.send(f"echo '<''<'; {command}; echo '>''>'$?")
@@ -138,14 +139,16 @@ class GuestConsole:
         assert answer[2] == "0", f"in the guest, {command!r} ended with {answer[2]}: {answer[1]}"
         return str(answer[1]).strip()
 
-    def until(self, command: str, wanted: str, timeout_s: float = 60) -> None:
+    def until(self, command: str, wanted: str, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
         """Runs a command again and again until it prints that."""
         # In braces, so that a redirection inside it wins.
         whole = f"{{ {command}; }} 2>&1; true"
         eventually(lambda: self.run(whole), lambda seen: seen == wanted, timeout_s)
 
 
-def eventually(look: Callable[[], T], fits: Callable[[T], object], timeout_s: float = 60) -> T:
+def eventually(
+    look: Callable[[], T], fits: Callable[[T], object], timeout_s: float = ANSWER_TIMEOUT_S
+) -> T:
     """What is seen as soon as it fits; fails with what was seen last."""
     deadline = time.monotonic() + timeout_s
     while not fits(seen := look()):
