@@ -508,8 +508,10 @@ def domain_xml(
     add(domain, "memory", str(vm.memory_max_mib), unit="MiB")
     add(domain, "currentMemory", str(vm.memory_mib), unit="MiB")
     if vm.huge_pages:
-        pages = add(add(domain, "memoryBacking"), "hugepages")
-        add(pages, "page", size=str(vm.pages_kib), unit="KiB")
+        backing = add(domain, "memoryBacking")
+        add(add(backing, "hugepages"), "page", size=str(vm.pages_kib), unit="KiB")
+        # Straight from the kernel: no file system of pages has to be mounted on the host for it.
+        add(backing, "source", type="memfd")
     add(domain, "vcpu", str(vm.vcpus_max), placement="static", current=vm.vcpus)
     _operating_system(domain, vm, sources, facts, nvram)
     features = add(domain, "features")
