@@ -33,7 +33,7 @@ def nodes(ctx: typer.Context) -> list[str]:
 def nodes_and_domains(ctx: typer.Context) -> list[str]:
     def read(cluster: Orchestrator) -> set[str]:
         nodes = cluster.look().nodes
-        return {*nodes, *(tag for one in nodes.values() for tag in one.tags if ":" in tag)}
+        return {*nodes, *(tag for one in nodes.values() for tag in one.all_tags if ":" in tag)}
 
     return _names(ctx, read)
 

@@ -130,10 +130,14 @@ def check_bmc(url: str) -> str:
     return check_text(url, "BMC")
 
 
+def is_tag(text: str) -> bool:
+    return _TAG.fullmatch(text) is not None
+
+
 def check_tags(tags: tuple[str, ...], whose: str) -> tuple[str, ...]:
     """Words, and domains written as KEY:VALUE. Each once."""
     for tag in tags:
-        if not _TAG.fullmatch(tag):
+        if not is_tag(tag):
             raise Invalid(
                 f"cannot use {tag!r} as a tag of {whose}: it must be a word, or a key and a value,"
                 " of letters, digits, '.', '_' and '-', as in gpu or rack:r1"
@@ -1044,12 +1048,15 @@ class Node:
     bmc: str = ""
     # Words that VMs can ask for ("gpu"), and where it stands ("rack:r1").
     tags: tuple[str, ...] = ()
+    # Where it stands by Ceph's CRUSH tree, when that was asked last. Its own tags come first.
+    ceph_tags: tuple[str, ...] = ()
     # vCPUs per processor at most. None: as is usual.
     cpu_ratio: float | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name, "node name")
         check_tags(self.tags, f"host {self.name!r}")
+        check_tags(self.ceph_tags, f"host {self.name!r}")
         if self.cpu_ratio is not None and not 0 < self.cpu_ratio <= 1000:
             raise Invalid(
                 f"cannot use {self.cpu_ratio!r} as the number of vCPUs per processor: it must be"
@@ -1060,6 +1067,19 @@ class Node:
             check_ip(self.storage_address, "storage address")
         if self.bmc:
             check_bmc(self.bmc)
+
+    @property
+    def offered_tags(self) -> tuple[str, ...]:
+        """What Ceph says of it, of keys for which it has no tag of its own."""
+        if not self.ceph_tags:
+            return ()
+        own = {tag.partition(":")[0] for tag in self.tags if ":" in tag}
+        return tuple(tag for tag in self.ceph_tags if tag.partition(":")[0] not in own)
+
+    @property
+    def all_tags(self) -> tuple[str, ...]:
+        """What counts wherever tags are asked for."""
+        return (*self.tags, *self.offered_tags)
 
     @property
     def address(self) -> str:
@@ -1073,6 +1093,24 @@ class Node:
     def peer_uri(self) -> str:
         """How the other hosts reach it: without what is told to this machine's client alone."""
         return self.uri.partition("?")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class CrushBucket:
+    """A place in Ceph's CRUSH tree: a rack with hosts, a host with OSDs. OSDs have no bucket."""
+
+    id: int
+    name: str
+    type: str
+    children: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CrushTree:
+    """What Ceph was told of where its disks stand, and the addresses of its OSDs by number."""
+
+    buckets: tuple[CrushBucket, ...] = ()
+    addresses: dict[int, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ from vorch.model import (
     Check,
     Cluster,
     Cpu,
+    CrushTree,
     Disk,
     Domain,
     Figures,
@@ -791,6 +792,10 @@ class Witness(Protocol):
 
     def osds(self, node: Node) -> tuple[int, int] | None:
         """(up, all) of the host's OSDs, as the monitors see them; None when it has none."""
+        ...
+
+    def crush(self) -> tuple[CrushTree, ...]:
+        """What each Ceph that there is was told of where its disks stand. Asked seldom."""
         ...
 
     def power(self, node: Node, timeout_s: float) -> Literal["on", "off"] | None:

@@ -401,7 +401,7 @@ def node_list(as_json: AsJson = False) -> None:
                     one.facts.cpus if one.facts else "",
                     one.facts.accelerator if one.facts else "",
                     _versions(one.facts) if one.facts else "",
-                    " ".join(one.node.tags),
+                    " ".join([*one.node.tags, *(f"{tag} (ceph)" for tag in one.node.offered_tags)]),
                     one.uri,
                 )
                 for one in nodes
@@ -456,7 +456,10 @@ def node_facts(status: NodeStatus) -> list[tuple[str, object]]:
         ("kept back", reserve),
         ("storage address", node.storage_address or "not known yet"),
         ("BMC", node.bmc or "none"),
-        ("tags", ", ".join(node.tags) or "none"),
+        (
+            "tags",
+            ", ".join([*node.tags, *(f"{tag} (from Ceph)" for tag in node.offered_tags)]) or "none",
+        ),
         (
             "vCPUs per CPU",
             "16 at most, as is usual" if node.cpu_ratio is None else f"{node.cpu_ratio:g} at most",

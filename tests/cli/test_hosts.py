@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.cli.conftest import Vorch
+from vorch.model import CrushBucket, CrushTree
 
 
 @pytest.fixture
@@ -33,3 +34,19 @@ def test_a_rack_is_emptied_and_comes_back(racks: Vorch) -> None:
     refused = racks("node", "maintenance", "rack:r9", "on")
     assert refused.code != 0
     assert "none stands there" in refused.err
+
+
+def test_what_ceph_says_is_shown_as_such(vorch: Vorch) -> None:
+    first = next(iter(vorch.world.machines))
+    vorch.world.ceph.crush = CrushTree(
+        buckets=(CrushBucket(-2, "r1", "rack", (-3,)), CrushBucket(-3, first, "host", ()))
+    )
+    checks = vorch.well("node", "check", first).out
+    assert "rack:r1, from Ceph's CRUSH tree" in checks
+    assert "rack:r1 (from Ceph)" in vorch.well("node", "show", first).out
+    assert "rack:r1 (ceph)" in vorch.well("node", "list").out
+    vorch.well("node", "change", first, "--tag", "rack:mine")
+    shown = vorch.well("node", "show", first).out
+    assert "rack:mine" in shown
+    assert "from Ceph" not in shown
+    assert "rack:mine is set, and Ceph says rack:r1" in vorch.well("node", "check", first).out

@@ -137,7 +137,7 @@ def _short(node: Node, facts: HostFacts, vm: Vm, used: Use, overhead_mib: int) -
 
 
 def without_tags(node: Node, vm: Vm) -> str | None:
-    missing = sorted(set(vm.require_tags) - set(node.tags))
+    missing = sorted(set(vm.require_tags) - set(node.all_tags))
     return f"it has no tag {missing[0]!r}, which the VM asks for" if missing else None
 
 

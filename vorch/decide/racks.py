@@ -27,7 +27,7 @@ def domain(node: Node, key: str) -> str | None:
     """Of several tags of one key the first by name, as everywhere."""
     if key in ("", HOST):
         return node.name
-    found = sorted(tag for tag in node.tags if tag.startswith(f"{key}:"))
+    found = sorted(tag for tag in node.all_tags if tag.startswith(f"{key}:"))
     return found[0].partition(":")[2] if found else None
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from vorch.drivers.rados_connection import RadosCluster, translate, translated
 from vorch.errors import Denied
+from vorch.model import CrushBucket, CrushTree
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -81,6 +82,27 @@ def osd_map(cluster: RadosCluster) -> OsdMap:
                 one["pool_name"], int(one["pg_num"]), int(one["object_hash"])
             )
             for one in said["pools"]
+        },
+    )
+
+
+def crush_tree(cluster: RadosCluster) -> CrushTree:
+    """Where the monitors were told that OSDs stand."""
+    said = ask(cluster, "osd tree")
+    return CrushTree(
+        buckets=tuple(
+            CrushBucket(
+                id=int(one["id"]),
+                name=str(one["name"]),
+                type=str(one["type"]),
+                children=tuple(map(int, one.get("children", ()))),
+            )
+            for one in said["nodes"]
+            if one["type"] != "osd"
+        ),
+        addresses={
+            osd.number: tuple(sorted(map(str, osd.addresses)))
+            for osd in osd_map(cluster).osds.values()
         },
     )
 

@@ -275,7 +275,7 @@ class MemoryWorld:
             threads=not isinstance(self.clock, MemoryClock),
             close=close,
             other=other,
-            witness=MemoryWitness(self.host, self.pool, at, to_ceph("ceph")),
+            witness=MemoryWitness(self.host, self.pool, at, self.ceph, to_ceph("ceph")),
             fencers=(
                 MemoryPowerFencer(self.host, Gate(self.faults, "power", process, who)),
                 MemoryStorageFencer(

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from vorch.drivers.memory_time import wake
+from vorch.model import CrushTree
 from vorch.ports import Clock
 
 if TYPE_CHECKING:
@@ -89,6 +90,8 @@ class MemoryCeph:
         # Too few OSDs are up: whoever reads or writes waits, and nothing is refused.
         self.stalled = False
         self.epoch = 1
+        # What it was told of where disks stand.
+        self.crush = CrushTree()
         # Since when an entry is in force.
         self.blocklist: dict[str, float] = {}
         self._numbers = itertools.count(1000)

@@ -12,7 +12,7 @@ from vorch.drivers.memory_machine import MemoryMachine
 from vorch.drivers.memory_pool import MemoryPool
 from vorch.drivers.memory_time import wake
 from vorch.errors import FenceFailed, NotFound
-from vorch.model import Check, Node, Volume
+from vorch.model import Check, CrushTree, Node, Volume
 from vorch.ports import Progress
 
 Machine = Callable[[str], MemoryMachine]
@@ -35,11 +35,13 @@ class MemoryWitness:
         machine: Machine,
         pool: Callable[[str], MemoryPool],
         home: MemoryMachine | None,
+        ceph: MemoryCeph,
         gate: Gate,
     ) -> None:
         self._machine = machine
         self._pool = pool
         self._home = home
+        self._ceph = ceph
         # To Ceph.
         self._gate = gate
 
@@ -67,6 +69,10 @@ class MemoryWitness:
     @gated
     def osds(self, node: Node) -> tuple[int, int] | None:
         return None
+
+    @gated
+    def crush(self) -> tuple[CrushTree, ...]:
+        return (self._ceph.crush,)
 
     def power(self, node: Node, timeout_s: float) -> Literal["on", "off"] | None:
         machine = self._machine(node.name)

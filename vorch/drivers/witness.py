@@ -10,12 +10,12 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from vorch.availability import Knock
-from vorch.drivers.ceph_map import OsdMap, osd_map
+from vorch.drivers.ceph_map import OsdMap, crush_tree, osd_map
 from vorch.drivers.knock import Names, knock
 from vorch.drivers.rados_connection import CephAddress, RadosCluster, kept_cluster
 from vorch.drivers.rbd_pool import rbd_address
 from vorch.drivers.rbd_watch import RbdWatch
-from vorch.model import Node, Pool, Volume
+from vorch.model import CrushTree, Node, Pool, Volume
 
 # Where libvirt listens, by the transport that a URI names.
 PORTS = {"tls": 16514, "tcp": 16509, "ssh": 22, "libssh": 22, "libssh2": 22, "": 16514}
@@ -78,15 +78,26 @@ class HostWitness:
             address = ipaddress.ip_address(node.storage_address)
         except ValueError:
             return None
-        found = [rbd_address(p.url) for p in self._pools().values() if p.url.startswith("rbd:")]
-        keys = {(one.conf, one.user) for one in found}
         here = [
             osd.up
-            for key in sorted(keys)
+            for key in self._keys()
             for osd in self._map(key).osds.values()
             if address in osd.addresses
         ]
         return (sum(here), len(here)) if here else None
+
+    def crush(self) -> tuple[CrushTree, ...]:
+        found = []
+        for key in self._keys():
+            with self._lock:
+                cluster = self._cluster(key)
+            found.append(crush_tree(cluster))
+        return tuple(found)
+
+    def _keys(self) -> list[tuple[str, str]]:
+        """Each Ceph that pools are in, by its configuration and user."""
+        found = [rbd_address(p.url) for p in self._pools().values() if p.url.startswith("rbd:")]
+        return sorted({(one.conf, one.user) for one in found})
 
     def power(self, node: Node, timeout_s: float) -> Literal["on", "off"] | None:
         return self._read_power(node, timeout_s)

@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 
 from vorch.codec import decode
 from vorch.config import Settings
-from vorch.decide import baseline, storage
+from vorch.decide import baseline, crush, storage
 from vorch.decide.fresh import Fresh
 from vorch.decide.records import hosts_of, networks_for, save
 from vorch.decide.seen import seen
@@ -21,6 +21,7 @@ from vorch.model import (
     Baseline,
     Clients,
     Cluster,
+    CrushTree,
     HostFacts,
     Image,
     Network,
@@ -411,7 +412,10 @@ class Core:
         node = self.look().node(name)
         facts = self.world.hypervisor(name).probe(no_progress)
         facts = dataclasses.replace(facts, probed_at=self.world.clock.now())
-        probed = dataclasses.replace(node, facts=facts)
+        places = self._places(node)
+        probed = dataclasses.replace(
+            node, facts=facts, ceph_tags=node.ceph_tags if places is None else places
+        )
         self._record("node", name, node, probed)
         nodes = self.look().nodes
         # Whether the hosts have a CPU in common is told when a host joins, not here.
@@ -421,6 +425,28 @@ class Core:
                 before = self.look().baselines.get(common.architecture)
                 self._record("cpu", common.architecture, before, common)
         return facts
+
+    def _trees(self) -> tuple[CrushTree, ...] | None:
+        """Ceph's CRUSH trees; None: nobody could be asked."""
+        if self.world.witness is None:
+            return None
+        try:
+            return self.world.witness.crush()
+        except VorchError:
+            return None
+
+    def _places(self, node: Node) -> tuple[str, ...] | None:
+        """Where it stands by them."""
+        trees = self._trees()
+        return None if trees is None else crush.placed(trees, node)
+
+    def _record_places(self) -> None:
+        """Of all hosts, where that is new."""
+        trees = self._trees()
+        for name, node in self.look().nodes.items() if trees is not None else ():
+            after = dataclasses.replace(node, ceph_tags=crush.placed(trees or (), node))
+            if after != node:
+                self._record("node", name, node, after)
 
     @staticmethod
     def _common_cpu(nodes: Mapping[str, Node], node: Node, host: Hypervisor) -> Baseline | None:

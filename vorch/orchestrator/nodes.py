@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from vorch.decide import agree, baseline, convoy, cordons, hosts, spared
+from vorch.decide import agree, baseline, convoy, cordons, crush, hosts, spared
 from vorch.decide.records import hosts_of
 from vorch.errors import Conflict, VorchError
 from vorch.model import (
@@ -60,6 +60,8 @@ class Trial:
     addresses: tuple[str, ...] = ()
     # What all hosts can give with it.
     baseline: Baseline | None = None
+    # Where Ceph says that it stands; None: nobody could be asked.
+    places: tuple[str, ...] | None = None
 
 
 class Nodes(Rounds):
@@ -176,6 +178,7 @@ class Nodes(Rounds):
         node = dataclasses.replace(node, facts=trial.facts)
         if not node.storage_address and trial.addresses:
             node = dataclasses.replace(node, storage_address=trial.addresses[0])
+        node = dataclasses.replace(node, ceph_tags=trial.places or ())
         done = self._do(
             lambda cluster: hosts.add(cluster, node, trial.checks, trial.baseline),
             dry_run=dry_run,
@@ -187,9 +190,17 @@ class Nodes(Rounds):
         return done
 
     def node_check(self, name: str) -> tuple[Check, ...]:
-        """Try a host out as when it joined, one line for each thing that it must be able to do."""
+        """Try a host out as when it joined, one line for each thing that it must be able to do.
+
+        Where Ceph says that it stands is recorded, if that is new.
+        """
         cluster = self.look(None)
-        return self._try_host(cluster.node(name), cluster).checks
+        node = cluster.node(name)
+        trial = self._try_host(node, cluster)
+        if trial.places is not None and trial.places != node.ceph_tags:
+            after = dataclasses.replace(node, ceph_tags=trial.places)
+            self._record("node", name, node, after)
+        return trial.checks
 
     def _try_host(self, node: Node, cluster: Cluster, bmc_password: str | None = None) -> Trial:
         """By doing it: connect, boot something, open a disk of every shared pool, move something.
@@ -219,9 +230,12 @@ class Nodes(Rounds):
                 checks.append(hosts.of_storage(node, addresses))
             common, of_cpu = self._try_baseline(node, cluster, host)
             checks += of_cpu
+            seen = node.storage_address or next(iter(addresses), "")
+            places = self._places(dataclasses.replace(node, storage_address=seen))
+            checks += crush.check_of(node, places or ())
             if not any(check.level == "error" for check in checks):
                 checks += self._try_moves(node, cluster, host, common)
-            return Trial((*checks, *of_bmc), facts, addresses, common)
+            return Trial((*checks, *of_bmc), facts, addresses, common, places)
         finally:
             host.close()
 

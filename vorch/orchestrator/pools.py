@@ -72,11 +72,15 @@ class Pools(Nodes):
         finally:
             images.close()
         seen = {one: there[0] for one, there in addresses.items() if there}
-        return self._do(
+        done = self._do(
             lambda cluster: hosts.add_pool(cluster, pool, found, seen),
             dry_run=dry_run,
             wait_s=wait_s,
         )
+        if pool.shared and not dry_run:
+            # With the first pool in Ceph it can be asked where hosts stand.
+            self._record_places()
+        return done
 
     def pool_remove(self, name: str, *, dry_run: bool = False, wait_s: float | None = None) -> Done:
         """Forget a pool; what is in it stays there. Refused while the cluster uses any of it."""
