@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import threading
+from typing import cast
+
 import pytest
 
 from tests.execute.scenarios import leaks
-from vorch.availability import NodeChoice
+from vorch.availability import Availability, NodeChoice
 from vorch.config import Settings
 from vorch.decide.spared import GONE, HELD
 from vorch.drivers.memory import MemoryWorld
+from vorch.drivers.process import SystemClock
 from vorch.errors import NoRoom
-from vorch.orchestrator import Orchestrator
+from vorch.orchestrator import Orchestrator, kept
+from vorch.sparewatch import SpareWatch
 from vorch.watch import Watch
 
 SETTINGS = Settings(uri="memory:", node_reserve_mib=0, vm_overhead_mib=0)
@@ -149,3 +154,29 @@ def test_whoever_watches_says_since_when(world: MemoryWorld, cluster: Orchestrat
     cluster.ha_policy(spare="ignore")
     on(30, heir)
     assert cluster.ha_status().spare is None
+
+
+def test_where_threads_are_it_is_looked_at_aside() -> None:
+    """No look waits for it, and what goes wrong with it ends the loop like any other mistake."""
+    world = MemoryWorld(hosts=3, clock=SystemClock())
+    ports, prepare = world.connection()
+    cluster = Orchestrator(ports, SETTINGS)
+    prepare(cluster)
+    try:
+        cluster.create("web", disk_gib=1, networks=(), start=True)
+        cluster.ha_set("web")
+        woken = threading.Event()
+        spare = SpareWatch(ports, 0, wake=woken.set)
+        look, ha = cluster.look(None), kept.availability(ports.state)
+        assert spare.says(1, look, ha, None, rests=False) == ""
+        assert spare.says(1, look, ha, None, rests=True) == ""
+        assert woken.wait(60)
+        assert spare.says(1, look, ha, None, rests=True) == HELD
+        broken = SpareWatch(ports, 0, wake=woken.set)
+        woken.clear()
+        broken.says(1, look, cast(Availability, None), None, rests=True)
+        assert woken.wait(60)
+        with pytest.raises(AttributeError):
+            broken.says(1, look, ha, None, rests=True)
+    finally:
+        cluster.close()

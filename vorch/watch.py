@@ -44,7 +44,6 @@ from vorch.decide.errands import Errand, Round
 from vorch.decide.ha_status import SPARE, reported
 from vorch.decide.room.loads import Loads
 from vorch.decide.seen import seen
-from vorch.decide.spared import standing
 from vorch.errors import Conflict, Unreachable, Unsupported, VorchError
 from vorch.execute import Executor, Hook, claim_key
 from vorch.model import Clients, Cluster, Domain, Network, Node, Pool, Task, Vm, Volume
@@ -53,6 +52,7 @@ from vorch.orchestrator.kept import LEASE, REPORT
 from vorch.orchestrator.limits import limits_of
 from vorch.ports import Change, Lease, State, World
 from vorch.questions import Answer, Questions
+from vorch.sparewatch import SpareWatch
 
 T = TypeVar("T")
 # Key → version and value.
@@ -82,8 +82,6 @@ WORKERS = 16
 HESITATION = 4
 # What a machine that is busy itself may need to say that nobody has answered.
 SPARE_S = 2.0
-# Whether there is room for the loss of a host is looked at no more often than that.
-SPARED_EVERY_S = 10.0
 # What is still under way when the process is to end has so long to come to its own end.
 ENDING_S = 5.0
 
@@ -145,11 +143,7 @@ class Watch:
         self._woken = threading.Event()
         self._hands = _Hands(self)
         self._balance = Autobalance(world, settings, wake=self.wake)
-        # Whether there is room for the loss of a host: when that was looked at, and what came of
-        # it; None: it was not yet.
-        self._spared_at = float("-inf")
-        self._spared_look: object = None
-        self._spared_says: str | None = None
+        self._spare = SpareWatch(world, self.limits.vm_overhead_mib, wake=self.wake)
         self._renewed_at = self._stands_back_until = float("-inf")
         self._last_view: View | None = None
         self._last_round: tuple[object, Round] | None = None
@@ -356,24 +350,17 @@ class Watch:
         return came
 
     def _spared(self, came: Round, cluster: Cluster, seen: Availability) -> Round:
-        """The same with whether there is room for the loss of a host: looked at while all rests."""
-        now = self.world.clock.now()
-        if came.quiet and now - self._spared_at >= SPARED_EVERY_S:
-            states = {name: record.state for name, record in seen.node_records.items()}
-            settings = (seen.policy, seen.vms, seen.rules, seen.orders, seen.busy, states)
-            known = (cluster.vms, cluster.nodes, _bare(cluster.domains), cluster.silent)
-            look = (known, settings, seen.vm_records)
-            if look != self._spared_look:
-                self._spared_look = look
-                self._spared_says = standing(cluster, seen, self.limits.vm_overhead_mib)
-                # Where there is nothing to keep it costs nothing to look again.
-                self._spared_at = now if self._spared_says else self._spared_at
-        says = self._spared_says
-        if says is None:
-            # What the leader before this one has said holds until then.
-            report = self._mirror.of(Report).get("ha")
-            told = None if report is None else report.said.get(SPARE)
-            says = "" if told is None else told.text
+        """The same with whether there is room for the loss of a host."""
+        states = {name: record.state for name, record in seen.node_records.items()}
+        settings = (seen.policy, seen.vms, seen.rules, seen.orders, seen.busy, states)
+        known = (cluster.vms, cluster.nodes, _bare(cluster.domains), cluster.silent)
+        says = self._spare.says(
+            (known, settings, seen.vm_records),
+            cluster,
+            seen,
+            self._mirror.of(Report).get("ha"),
+            rests=came.quiet,
+        )
         if not says:
             return came
         return dataclasses.replace(came, sentences={**came.sentences, SPARE: says})

@@ -179,6 +179,18 @@ def test_it_is_kept_current_while_guests_move(seed: int) -> None:
         assert told <= set(anew.unsurvived()) | truth
 
 
+def test_the_first_that_fails_is_enough_where_only_that_counts() -> None:
+    guests = [guest(f"{a}{n}", 20, f"h{n}") for n in (1, 2, 3) for a in "ab"]
+    table = Table(fleet(*guests, hosts=3, spare_hosts=2))
+    assert list(failing(spare_of(table, first=True))) == ["h1 and h2"]
+    assert len(failing(spare_of(table))) == 3
+    # Where one host cannot be lost, nobody looks at two.
+    table = Table(fleet(*full(60, 3), hosts=3, spare_hosts=2))
+    assert list(failing(spare_of(table, first=True))) == ["h1", "h2", "h3"]
+    fine = Table(fleet(*full(20, 3), hosts=3, spare_hosts=2))
+    assert failing(spare_of(fine, first=True)) == {}
+
+
 def test_pairs_are_all_pairs() -> None:
     spare = spare_of(Table(fleet(hosts=5, spare_hosts=2)))
     assert isinstance(spare, Wide)

@@ -55,7 +55,7 @@ class Asked:
         if runs and domain is not None:
             # As it is now, so that what the move itself changes can be told.
             table.move(self.row, table.host(domain.node))
-        self.spare = spare_of(table)
+        self.spare = spare_of(table, first=True)
         self.kept = not failing(self.spare)
         self.picker = Picker(table, self.spare)
         if runs:

@@ -22,10 +22,14 @@ from vorch.decide.room.table import NOWHERE, Bools, Floats, Ints, Table
 SETS_MOST = 5000
 
 
-def spare_of(table: Table) -> Spare:
-    """What the policy of the fleet asks to be kept."""
+def spare_of(table: Table, *, first: bool = False) -> Spare:
+    """What the policy of the fleet asks to be kept.
+
+    `first`: it is only of use when all of it holds, so the first that does not ends the search.
+    """
     policy = table.policy
-    return Wide(table) if policy.spare_hosts > 1 or policy.spare_over else Spare(table)
+    wide = policy.spare_hosts > 1 or policy.spare_over
+    return Wide(table, first=first) if wide else Spare(table)
 
 
 def failing(spare: Spare, *, prove: bool = False) -> dict[str, Verdict]:
@@ -50,7 +54,7 @@ class WideChange(Change):
 class Wide(Spare):
     """The answers for single hosts, and for sets of hosts beside those."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, *, first: bool = False) -> None:
         super().__init__(table)
         self.sets: list[tuple[int, ...]] = []
         self.labels: list[str] = []
@@ -71,9 +75,16 @@ class Wide(Spare):
         self._why: dict[int, str] = {}
         self._held: Bools = np.zeros(count, dtype=np.bool_)
         self._has: Bools = np.zeros((count, hosts), dtype=np.bool_)
+        # Those that were looked at.
+        self._looked: Bools = np.zeros(count, dtype=np.bool_)
         for number, lost in enumerate(self.sets):
             self._has[number, list(lost)] = True
+        if first and not self.holds.all():
+            return
+        for number in range(count):
             self._look(number)
+            if first and not self._held[number]:
+                return
 
     def _name_sets(self) -> None:
         table, policy = self.table, self.table.policy
@@ -100,7 +111,7 @@ class Wide(Spare):
 
     def unsurvived(self, *, prove: bool = False) -> dict[str, Verdict]:
         found: dict[str, Verdict] = {}
-        for number in np.flatnonzero(~self._held).tolist():
+        for number in np.flatnonzero(self._looked & ~self._held).tolist():
             sure = bool(self._why.get(number))
             if prove and not sure:
                 came = loss(self.table, self.sets[number]).verdict
@@ -114,13 +125,14 @@ class Wide(Spare):
 
     def settle(self) -> None:
         super().settle()
-        for number in np.flatnonzero(~self._held).tolist():
+        for number in np.flatnonzero(self._looked & ~self._held).tolist():
             self._look(number)
 
     # -- one set
 
     def _look(self, number: int) -> None:
         homes, why = self._homes_of(number)
+        self._looked[number] = True
         self._keep(number, homes, why)
 
     def _keep(self, number: int, homes: dict[int, int] | None, why: str = "") -> None:
