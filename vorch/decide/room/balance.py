@@ -17,7 +17,8 @@ from vorch.decide.room.fleet import Fleet
 from vorch.decide.room.improve import Bound, Improving
 from vorch.decide.room.order import Schedule, Step, is_short, schedule
 from vorch.decide.room.price import Pricing, copied_mib, link_mib_s, prices, seconds
-from vorch.decide.room.search import Search, is_broken_at
+from vorch.decide.room.search import Search
+from vorch.decide.room.standing import is_broken_at
 from vorch.decide.room.table import Floats, Ints, Table
 from vorch.errors import Invalid
 
