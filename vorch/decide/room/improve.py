@@ -18,14 +18,16 @@ from vorch.decide.room.table import Floats, Ints
 _PASSES = 24
 # From one price to the next.
 _STEP = 0.72
-# The same on the way back; to take a move back costs more than not to make it.
-_BACK = 1.25
-# So near to the limit single moves are taken back, and no higher price is tried.
+# Prices so near to each other, above and below the limit, are near enough,
 _NEAR = 1.05
-# How often the limit is crossed.
+# and so many between them are tried.
 _CROSSINGS = 4
 # How often single moves are traded under the limit.
 _TRADES = 10
+# Work, in pairs of guest and place that are looked at, for doing one host after the other anew.
+_SHAKING = 7_000_000
+# Passes in which others go instead.
+_REFILLS = 12
 _TINY = 1e-9
 
 
@@ -69,6 +71,7 @@ class Improving:
         """Down to that price per move, or as far as the limits go. Ends on the best state."""
         search = self.search
         rate = self._first(last)
+        before = rate / _STEP
         while True:
             search.descend(rate, self.passes)
             if not self.within():
@@ -79,9 +82,9 @@ class Improving:
             # No use in prices at which nothing more is worth it.
             gain = search.best_gains()
             best = float(gain[0]) if len(gain) else 0.0
-            rate = max(last, min(rate * _STEP, 0.9 * best))
+            before, rate = rate, max(last, min(rate * _STEP, 0.9 * best))
         if not self.within():
-            self._around(rate)
+            self._around(rate, before)
         search.put(self.best_at)
 
     def _first(self, last: float) -> float:
@@ -90,42 +93,53 @@ class Improving:
         gain = search.best_gains()
         return max(last, float(gain[min(len(gain) - 1, 2)]) / 2) if len(gain) else last
 
-    def _around(self, rate: float) -> None:
-        """The limit is between this price and a higher one: to and fro across it."""
+    def _around(self, beyond: float, short: float) -> None:
+        """The limit is between these prices: closer and closer to it, from both sides."""
         search = self.search
-        self.rate = rate
+        self.rate = beyond
         for _ in range(_CROSSINGS * self.thorough):
-            for _ in range(12):
-                if self.within(_NEAR):
-                    break
-                rate *= _BACK
-                search.descend(rate, self.passes)
+            rate = (beyond * short) ** 0.5
+            search.descend(rate, self.passes)
+            at = search.table.at.copy()
+            inside = self.within()
             self._trim()
             self._fill()
-            before = self.best
             self._keep()
-            if self.best > before - 0.002 * before:
+            if inside:
+                short = rate
+            else:
+                beyond = rate
+                search.put(at)
+            if short < _NEAR * beyond:
                 break
-            for _ in range(12):
-                rate /= _BACK
-                search.descend(rate, self.passes)
-                if not self.within():
-                    break
         search.put(self.best_at)
         self._trade()
+        self._shake()
 
-    def _fill(self) -> None:
-        """Up to the limit with the best single moves, and better targets for all."""
+    def _fill(self, *, settled: bool = False) -> None:
+        """Up to the limit with the best moves that it leaves room for, and better targets."""
         search = self.search
-        search.settle()
+        if not settled:
+            search.settle()
         for _ in range(40):
             at = search.table.at.copy()
-            if not search.relocate(0.5 * self.rate, search.staying(), most=self._room()):
+            rows = self._affordable()
+            if not len(rows) or not search.relocate(0.5 * self.rate, rows, most=self._room()):
                 break
             if not self.within():
                 search.put(at)
-                break
+                if not search.relocate(0.5 * self.rate, rows, most=1) or not self.within():
+                    search.put(at)
+                    break
         search.settle()
+
+    def _affordable(self) -> Ints:
+        """Guests at home whose move alone is within what the limits leave."""
+        search = self.search
+        rows = search.staying()
+        for one in self.bounds:
+            rows = rows[one.price[rows] <= one.most - search.spent(one.price) + _TINY]
+        return rows
 
     def _room(self) -> int:
         """About so many moves are left."""
@@ -154,6 +168,32 @@ class Improving:
             search.put(self.best_at)
         search.put(self.best_at)
 
+    def _shake(self) -> None:
+        """All that was moved from or to a host goes home, and others may go in their place."""
+        search = self.search
+        hosts = np.flatnonzero(search.table.open).tolist()
+        uneven = sum(abs(share - share[hosts].mean()) for share in search.share)
+        hosts.sort(key=lambda host: (-uneven[host], host))
+        most = search.looked + _SHAKING * self.thorough
+        turn, quiet = 0, 0
+        while quiet < 2 * len(hosts) and search.looked < most:
+            search.put(self.best_at)
+            some = [hosts[turn % len(hosts)]]
+            if turn >= len(hosts):
+                some.append(hosts[(7 * turn + turn // len(hosts)) % len(hosts)])
+            turn += 1
+            for row in search.away().tolist():
+                home = int(search.home[row])
+                if (home in some or search.table.at[row] in some) and search.fits(row, home):
+                    search.move(row, home)
+            for _ in range(_REFILLS):
+                if not search.relocate(self.rate):
+                    break
+            self._trim()
+            self._fill(settled=True)
+            quiet = 0 if self._keep() else quiet + 1
+        search.put(self.best_at)
+
     def _trim(self) -> None:
         """Take back what is worth least until all limits are kept."""
         search = self.search
@@ -161,9 +201,8 @@ class Improving:
             rows = search.away()
             home = search.home[rows]
             loss = search.moved(rows, home, 0.0)
-            can = np.array([search.fits(int(r), int(h)) for r, h in zip(rows, home, strict=True)])
             loss /= np.maximum(search.prices[rows], _TINY)
-            loss[~can] = np.inf
+            loss[~search.fit(rows, home)] = np.inf
             row = int(loss.argmin())
             if not np.isfinite(loss[row]):
                 search.put(self.best_at)

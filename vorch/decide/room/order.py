@@ -176,7 +176,7 @@ class _Scheduling:
         degree = self._degrees()
         remaining = max(self.deadline - len(self.found.rounds), self._longest())
         late = {host for host, n in degree.items() if math.ceil(n / self.per_host) >= remaining}
-        fits = [self.search.fits(int(r), int(h)) for r, h in zip(rows, hosts, strict=True)]
+        fits = self.search.fit(rows, hosts).tolist()
         waits = self._waited_for(rows, hosts)
 
         def rank(i: int) -> tuple[float, ...]:

@@ -30,7 +30,10 @@ _SWEEPS = 12
 class Search(Worth):
     """A table on its way to a better one. `home` is where each guest is now."""
 
+    # Which part of many exchanges comes next.
     turn = 0
+    # How much work it was: pairs of a guest and a host, or of two guests, that were looked at.
+    looked = 0
 
     # -- single moves
 
@@ -39,6 +42,7 @@ class Search(Worth):
         chosen = self.promising(rate) if rows is None else rows[self.movable[rows]]
         if not len(chosen):
             return 0
+        self.looked += len(chosen) * len(self.table.hosts)
         screen = self.screen(chosen, rate)
         if rows is not None or self.small:
             return self._take(*self._shortlist(chosen, screen, rate), most)
@@ -160,6 +164,7 @@ class Search(Worth):
             second = second[(self.turn // step) % step :: step]
             if not len(first) or not len(second):
                 return 0
+        self.looked += len(first) * len(second)
         i, j = lowest(self.screen_pairs(first, second, rate))
         one, other = first[i], second[j]
         value = self.exchanged(one, other, rate)

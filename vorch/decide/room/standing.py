@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vorch.decide.room.evenness import BROKEN, Term
+from vorch.decide.room.fleet import HOST
 from vorch.decide.room.table import Bools, Floats, Group, Ints, Table
 from vorch.decide.room.wishes import has_wishes, no_worse
 
@@ -89,8 +90,9 @@ class Standing:
         self.relief[self.outside] = 1.0
         wishing = [has_wishes(table, int(row)) for row in self.rows]
         self.wishing: Bools = np.array(wishing, dtype=np.bool_)
+        self._plain = [self._is_plain(group) for group in table.groups]
         for number in range(len(table.groups)):
-            self._regroup(table.groups[number])
+            self._regroup(number)
         for row in np.flatnonzero(self.wishing & ~self.bound).tolist():
             self._permit(row, None)
 
@@ -100,9 +102,21 @@ class Standing:
         host = int(table.at[row])
         return bool(not table.open[host] or self.needed[table.kind[row], host])
 
-    def _regroup(self, group: Group) -> None:
+    def _is_plain(self, group: Group) -> bool:
+        return (
+            (group.kind, group.over, group.hard) == ("apart", HOST, True)
+            and len(group.members) <= _FEW
+            and all(len(self.table.groups_of[row]) == 1 for row in group.members)
+            and not self.wishing[group.rows].any()
+        )
+
+    def _regroup(self, number: int) -> None:
         """Masks and broken rules anew of all in one rule."""
         table = self.table
+        group = table.groups[number]
+        if self._plain[number]:
+            self._regroup_plain(group)
+            return
         domain = table.domain(group.over)
         classes: dict[int, Bools | None] = {}
         large = len(group.members) > _FEW
@@ -119,6 +133,21 @@ class Standing:
                 off = table.barred(row)
             self.relief[row] = self._relief(row)
             self._permit(row, off)
+
+    def _regroup_plain(self, group: Group) -> None:
+        """The same of a few that are in no other rule and are to be apart on hosts."""
+        table = self.table
+        hosts = table.at[group.rows].tolist()
+        for row, host in zip(group.members, hosts, strict=True):
+            others = [other for other in hosts if other >= 0]
+            if host >= 0:
+                others.remove(host)
+            mask = self.reach[row]
+            mask[:] = self.needed[table.kind[row]]
+            mask[others] = False
+            self.confined[row] = True
+            broken = host >= 0 and host in others
+            self.relief[row] = float(broken) + float(self.outside[row])
 
     def _permit(self, row: int, off: Bools | None) -> None:
         """Where it may be: by its needs, by hard rules, and by wishes unless it has to leave."""
@@ -213,20 +242,41 @@ class Standing:
             self.share[number, source] -= size * unit[source]
             self.share[number, host] += size * unit[host]
         table.move(row, host)
+        self._follow(row)
+        if self.bound[row]:
+            for number in table.groups_of[row]:
+                self._regroup(number)
+
+    def put(self, at: Ints) -> None:
+        """Everybody to where they were at another time."""
+        table = self.table
+        changed = np.flatnonzero(table.at != at)
+        if not len(changed):
+            return
+        table.at[changed] = at[changed]
+        table.recount()
+        self.recount()
+        special = self.needy[changed] | self.wishing[changed] | self.bound[changed]
+        rows = changed[special].tolist()
+        for row in rows:
+            self._follow(row)
+        for number in sorted({number for row in rows for number in table.groups_of[row]}):
+            self._regroup(number)
+
+    def _follow(self, row: int) -> None:
+        """What is wrong with where a guest is now, and where it may be, its groups left aside."""
         if self.needy[row]:
             self.outside[row] = not self._own_needs(row)
             self.relief[row] = self._relief(row)
         if self.wishing[row] and not self.bound[row]:
             self._permit(row, None)
-        if self.bound[row]:
-            for number in table.groups_of[row]:
-                self._regroup(table.groups[number])
 
-    def put(self, at: Ints) -> None:
-        """Everybody to where they were at another time."""
-        for row in np.flatnonzero(self.table.at != at):
-            self.move(int(row), int(at[row]))
-        self.recount()
+    def fit(self, rows: Ints, hosts: Ints) -> Bools:
+        """Which of these guests could go to the host beside it now."""
+        table = self.table
+        found: Bools = self.reach[rows, hosts] & (table.free_mib[hosts] >= table.memory[rows])
+        found &= table.free_vcpus[hosts] >= table.vcpus[rows]
+        return found
 
     def fits(self, row: int, host: int) -> bool:
         table = self.table
