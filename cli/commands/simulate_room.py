@@ -189,12 +189,23 @@ def simulate_balance(
             " Ganeti's htools.",
         ),
     ] = Metric.VORCH,
+    spare: Annotated[
+        str | None,
+        typer.Option(
+            "--spare",
+            metavar="keep|warn|ignore",
+            help="Whether a host that may be lost now may be so afterwards in any case (default: as"
+            " the file says, else keep; with another --metric than vorch: ignore).",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Which VMs should be elsewhere, in which order, and what each move is good for."""
     from vorch import simulate
 
     fleet, at_a_time = read_with(file, per_host, to_balance=True)
+    # The others are judged by referees that know nothing of it.
+    fleet = simulate.with_spare(fleet, spare or (None if metric is Metric.VORCH else "ignore"))
     limits = simulate.Limits(
         moves=moves_max,
         memory_mib=None if memory_max_gib is None else memory_max_gib * 1024,
@@ -205,7 +216,7 @@ def simulate_balance(
     plan, took = timed(lambda: decide(fleet, limits, metric=metric.value))
     # Quickly: what packing leaves open is not proven here.
     then = simulate.placed_at(fleet, {move.guest: move.target for move in plan.moves})
-    spare = [simulate.standing(one, prove=False).verdict.value for one in (fleet, then)]
+    may_die = [simulate.standing(one, prove=False).verdict.value for one in (fleet, then)]
     if as_json:
         render.out(
             as_text(
@@ -213,7 +224,7 @@ def simulate_balance(
                     **moves_told(plan),
                     "before": render.plain_data(plan.before),
                     "after": render.plain_data(plan.after),
-                    "any_host_may_die": {"before": spare[0], "after": spare[1]},
+                    "any_host_may_die": {"before": may_die[0], "after": may_die[1]},
                     "notes": list(plan.notes),
                     "engine_s": took,
                 }
@@ -223,7 +234,7 @@ def simulate_balance(
     render.out(render.clean(plan.why))
     show_moves(plan.rounds)
     render.out("")
-    _show_pictures(plan, spare)
+    _show_pictures(plan, may_die)
 
 
 def simulate_evacuate(

@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vorch.decide.room.balance import BalancePlan, Limits, Move, Picture, balance
+    from vorch.decide.room.balance import BalancePlan, Limits, Move, Picture
     from vorch.decide.room.capacity import Capacity
     from vorch.decide.room.empty import Emptying, evacuate
     from vorch.decide.room.fleet import Fleet, Guest, Needs, Policy
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         remove_hosts,
         standing,
     )
+    from vorch.decide.room.keeping import balance
     from vorch.decide.room.newcomers import newcomers
     from vorch.decide.room.pick import Answer, Placed, place
     from vorch.dumped import Dump, dump_of
@@ -103,7 +104,6 @@ _HOMES = {
         "Limits",
         "Move",
         "Picture",
-        "balance",
     ),
     "vorch.decide.room.capacity": ("Capacity",),
     "vorch.decide.room.empty": (
@@ -127,6 +127,7 @@ _HOMES = {
         "remove_hosts",
         "standing",
     ),
+    "vorch.decide.room.keeping": ("balance",),
     "vorch.decide.room.newcomers": ("newcomers",),
     "vorch.decide.room.pick": (
         "Answer",

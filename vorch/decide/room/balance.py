@@ -8,6 +8,7 @@ again differ, and what was moved for that would be moved back for it.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -149,14 +150,28 @@ def balance(
         more = _Balancing(Table(then), asked, metric, pricing, thorough).plan()
         if not more.moves:
             break
-        plan = dataclasses.replace(
-            plan,
-            moves=plan.moves + more.moves,
-            rounds=plan.rounds + more.rounds,
-            after=more.after,
-            notes=more.notes,
-        )
+        plan = joined(plan, more)
     return plan
+
+
+def towards(
+    fleet: Fleet, hosts: Mapping[str, str], limits: Limits, *, metric: Metric = "vorch"
+) -> BalancePlan:
+    """The plan that takes these guests to these hosts, as far as it is worth it."""
+    table = Table(fleet)
+    targets = {table.guest(guest): table.host(host) for guest, host in hosts.items()}
+    return _Balancing(table, limits, metric, None, 1).plan(targets)
+
+
+def joined(plan: BalancePlan, more: BalancePlan) -> BalancePlan:
+    """One plan after the other, as one."""
+    return dataclasses.replace(
+        plan,
+        moves=plan.moves + more.moves,
+        rounds=plan.rounds + more.rounds,
+        after=more.after,
+        notes=more.notes,
+    )
 
 
 class _Balancing:
@@ -181,17 +196,21 @@ class _Balancing:
         self.worth = (WORTH_WITHIN if limited else WORTH) / hosts
         self.notes: list[str] = []
 
-    def plan(self) -> BalancePlan:
+    def plan(self, given: Mapping[int, int] | None = None) -> BalancePlan:
         search = self.search
         before = self._picture()
         wrong = search.wrong()
-        self._improve(self._bounds())
+        if given is None:
+            self._improve(self._bounds())
+        else:
+            for row, host in given.items():
+                search.move(row, host)
         if search.wrong() < wrong - 1e-9 and not self._worthwhile(before):
             self._repair_only()
         elif search.wrong() >= wrong - 1e-9 and len(search.away()) and not self._worthwhile(before):
             search.put(self.home)
         targets = {int(row): int(self.table.at[row]) for row in search.away()}
-        found = self._order(targets)
+        found = self._order(targets, fixed=given is not None)
         # What could not be ordered may have been the reason for all the rest.
         mended = search.wrong() < wrong - 1e-9
         if found.rounds and not mended and not self._worthwhile(before):
@@ -263,11 +282,12 @@ class _Balancing:
 
     # -- in which order
 
-    def _order(self, targets: dict[int, int]) -> Schedule:
+    def _order(self, targets: dict[int, int], *, fixed: bool) -> Schedule:
         found = schedule(
             self.search, targets, per_host=self.limits.per_host, most=self.limits.moves
         )
-        self._make_up(found)
+        if not fixed:
+            self._make_up(found)
         if self.limits.seconds is None:
             return found
         kept = Schedule(given_up=found.given_up)
