@@ -7,6 +7,7 @@ from hypothesis import given, settings
 
 from tests.decide.room import judge
 from tests.decide.room.fleets import NO_DATA, data, fleets, guest, host
+from vorch.decide.room import empty, solver
 from vorch.decide.room.empty import Emptying, evacuate, make_room
 from vorch.decide.room.fleet import Apart, Fleet, Guest, Together
 from vorch.decide.room.table import Table
@@ -153,3 +154,45 @@ def test_where_simple_fitting_leaves_some_behind(name: str, node: str) -> None:
     assert found.complete
     assert len(found.making_way) <= 1
     assert node not in follow(fleet, found).values()
+
+
+@pytest.mark.skipif(not data("tight-n10-s1").exists(), reason=NO_DATA)
+@pytest.mark.skipif(not solver.available(), reason="OR-Tools is not installed")
+def test_where_no_chain_is_found_the_solver_knows_a_way() -> None:
+    fleet = read_placement(data("tight-n10-s1"))
+    found = evacuate(fleet, ["n0003"])
+    assert found.complete
+    assert len(found.making_way) <= 8
+    assert "n0003" not in follow(fleet, found).values()
+
+
+def test_half_of_a_cluster_that_is_needed_ends_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = [512 * (2 + number % 7) for number in range(24)]
+    names = [f"h{number:02}" for number in range(16)]
+    fleet = Fleet(
+        hosts=tuple(host(name, 32768) for name in names),
+        guests=tuple(
+            guest(f"{name}-{number:02}", size, 0, host=name)
+            for name in names
+            for number, size in enumerate(sizes[: 8 + len(name)])
+        ),
+    )
+    tries = 0
+    chain = empty._Emptying._chain
+
+    def counted(self: empty._Emptying, row: int, extra: int, kept: set[int]) -> bool:
+        nonlocal tries
+        tries += 1
+        return chain(self, row, extra, kept)
+
+    monkeypatch.setattr(empty._Emptying, "_chain", counted)
+    found = evacuate(fleet, names[:8])
+    follow(fleet, found)
+    assert found.left
+    assert found.proven
+    assert tries < 2 * empty.ALL_FEW_TRIES
+    # Who stays has no room by itself either.
+    then = follow(fleet, found)
+    for name, _ in found.left:
+        for target in names[8:]:
+            assert judge.memory_free(fleet, fleet.host(target), then) < fleet.guest(name).memory_mib

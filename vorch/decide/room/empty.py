@@ -23,9 +23,14 @@ from vorch.errors import Conflict
 
 # How many guests make way for one other: the fewest first.
 DEPTHS = (1, 2, 3, 4, 5, 8, 12)
-# Tries for one guest; about a second of work. And where it is known that some will be left.
+# Tries for one guest and for all of them; about a second of work, and two.
 TRIES = 10_000
+ALL_TRIES = 20_000
+# The same where it is known that some will be left.
 FEW_TRIES = 300
+ALL_FEW_TRIES = 3_000
+# Work for the proof that no way exists, in the solver's own unit of about a second.
+PROOF = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +93,8 @@ class _Emptying:
         self.open[self.closed] = False
         self.tries = 0
         self.movers: list[int] = []
+        # What the solver has said about everybody, once it was asked.
+        self.proof: solver.Proof | None = None
 
     # -- what is asked
 
@@ -97,18 +104,24 @@ class _Emptying:
         stuck = [row for row in there if table.guests[row].moves == "pinned"]
         self.movers = self._largest_first(row for row in there if row not in stuck)
         left = dict.fromkeys(stuck, "it cannot be moved at all")
-        try:
-            self._find(self.movers, left)
-            return self._told(left)
-        finally:
-            self._back()
+        return self._answer(left)
 
     def made_room(self, row: int) -> Emptying:
         self.movers = [row]
-        left: dict[int, str] = {}
+        return self._answer({})
+
+    def _answer(self, stuck: dict[int, str]) -> Emptying:
+        """By chains; where those end before everybody has room, as the solver says, if it can."""
         try:
+            left = dict(stuck)
             self._find(self.movers, left)
-            return self._told(left)
+            found = self._told(left)
+            if found.proven or self.proof is None or not self.proof.complete:
+                return found
+            for row, host in self.proof.packed.hosts.items():
+                self.table.move(row, host)
+            other = self._told(dict(stuck))
+            return other if len(other.left) < len(found.left) else found
         finally:
             self._back()
 
@@ -124,6 +137,7 @@ class _Emptying:
 
     def _find(self, rows: list[int], left: dict[int, str]) -> None:
         """The table as it will be. Who finds no place is back where he was."""
+        table = self.table
         for row in rows:
             self.table.move(row, NOWHERE)
         failed = [row for row in rows if not self._settle(row)]
@@ -134,10 +148,23 @@ class _Emptying:
         # Where not all can find room it is not worth long to look how many more may.
         hopeless = bool(failed) and bound(self._everybody()) is not None
         depths, most = (DEPTHS[:2], FEW_TRIES) if hopeless else (DEPTHS, TRIES)
+        rest = ALL_FEW_TRIES if hopeless else ALL_TRIES
+        # What found no room finds none until somebody else has moved, nor does its like.
+        in_vain: set[tuple[int, float, int]] = set()
         for row in failed:
-            self.tries = TRIES - most
-            if not any(self._chain(row, extra, set()) for extra in depths):
+            like = (int(table.memory[row]), float(table.vcpus[row]), int(table.kind[row]))
+            alone = not table.groups_of[row] and not table.celled[row]
+            self.tries = TRIES - min(most, rest)
+            began = self.tries
+            if (alone and like in in_vain) or not any(
+                self._chain(row, extra, set()) for extra in depths
+            ):
                 left[row] = "no host has room for it, and nobody can make way"
+                if alone:
+                    in_vain.add(like)
+            else:
+                in_vain.clear()
+            rest = max(0, rest - (self.tries - began))
         for row in left:
             if self.table.at[row] < 0 and self.start[row] >= 0:
                 self.table.move(row, int(self.start[row]))
@@ -449,8 +476,8 @@ class _Emptying:
         wrong = bound(work)
         if wrong is not None:
             return True, f"no room for {names}, however the others are moved: {wrong.why}"
-        proof = solver.solve(work)
-        if proof is not None and not proof.complete:
+        self.proof = self.proof or solver.solve(work, PROOF, near=self.start)
+        if self.proof is not None and not self.proof.complete:
             return True, f"no room for {names}, however the others are moved: a solver has shown it"
         worst = max(
             (row for row in left if row not in fixed), key=lambda row: int(table.memory[row])

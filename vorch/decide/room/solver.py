@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from vorch.decide.room.packing import Packed, Task, verify
-from vorch.decide.room.table import Group
+from vorch.decide.room.table import Group, Ints
 
 # Work in CP-SAT's own deterministic unit, of about a second.
 WORK_LIMIT = 20.0
@@ -39,8 +39,11 @@ class Proof:
     packed: Packed
 
 
-def solve(work: Task, work_limit: float = WORK_LIMIT) -> Proof | None:
-    """The truth about these guests. None: it could not be found out."""
+def solve(work: Task, work_limit: float = WORK_LIMIT, *, near: Ints | None = None) -> Proof | None:
+    """The truth about these guests. None: it could not be found out.
+
+    `near`: of packings of all the one that has most guests on these hosts, as far as it is found.
+    """
     table = work.table
     # Cells are not in the model, so nothing would follow from its answer.
     if not available() or table.celled[list(work.guests)].any():
@@ -48,7 +51,7 @@ def solve(work: Task, work_limit: float = WORK_LIMIT) -> Proof | None:
     model = _Model(work)
     if model.pairs > PAIRS_LIMIT:
         return None
-    return model.answer(work_limit)
+    return model.answer(work_limit, near)
 
 
 class _Model:
@@ -149,7 +152,7 @@ class _Model:
                         counts[number] - counts[other] <= group.max_skew
                     ).only_enforce_if(taken)
 
-    def answer(self, work_limit: float) -> Proof | None:
+    def answer(self, work_limit: float, near: Ints | None) -> Proof | None:
         everybody = list(self.placed.values())
         asked = self.model.clone()
         for one in everybody:
@@ -157,6 +160,8 @@ class _Model:
         status, solver = self._solved(asked, work_limit)
         if status in (self.cp.OPTIMAL, self.cp.FEASIBLE):
             packed = self._packed(solver)
+            if near is not None:
+                packed = self._nearer(asked, packed, near, work_limit)
             wrong = verify(self.work, packed.hosts)
             assert wrong is None, wrong
             return Proof(complete=True, packed=packed)
@@ -166,6 +171,19 @@ class _Model:
         self.model.maximize(sum(w * one for w, one in zip(self._worth(), everybody, strict=True)))
         _, solver = self._solved(self.model, work_limit)
         return Proof(complete=False, packed=self._packed(solver))
+
+    def _nearer(self, asked: Any, packed: Packed, near: Ints, work_limit: float) -> Packed:
+        """With fewer guests elsewhere than on these hosts, starting from a packing of all."""
+        stay = []
+        for guest, hosts in self.goes.items():
+            for host, goes in hosts.items():
+                same = asked.get_bool_var_from_proto_index(goes.index)
+                asked.add_hint(same, int(packed.hosts[guest] == host))
+                if near[guest] == host:
+                    stay.append(same)
+        asked.maximize(sum(stay))
+        status, solver = self._solved(asked, work_limit)
+        return self._packed(solver) if status in (self.cp.OPTIMAL, self.cp.FEASIBLE) else packed
 
     def _worth(self) -> Sequence[int]:
         guests = [self.table.guests[guest] for guest in self.work.guests]
