@@ -90,6 +90,11 @@ def pack(work: Task, *, hopeless: bool = False) -> Packed:
     return best if best is not None else Packed()
 
 
+def fitted(work: Task) -> Packed:
+    """A plain try: best fit, in the order in which the guests are named."""
+    return _Packing(work, repair=False).fill(work.guests)
+
+
 def _orders(work: Task) -> list[list[int]]:
     """Large ones first: by memory, by vCPUs, and by the share of what is free of both."""
     table = work.table

@@ -17,10 +17,14 @@ import numpy as np
 from vorch.decide.room import packing, solver
 from vorch.decide.room.fleet import HOST
 from vorch.decide.room.matching import Matching
+from vorch.decide.room.patch import patched
 from vorch.decide.room.table import NOWHERE, Bools, Ints, Table
 
-# How many hosts are tried as another refuge for many before each is packed for itself.
+# How many hosts are tried as another refuge for many before each is looked at for itself,
 _OTHERS = 48
+# and how many, where no more than a few are without one.
+_FIRST = 4
+_SINGLY = 12
 
 
 # How many sizes with few places are kept in mind.
@@ -210,11 +214,15 @@ class Spare:
             if not self.holds[source]:
                 self._stale.add(source)
             self._stale |= {host for host in self.sure if self._may_turn(host, guest, source)}
-        refuges, open_sources = self._mended([guest], target)
+        refuges, broken = self._mended([guest], target)
         for row, host in refuges.items():
             self.refuge[row] = host
-        for host in open_sources:
-            self._repack(host)
+        for host, rows in sorted(broken.items()):
+            found = patched(self.table, self.refuge, host, rows)
+            if found is None:
+                self._repack(host)
+            else:
+                self.refuge[list(found)] = list(found.values())
 
     def admits(self, guests: Sequence[int], host: int) -> tuple[Change | None, str]:
         """Whether guests that are nowhere may go to a host, with every yes kept; else why not.
@@ -246,7 +254,14 @@ class Spare:
                     table.host_names[source],
                     f"too few places of {size} MiB would be left for its guests",
                 )
-        refuges, open_sources = self._mended(guests, host)
+        refuges, broken = self._mended(guests, host)
+        open_sources = []
+        for source, rows in sorted(broken.items()):
+            found = patched(table, self.refuge, source, rows)
+            if found is None:
+                open_sources.append(source)
+            else:
+                refuges.update(found)
         if len(open_sources) > 1:
             # Those with the largest guests are refused the soonest.
             largest = np.zeros(len(table.hosts), dtype=np.int64)
@@ -288,14 +303,16 @@ class Spare:
         fits &= table.free_vcpus[source] >= table.vcpus[blocker]
         return bool(fits and table.mask(int(table.kind[blocker]))[source])
 
-    def _mended(self, guests: Sequence[int], host: int) -> tuple[dict[int, int], list[int]]:
+    def _mended(
+        self, guests: Sequence[int], host: int
+    ) -> tuple[dict[int, int], dict[int, set[int]]]:
         """Refuges in the place of those that guests break by being on a host, found by few glances.
 
-        And the hosts for whose guests that did not do: they have to be packed anew.
+        And the guests for whom that did not do, by their hosts.
         """
         table = self.table
         refuges: dict[int, int] = {}
-        wide: set[int] = set()
+        broken: dict[int, set[int]] = {}
         quick: set[int] = set()
         for guest in guests:
             for number in table.groups_of[guest]:
@@ -304,24 +321,28 @@ class Spare:
                     source = int(table.at[row])
                     if source >= 0 and self.holds[source] and table.ha[row]:
                         if self._wide[number]:
-                            wide.add(source)
+                            broken.setdefault(source, set()).add(row)
                         elif host >= 0 and row != guest and self.refuge[row] == host:
                             quick.add(source)
         if host < 0:
-            return refuges, sorted(wide)
+            return refuges, broken
         quick |= {source for source in self._overfull(host) if self.holds[source]}
-        quick -= wide | {host}
-        if quick:
-            wide |= self._rehomed(quick, host, refuges)
+        quick.discard(host)
+        if quick - broken.keys():
+            for source in self._rehomed(quick - broken.keys(), host, refuges):
+                broken[source] = set()
         if self.holds[host] and table.ha[list(guests)].any():
             found = None
-            if len(guests) == 1 and not self._awkward[guests[0]] and host not in wide:
+            if len(guests) == 1 and not self._awkward[guests[0]] and host not in broken:
                 found = self._refuge(guests[0], host)
             if found is None:
-                wide.add(host)
+                broken.setdefault(host, set()).update(guests)
             else:
                 refuges[guests[0]] = found
-        return refuges, sorted(wide)
+        for source in quick & broken.keys():
+            sheltered = np.flatnonzero((self.refuge == host) & (table.at == source))
+            broken[source].update(sheltered.tolist())
+        return refuges, broken
 
     def _overfull(self, host: int) -> list[int]:
         """Hosts whose guests do not all fit on this one any more."""
@@ -373,8 +394,8 @@ class Spare:
         # Of a host with several there the others wait for their turn.
         rows = rows[np.lexsort((-table.memory[rows], table.at[rows]))]
         freest = np.argsort(-table.free_mib, kind="stable")[:_OTHERS]
-        for other in freest:
-            if not len(rows):
+        for turn, other in enumerate(freest):
+            if len(rows) <= (_SINGLY if turn >= _FIRST else 0):
                 break
             # Hosts that come now are no freer.
             hopeless = table.memory[rows] > table.free_mib[other]
