@@ -140,6 +140,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; the exit code."""
     if argv is None:
         _fill_gaps()
+        # NumPy's threads cost more to start than a decision about room takes, and have no work.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     args = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in (args[: args.index("--")] if "--" in args else args)
     session.current = session.Session(verbose=bool({"-v", "--verbose"} & set(args)))

@@ -47,6 +47,17 @@ def test_only_what_is_needed_is_loaded(words: str, absent: set[str]) -> None:
     assert loaded & absent == set()
 
 
+def test_numpy_starts_no_threads() -> None:
+    program = (
+        "import sys; sys.argv = ['vorch', 'version']; from vorch_cli.main import main; main();"
+        " import os, numpy; print(len(os.listdir('/proc/self/task')))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.splitlines()[-1] == "1"
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [
