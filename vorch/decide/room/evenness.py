@@ -114,7 +114,7 @@ def terms(table: Table, metric: Metric) -> list[Term]:
             by_cpus,
             table.other_load,
             kind="peak",
-            weight=0.5 if plain else weights.load,
+            weight=1.0 if plain else weights.load,
         )
     )
     if not plain:

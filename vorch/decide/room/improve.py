@@ -28,6 +28,11 @@ _TRADES = 10
 _SHAKING = 7_000_000
 # Passes in which others go instead.
 _REFILLS = 12
+# A guest is a host's burden when it is so much of its load; a larger host is one on which it is no
+# more than such a part of what it is there. So many of those are tried.
+_MOSTLY = 0.6
+_LARGER = 0.9
+_TARGETS = 4
 _TINY = 1e-9
 
 
@@ -86,6 +91,7 @@ class Improving:
         if not self.within():
             self._around(rate, before)
         search.put(self.best_at)
+        self._ease(self.rate or last)
 
     def _first(self, last: float) -> float:
         """A price at which only a few moves are worth it."""
@@ -193,6 +199,56 @@ class Improving:
             self._fill(settled=True)
             quiet = 0 if self._keep() else quiet + 1
         search.put(self.best_at)
+
+    def _ease(self, rate: float) -> None:
+        """The most loaded host, where one guest is most of that: it goes to a larger one.
+
+        No single move and no exchange leads there where memory is scarce: the guest is put onto the
+        larger host all the same, and the search clears away what is too much there then.
+        """
+        search, table = self.search, self.search.table
+        found = self._burden()
+        if found is None:
+            return
+        guest, hosts = found
+        movable, crowded = search.movable[guest], search.crowded
+        start, best = self.best_at, self._value() + rate * search.spent(search.prices)
+        search.movable[guest], search.crowded = False, True
+        for host in hosts:
+            search.put(start)
+            search.move(guest, host)
+            search.descend(rate, _REFILLS)
+            if self.bounds:
+                self._trim()
+                self._fill(settled=True)
+            value = self._value() + rate * search.spent(search.prices)
+            if value < best - _TINY and self.within() and table.at[guest] == host:
+                best, self.best_at = value, table.at.copy()
+        search.movable[guest], search.crowded = movable, crowded
+        search.put(self.best_at)
+        self.best = self._value()
+
+    def _burden(self) -> tuple[int, list[int]] | None:
+        """A guest that is most of the highest share of a host, and larger hosts to take it to."""
+        search, table = self.search, self.search.table
+        for quantity, share in zip(search.quantities, search.share, strict=True):
+            if not any(term.kind == "peak" for term in quantity.terms):
+                continue
+            top = int(share.argmax())
+            there = np.flatnonzero((table.at == top) & search.movable)
+            if not len(there):
+                continue
+            guest = int(there[quantity.size[there].argmax()])
+            part = quantity.size[guest] * quantity.unit
+            larger = search.reach[guest] & table.open & (part < _LARGER * part[top])
+            larger &= (table.room_mib >= table.memory[guest]) & (
+                table.room_vcpus >= table.vcpus[guest]
+            )
+            if part[top] > _MOSTLY * share[top] and larger.any():
+                lack = np.maximum(table.memory[guest] - table.free_mib, 0) / table.size_mib
+                order = np.argsort(np.where(larger, lack + share, np.inf), kind="stable")
+                return guest, [int(one) for one in order[: min(_TARGETS, int(larger.sum()))]]
+        return None
 
     def _trim(self) -> None:
         """Take back what is worth least until all limits are kept."""
