@@ -264,14 +264,14 @@ class Table:
         inside = domain < len(counts)
         off = ~inside
         relevant = self.spread_over(group.over, open)
-        if len(relevant):
+        # With no domain that takes guests there is nothing to be even with but an empty one.
+        ordered = np.sort(counts[relevant]) if len(relevant) else np.zeros(1, dtype=np.int64)
+        lowest = int(ordered[0])
+        too_many = counts + 1 - lowest > group.max_skew
+        if len(relevant) == 1 or (len(relevant) and ordered[1] > lowest):
             # A domain that alone holds the fewest rises with what lands in it.
-            ordered = np.sort(counts[relevant])
-            lowest = int(ordered[0])
-            too_many = counts + 1 - lowest > group.max_skew
-            if len(relevant) == 1 or ordered[1] > lowest:
-                too_many[relevant[counts[relevant].argmin()]] = False
-            off[inside] = too_many[domain[inside]]
+            too_many[relevant[counts[relevant].argmin()]] = False
+        off[inside] = too_many[domain[inside]]
         return off
 
     def counts(self, group: Group, without: int = NOWHERE, at: Ints | None = None) -> Ints:
