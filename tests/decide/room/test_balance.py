@@ -255,6 +255,27 @@ def test_limits_below_zero_are_refused() -> None:
         Limits(moves=-1)
 
 
+def test_a_guest_too_heavy_for_its_host_goes_to_a_larger_one() -> None:
+    """Others have to leave the larger host for it, and none of them gains by that alone."""
+    many = [guest(f"s{n}", 2048, 1, host="h2", cpu_load=0.1) for n in range(9)]
+    others = [
+        guest(f"t{k}-{n}", 2048, 1, host=f"h{k}", cpu_load=1.0)
+        for k in range(3, 7)
+        for n in range(3)
+    ]
+    fleet = Fleet(
+        hosts=(
+            host("h1", 12288, 10),
+            host("h2", 24576, 32),
+            *(host(f"h{number}", 8192, 10) for number in range(3, 7)),
+        ),
+        guests=(guest("big", 10240, 10, host="h1", cpu_load=9.5), *many, *others),
+    )
+    plan = balance(fleet, metric="norm")
+    follow(fleet, plan)
+    assert {one.name: one.host for one in after(fleet, plan.moves).guests}["big"] == "h2"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "metric"),

@@ -214,7 +214,8 @@ class Improving:
         movable, crowded = search.movable[guest], search.crowded
         start, best = self.best_at, self._value() + rate * search.spent(search.prices)
         search.movable[guest], search.crowded = False, True
-        for host in hosts:
+        # In a large fleet a try takes longer, and one host of many matters less.
+        for host in hosts if search.small else hosts[:1]:
             search.put(start)
             search.move(guest, host)
             search.descend(rate, _REFILLS)
