@@ -23,9 +23,7 @@ from vorch.decide.room.fleet import Fleet, Guest, Needs
 from vorch.decide.room.spare import Spare
 from vorch.decide.room.table import Bools, Table
 
-# How often a plan for a living cluster is made anew without the moves that were refused.
-TRIES = 4
-# And how often here, where a part of the plan before will do.
+# How often another plan is tried without the moves that were refused.
 _OTHERS = 2
 
 
