@@ -135,7 +135,7 @@ assert 'vorch.decide.room.recover' not in sys.modules
 SIZES = st.integers(1, 8)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(SIZES, st.integers(0, 2)), min_size=1, max_size=6),
     st.lists(st.integers(0, 12), min_size=1, max_size=4),
