@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterable
 
@@ -24,6 +25,8 @@ class Acks:
         self._lines: list[str] = []
         # Boot → VM, as far as somebody has found it out: failures are told by it.
         self.names: dict[str, str] = {}
+        # Boots of which no more is waited for.
+        self.ignored: set[str] = set()
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
 
@@ -61,18 +64,22 @@ class Acks:
 
     def await_each(self, more: int, timeout_s: float) -> None:
         """Until each guest that has ever written has written so much more."""
+        short = self.short_of(more, timeout_s)
+        assert not short, f"each writes {more} more: not after {timeout_s:g} s; wrote less: {short}"
+
+    def short_of(self, more: int, timeout_s: float) -> dict[str, int]:
+        """Which guests that have ever written do not write so much more in that time."""
         before = Counter(ack.boot for ack in self.all())
-
-        def each_has() -> bool:
+        deadline = time.monotonic() + timeout_s
+        while True:
             now = Counter(ack.boot for ack in self.all())
-            return all(now[boot] >= before[boot] + more for boot in before)
-
-        def short() -> str:
-            now = Counter(ack.boot for ack in self.all())
-            wrote = {self._who(boot): now[boot] - before[boot] for boot in before}
-            return f"; wrote less: { {who: more_ for who, more_ in wrote.items() if more_ < more} }"
-
-        bare.eventually(each_has, f"each writes {more} more", timeout_s, short)
+            wrote = {
+                self._who(boot): now[boot] - before[boot] for boot in before.keys() - self.ignored
+            }
+            short = {who: count for who, count in wrote.items() if count < more}
+            if not short or time.monotonic() >= deadline:
+                return short
+            time.sleep(0.1)
 
     def _who(self, boot: str) -> str:
         return self.names.get(boot, boot)

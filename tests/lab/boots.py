@@ -33,6 +33,7 @@ FELL_OVER_CPU_S = 120.0
 BOOT_TIMEOUT_S = 600.0
 ATTEMPTS = 3
 LOOK_EVERY_S = 5.0
+ANSWER_TIMEOUT_S = 60.0
 TOLD_LINES = 12
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\r\x00]")
 
@@ -135,3 +136,35 @@ def start_and_await(lab: Lab, cluster: Orchestrator, names: Sequence[str]) -> di
         for one in booting:
             one.close()
     return written
+
+
+def plight(lab: Lab, cluster: Orchestrator, name: str) -> tuple[bool, str]:
+    """Of a guest that has stopped writing: whether its kernel has fallen over, and what is seen.
+
+    One that waits for its disk still answers at its console: somebody who presses the return key
+    gets a prompt, or at least his key back. Of one whose QEMU runs and that is deaf there, too,
+    nothing but its processor is left to blame.
+    """
+    vm = cluster.show(name).vm
+    said, running, used_s = "", False, 0.0
+    with bare.connected(lab, vm.node) as host:
+        domain = host.lookupByUUIDString(vm.id)
+        before = domain.info()[4]
+        try:
+            console = cluster.console(name)
+            try:
+                deadline = time.monotonic() + ANSWER_TIMEOUT_S
+                while not said and time.monotonic() < deadline:
+                    console.write(b"\r")
+                    said = _ESCAPES.sub("", console.read(LOOK_EVERY_S).decode(errors="replace"))
+            finally:
+                console.close()
+        except VorchError as exc:
+            said = f"(no console: {exc.message})"
+        state, *_, after = domain.info()
+        running, used_s = state == libvirt.VIR_DOMAIN_RUNNING, (after - before) / 1e9
+    answer = repr(said[-500:]) if said else f"nothing in {ANSWER_TIMEOUT_S:.0f} s"
+    return running and not said, (
+        f"{name} on {vm.node}: {'runs' if running else f'libvirt state {state}'}, {used_s:.1f} s of"
+        f" CPU while its console was asked, which answered {answer}"
+    )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.lab.acks import Acks
-from tests.lab.boots import start_and_await
+from tests.lab.boots import plight, start_and_await
 from tests.lab.clusters import cluster_on, disk_of, import_writer, slow_down, start_writer
 from tests.lab.remains import remains
 from vorch import Orchestrator
@@ -26,6 +27,8 @@ RING = {"h1": "h2", "h2": "h3", "h3": "h1"}
 # over (seen in 2 of 250 moves; what it has written is there all the same).
 MEMORY_MIB = 128
 SECONDS = 3
+# So many may do so in one run, with a warning, when their kernels are plainly dead.
+FALLEN = 2
 # Moves at the same time, one or two from each host.
 MOVES = 3
 # Twenty of them beside whatever else the machine does.
@@ -57,6 +60,24 @@ def test_twenty_writers_go_round_and_a_host_is_emptied(fresh_lab: Lab) -> None:
         acks.close()
 
 
+def _await_each(lab: Lab, cluster: Orchestrator, acks: Acks) -> None:
+    """Each writes on, but for one or two whose kernels fell over on their way, in emulation only.
+
+    What those wrote before is judged like everybody's, at the end.
+    """
+    short = acks.short_of(1, WRITE_TIMEOUT_S)
+    seen = {name: plight(lab, cluster, name) for name in short}
+    told = "; ".join(text for _, text in seen.values())
+    fallen = [name for name, (fell, _) in seen.items() if fell]
+    limit = FALLEN if lab.status().accelerator == "tcg" else 0
+    assert len(fallen) == len(short), told
+    assert len(acks.ignored) + len(fallen) <= limit, told
+    if fallen:
+        warnings.warn(f"fell over on their way, as QEMU emulates: {told}", stacklevel=2)
+    for boot in [boot for boot, name in acks.names.items() if name in fallen]:
+        acks.ignored.add(boot)
+
+
 def _all_of_it(lab: Lab, cluster: Orchestrator, acks: Acks) -> None:
     import_writer(cluster)
     slow_down(lab, cluster, SECONDS)
@@ -81,7 +102,7 @@ def _all_of_it(lab: Lab, cluster: Orchestrator, acks: Acks) -> None:
     assert really(lab) == places(cluster)
     # It is empty, so it can be switched off, and nobody notices.
     lab.power_off("h1")
-    acks.await_each(1, WRITE_TIMEOUT_S)
+    _await_each(lab, cluster, acks)
     lab.power_on("h1")
     deadline = time.monotonic() + 60
     while cluster.look(["h1"]).silent:
@@ -90,7 +111,7 @@ def _all_of_it(lab: Lab, cluster: Orchestrator, acks: Acks) -> None:
     cluster.node_maintenance("h1", False)
     assert places(cluster) == home
     assert really(lab) == home
-    acks.await_each(1, WRITE_TIMEOUT_S)
+    _await_each(lab, cluster, acks)
     for name in WRITERS:
         cluster.stop(name, force=True)
     for name in WRITERS:
@@ -98,5 +119,5 @@ def _all_of_it(lab: Lab, cluster: Orchestrator, acks: Acks) -> None:
         seen = verdict(lab, cluster, name, acks.of(boots))
         assert seen.ok, (name, seen.findings)
         assert len(seen.epochs) == 1, name
-        assert seen.acks >= 10, name
+        assert seen.acks >= 10 or boots & acks.ignored, name
     assert remains(lab, cluster) == []
