@@ -141,6 +141,11 @@ def test_a_minute_without_ceph(fresh_lab: Lab, lost: str) -> None:
                 lambda: all(one.done > then + 1 for one, then in zip(workers, now, strict=True)),
                 "all go on",
                 300,
+                lambda: "".join(
+                    f"; {one.name}: {one.done} done, {then} when it was healed,"
+                    f" lately {[str(problem) for problem in one.problems[-3:]]}"
+                    for one, then in zip(workers, now, strict=True)
+                ),
             )
             for one in workers:
                 one.end()
