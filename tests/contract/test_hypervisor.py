@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -873,10 +874,18 @@ def test_figures_grow_with_time(host: Host, booted: Vm) -> None:
 
 
 def test_a_guest_shuts_down_when_it_is_asked(host: Host, booted: Vm) -> None:
-    host.hypervisor.endings()
-    host.hypervisor.shut_down(booted.id)
-    assert host.hypervisor.await_end(booted.id, 60.0, no_progress) is True
-    assert host.hypervisor.domain(booted.id) is None
-    ending = ending_of(host, booted)
+    ending = None
+    for _ in range(3):
+        host.hypervisor.endings()
+        host.hypervisor.shut_down(booted.id)
+        assert host.hypervisor.await_end(booted.id, 60.0, no_progress) is True
+        assert host.hypervisor.domain(booted.id) is None
+        ending = ending_of(host, booted)
+        if ending is None or ending.told != "QEMU died":
+            break
+        # QEMU 7.2, emulating on a busy machine, now and then falls over its own heap at this point
+        # (the kernel's log tells of a fault in its free()). That is no answer to the question.
+        warnings.warn(f"QEMU died of itself: {ending}", stacklevel=1)
+        booted = host.booted()
     assert ending is not None
     assert ending.by_guest, ending

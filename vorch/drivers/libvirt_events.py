@@ -13,6 +13,18 @@ from vorch.drivers.libvirt_connection import Connection, Handle, libvirt
 # So many that ended last are remembered: of a host with many guests that come and go.
 MOST_ENDINGS = 1000
 
+# libvirt's numbers for what becomes of a domain, in words.
+_SHUT = {1: "its guest powered itself off", 2: "its host ended it"}
+_STOPPED = {
+    0: "QEMU ended",
+    1: "QEMU was destroyed",
+    2: "the guest crashed",
+    3: "it moved away",
+    4: "it was saved",
+    5: "QEMU died",
+    6: "it was rolled back",
+}
+
 
 class LibvirtEvents:
     """The life of all domains of one host, told to all who want to hear of it.
@@ -103,7 +115,9 @@ class LibvirtEvents:
                 if before is None
                 else before == libvirt.VIR_DOMAIN_EVENT_SHUTDOWN_GUEST
             )
-            told = f"libvirt: shutdown {before}, stopped {detail}"
+            told = " and ".join(
+                [*([] if before is None else [_SHUT.get(before, "")]), _STOPPED.get(detail, "")]
+            )
             self._endings.pop(vm_id, None)
             self._endings[vm_id] = Ending(time.time(), by_guest, told)
             while len(self._endings) > MOST_ENDINGS:
