@@ -127,7 +127,7 @@ def test_what_was_committed_is_there_after_opening_again(path: Path) -> None:
     assert {one.name for one in path.parent.iterdir()} == {"state.db"}
     second = SqliteState(path)
     assert second.get("vm/a") == Document("vm/a", version, {"n": 1})
-    taken = second.acquire("leader", "b", 10, now=2000)
+    taken = second.acquire("leader", "b", 10, now=2000, over=second.lease("leader"))
     assert taken is not None
     assert taken.epoch == 2
     second.close()

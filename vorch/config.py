@@ -72,7 +72,7 @@ class Settings:
     load_mean_s: float = 600.0
     # How often the leader looks at all hosts.
     ha_every_s: float = 2.0
-    # How long a leader that falls silent keeps its lease.
+    # For how long others see that a leader is silent before one of them leads. The same for all.
     ha_lease_s: float = 15.0
     # How long a host may take to answer a look or a knock.
     ha_answer_s: float = 2.0

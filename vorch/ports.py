@@ -71,6 +71,10 @@ class Change:
     check_only: bool = False
 
 
+# A lease that was given back ends at this time, which no clock shows.
+GIVEN_BACK = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Lease:
     """A claim on a name for a time. A newer holder has a greater epoch, for ever."""
@@ -78,7 +82,12 @@ class Lease:
     name: str
     holder: str
     epoch: int
+    # By its holder's clock, and another one with each renewal.
     expires_at: float
+
+    @property
+    def given_back(self) -> bool:
+        return self.expires_at == GIVEN_BACK
 
 
 class State(Protocol):
@@ -99,16 +108,20 @@ class State(Protocol):
         """
         ...
 
-    def acquire(self, name: str, holder: str, ttl_s: float, *, now: float) -> Lease | None:
-        """The lease, if it is free, expired or this holder's own already; else None.
+    def acquire(
+        self, name: str, holder: str, ttl_s: float, *, now: float, over: Lease | None = None
+    ) -> Lease | None:
+        """The lease, if nobody has it, or it is this holder's own already; else None.
 
+        Whoever has seen somebody else's unrenewed for its whole time takes it `over`: when it is
+        still the very same. The store judges no times, since clocks may be wrong (ADR 0021).
         A fresh acquisition has a greater epoch than all before it; the holder's own, still valid
         lease keeps its epoch.
         """
         ...
 
     def renew(self, lease: Lease, ttl_s: float, *, now: float) -> Lease | None:
-        """The lease with a later end; None if somebody else has had it since."""
+        """The lease with another end; None if somebody else has had it since."""
         ...
 
     def release(self, lease: Lease) -> None:
@@ -870,6 +883,10 @@ class Files(Protocol):
 class Clock(Protocol):
     def now(self) -> float:
         """Seconds since the epoch."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds since some moment of this machine's life: for spans of time. Nobody sets it."""
         ...
 
     def sleep(self, seconds: float) -> None: ...

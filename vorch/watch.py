@@ -50,6 +50,7 @@ from vorch.model import Clients, Cluster, Domain, Network, Node, Pool, Task, Vm,
 from vorch.orchestrator import kept
 from vorch.orchestrator.kept import LEASE, REPORT
 from vorch.orchestrator.limits import limits_of
+from vorch.patience import Patience
 from vorch.ports import Change, Lease, State, World
 from vorch.questions import Answer, Questions
 from vorch.sparewatch import SpareWatch
@@ -144,6 +145,8 @@ class Watch:
         self._hands = _Hands(self)
         self._balance = Autobalance(world, settings, wake=self.wake)
         self._spare = SpareWatch(world, self.limits.vm_overhead_mib, wake=self.wake)
+        self._patience = Patience(world.clock, settings.ha_lease_s)
+        # By the clock that nobody sets.
         self._renewed_at = self._stands_back_until = float("-inf")
         self._last_view: View | None = None
         self._last_round: tuple[object, Round] | None = None
@@ -194,21 +197,35 @@ class Watch:
 
     def _lead(self) -> bool:
         """Whether this process leads now."""
-        state, ttl_s, now = self.world.state, self.settings.ha_lease_s, self.world.clock.now()
+        clock, ttl_s = self.world.clock, self.settings.ha_lease_s
+        began, now = clock.monotonic(), clock.now()
         if self.lease is not None:
-            self.lease = state.renew(self.lease, ttl_s, now=now)
+            self.lease = self.world.state.renew(self.lease, ttl_s, now=now)
             if self.lease is None:
                 self._begin_anew(STANDING_BY)
-        if self.lease is None and now >= self._stands_back_until:
-            self.lease = state.acquire(LEASE, self.holder, ttl_s, now=now)
+        if self.lease is None and began >= self._stands_back_until:
+            self.lease = self._take_lease(now)
             if self.lease is not None:
                 # What it knew may be of long ago.
                 self._begin_anew(KINDS)
                 self._looking_since = now
                 self._views_known = {}
                 self._balance.begin_anew()
-        self._renewed_at = now
+        self._renewed_at = began
         return self.lease is not None
+
+    def _take_lease(self, now: float) -> Lease | None:
+        """When nobody has it, or whoever had it has let go of it."""
+        state, ttl_s = self.world.state, self.settings.ha_lease_s
+        last = state.lease(LEASE)
+        self._patience.look(last)
+        if self._patience.left_s > 0.0 and last is not None and last.holder != self.holder:
+            return None
+        return state.acquire(LEASE, self.holder, ttl_s, now=now, over=last)
+
+    def may_lead_in_s(self, last: Lease | None) -> float:
+        """How long until it would take this lease; 0 when it does not know of it yet."""
+        return self._patience.left_s if last == self._patience.last else 0.0
 
     def _begin_anew(self, kinds: dict[str, type[Any]]) -> None:
         """As one who leads now, or does not any more: what was known and asked is of before."""
@@ -217,15 +234,17 @@ class Watch:
 
     def _beat(self, task: Task) -> None:
         """During long plans of a world without threads."""
-        now = self.world.clock.now()
-        overdue = now - self._renewed_at > self.settings.ha_lease_s / 3
-        if self.world.threads or self.lease is None or not overdue:
+        if self.world.threads or self.lease is None or not self._renewal_is_due:
             return
-        self._renewed_at = now
+        self._renewed_at, now = self.world.clock.monotonic(), self.world.clock.now()
         # One that is lost stays here, so that the plan's next commit fails by its epoch.
         self.lease = self.world.state.renew(self.lease, self.settings.ha_lease_s, now=now) or (
             self.lease
         )
+
+    @property
+    def _renewal_is_due(self) -> bool:
+        return self.world.clock.monotonic() - self._renewed_at > self.settings.ha_lease_s / 3
 
     # -- those that do not lead
 
@@ -306,8 +325,7 @@ class Watch:
 
     def _still_leads(self) -> bool:
         """Rounds may be long: the lease is kept up between them."""
-        overdue = self.world.clock.now() - self._renewed_at > self.settings.ha_lease_s / 3
-        return self._lead() if overdue else self.lease is not None
+        return self._lead() if self._renewal_is_due else self.lease is not None
 
     def _decide(self, cluster: Cluster, seen: Availability) -> Round:
         """What came of the same look the last time comes of it again, until something is due."""
@@ -371,7 +389,8 @@ class Watch:
             self.world.state.release(self.lease)
             self.lease = None
             self._begin_anew(STANDING_BY)
-            self._stands_back_until = self.world.clock.now() + 2 * self.settings.ha_lease_s
+            back_s = 2 * self.settings.ha_lease_s
+            self._stands_back_until = self.world.clock.monotonic() + back_s
 
     def _recover(self) -> bool:
         """Finish or undo what other processes have left; at once where a host was just fenced."""

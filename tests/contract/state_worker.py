@@ -14,7 +14,9 @@ import sys
 import time
 
 from tests.contract.states import open_address
+from vorch.drivers.process import SystemClock
 from vorch.errors import Conflict
+from vorch.patience import Patience
 from vorch.ports import Change, State
 
 # Much longer than a process is ever kept waiting for its turn on a busy machine.
@@ -56,8 +58,11 @@ def add(state: State, name: str, number: int) -> None:
             continue
 
 
-def lead(state: State, name: str, log: Log) -> bool:
-    lease = state.acquire("leader", name, LEASE_S, now=time.time())
+def lead(state: State, name: str, log: Log, patience: Patience) -> bool:
+    last = state.lease("leader")
+    patience.look(last)
+    abandoned = last if patience.left_s <= 0 else None
+    lease = state.acquire("leader", name, LEASE_S, now=time.time(), over=abandoned)
     if lease is None:
         return False
     log.say("enter", lease.epoch, name)
@@ -78,13 +83,13 @@ def main() -> None:
     revision = 0
     while state.get("go/one") is None:
         revision, _ = state.changes(revision, 60)
-    led = 0
+    led, patience = 0, Patience(SystemClock(), LEASE_S)
     for number in range(int(count)):
         add(state, name, number)
         log.say("added", f"{name}:{number}")
-        led += lead(state, name, log)
+        led += lead(state, name, log, patience)
     while led < LED:
-        led += lead(state, name, log)
+        led += lead(state, name, log, patience)
         time.sleep(0.002)
 
 

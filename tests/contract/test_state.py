@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -272,12 +273,40 @@ def test_the_holder_may_acquire_again_and_keeps_its_epoch(state: State) -> None:
     assert state.acquire("leader", "a", 10, now=NOW + 5) == Lease("leader", "a", 1, NOW + 15)
 
 
-def test_after_its_end_anybody_may_have_it_with_a_greater_epoch(state: State) -> None:
+def test_after_its_end_its_holder_has_it_again_with_a_greater_epoch(state: State) -> None:
     state.acquire("leader", "a", 10, now=NOW)
-    taken = state.acquire("leader", "b", 10, now=NOW + 10)
-    assert taken == Lease("leader", "b", 2, NOW + 20)
-    # The same holder, too: it does not know what happened in between.
-    assert state.acquire("leader", "b", 10, now=NOW + 30) == Lease("leader", "b", 3, NOW + 40)
+    # It does not know what happened in between.
+    assert state.acquire("leader", "a", 10, now=NOW + 10) == Lease("leader", "a", 2, NOW + 20)
+
+
+def test_it_is_taken_over_as_it_was_seen_or_not_at_all(store: Store, state: State) -> None:
+    seen = state.acquire("leader", "a", 10, now=NOW)
+    assert seen is not None
+    other = store.connect()
+    # Whatever the clocks say: its holder's may be right, and the other one's wrong.
+    assert other.acquire("leader", "b", 10, now=NOW + 9999) is None
+    renewed = state.renew(seen, 10, now=NOW + 1)
+    assert other.acquire("leader", "b", 10, now=NOW + 9999, over=seen) is None
+    assert state.lease("leader") == renewed
+    taken = other.acquire("leader", "b", 10, now=NOW - 500, over=renewed)
+    assert taken == Lease("leader", "b", 2, NOW - 490)
+    assert other.lease("leader") == taken
+    # Of two that have seen the same, one has it.
+    assert state.acquire("leader", "c", 10, now=NOW + 99, over=renewed) is None
+    assert state.renew(seen, 10, now=NOW + 2) is None
+
+
+def test_each_renewal_can_be_seen(store: Store, state: State) -> None:
+    """Also by a holder whose clock stands still."""
+    other = store.connect()
+    looks = []
+    for now in (NOW, NOW, NOW - 60, NOW - 60):
+        lease = state.acquire("leader", "a", 10, now=now)
+        assert lease is not None
+        looks.append(other.lease("leader"))
+        assert state.renew(lease, 10, now=now) == other.lease("leader")
+        looks.append(other.lease("leader"))
+    assert all(one != following for one, following in itertools.pairwise(looks))
 
 
 def test_renewing(state: State) -> None:
@@ -288,7 +317,7 @@ def test_renewing(state: State) -> None:
     assert state.lease("leader") == later
     # Too late, but nobody came in between.
     assert state.renew(lease, 10, now=NOW + 50) == Lease("leader", "a", 1, NOW + 60)
-    state.acquire("leader", "b", 10, now=NOW + 60)
+    state.acquire("leader", "b", 10, now=NOW + 60, over=state.lease("leader"))
     assert state.renew(lease, 10, now=NOW + 61) is None
     # Not even when the other has ended since.
     assert state.renew(lease, 10, now=NOW + 99) is None
@@ -314,7 +343,8 @@ def test_epochs_grow_for_ever(store: Store) -> None:
     epochs = []
     for number in range(5):
         state = store.connect()
-        lease = state.acquire("leader", f"h{number % 2}", 1, now=NOW + 10 * number)
+        over = state.lease("leader")
+        lease = state.acquire("leader", f"h{number % 2}", 1, now=NOW + 10 * number, over=over)
         assert lease is not None
         epochs.append(lease.epoch)
         if number % 2:
@@ -330,7 +360,7 @@ def test_a_commit_under_a_lease_holds_only_without_a_newer_one(state: State) -> 
     assert renewed is not None
     for own in (lease, renewed):
         state.commit([Change("ha/x", None, {"n": 2})], lease=own)
-    newer = state.acquire("leader", "b", 10, now=NOW + 30)
+    newer = state.acquire("leader", "b", 10, now=NOW + 30, over=renewed)
     with pytest.raises(Conflict) as caught:
         state.commit([Change("ha/x", None, {"n": 3})], lease=lease)
     assert caught.value.fields["key"] == "lease/leader"
@@ -469,19 +499,37 @@ class StateMachine(RuleBasedStateMachine):
     def time_goes_by(self, seconds: float) -> None:
         self.now += seconds
 
-    @rule(name=st.sampled_from(["x", "y"]), holder=st.sampled_from(["a", "b"]))
-    def acquire(self, name: str, holder: str) -> None:
+    @rule(
+        name=st.sampled_from(["x", "y"]),
+        holder=st.sampled_from(["a", "b"]),
+        over=st.sampled_from(["nothing", "the last", "one before"]),
+    )
+    def acquire(self, name: str, holder: str, over: str) -> None:
         last = self.leases.get(name)
-        lease = self.state.acquire(name, holder, 10, now=self.now)
-        if last is not None and last.expires_at > self.now:
-            if last.holder != holder:
-                assert lease is None
-                return
-            expected = last.epoch
+        seen = last if over != "nothing" else None
+        if seen is not None and over == "one before":
+            seen = Lease(seen.name, seen.holder, seen.epoch, seen.expires_at - 1)
+        lease = self.state.acquire(name, holder, 10, now=self.now, over=seen)
+        if last is None:
+            self._has(lease, Lease(name, holder, 1, self.now + 10))
+        elif last.holder == holder and last.expires_at > self.now:
+            self._has(lease, Lease(name, holder, last.epoch, self.now + 10))
+        elif last.holder == holder or last.given_back or over == "the last":
+            self._has(lease, Lease(name, holder, last.epoch + 1, self.now + 10))
         else:
-            expected = (last.epoch if last else 0) + 1
-        assert lease == Lease(name, holder, expected, self.now + 10)
-        self.leases[name] = lease
+            assert lease is None
+
+    def _has(self, lease: Lease | None, expected: Lease) -> None:
+        assert lease is not None
+        last = self.leases.get(lease.name)
+        assert lease != last
+        if last is not None and expected == last:
+            # It was renewed at the same moment, and has to look different all the same.
+            expected = Lease(
+                last.name, last.holder, last.epoch, math.nextafter(last.expires_at, math.inf)
+            )
+        assert lease == expected
+        self.leases[lease.name] = lease
 
     @precondition(lambda self: bool(self.leases))
     @rule(data=st.data(), old=st.booleans())
@@ -489,11 +537,10 @@ class StateMachine(RuleBasedStateMachine):
         last = self.leases[data.draw(st.sampled_from(sorted(self.leases)))]
         own = Lease(last.name, last.holder, last.epoch - 1, 0.0) if old else last
         lease = self.state.renew(own, 10, now=self.now)
-        if old or last.expires_at == 0:
+        if old or last.given_back:
             assert lease is None
         else:
-            assert lease == Lease(last.name, last.holder, last.epoch, self.now + 10)
-            self.leases[last.name] = lease
+            self._has(lease, Lease(last.name, last.holder, last.epoch, self.now + 10))
 
     @precondition(lambda self: bool(self.leases))
     @rule(data=st.data(), old=st.booleans())

@@ -6,6 +6,7 @@ Pure functions, so that the drivers of the State port differ only in where they 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from vorch.errors import BadConfig, Conflict, Invalid
-from vorch.ports import Change, Lease
+from vorch.ports import GIVEN_BACK, Change, Lease
 
 # Among the keys of `State.changes`: deletions were forgotten since, read everything again.
 EVERYTHING = "*"
@@ -22,9 +23,6 @@ KEY_LIMIT = 512
 
 # ASCII only, so that no odd character can be refused or changed by what keeps the text.
 _TEXT = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
-
-# A lease that was given back ends at this time, which no clock shows.
-RELEASED = 0.0
 
 
 def check_kind(kind: str) -> str:
@@ -138,13 +136,23 @@ def check_claim(name: str, holder: str, ttl_s: float) -> None:
         raise Invalid(f"cannot claim lease {name!r} for {ttl_s!r} s: a time above 0 s is needed")
 
 
-def acquired(last: Lease | None, name: str, holder: str, ttl_s: float, now: float) -> Lease | None:
+def acquired(
+    last: Lease | None,
+    name: str,
+    holder: str,
+    ttl_s: float,
+    now: float,
+    over: Lease | None = None,
+) -> Lease | None:
+    """`over`: the one that the claimant has seen abandoned. It counts only as it was seen."""
     check_claim(name, holder, ttl_s)
     if last is None:
         return Lease(name, holder, 1, now + ttl_s)
-    if last.expires_at > now:
-        return replace(last, expires_at=now + ttl_s) if last.holder == holder else None
-    return Lease(name, holder, last.epoch + 1, now + ttl_s)
+    if last.holder == holder and last.expires_at > now:
+        return replace(last, expires_at=_other_end(last, now + ttl_s))
+    if last.holder == holder or last.given_back or last == over:
+        return Lease(name, holder, last.epoch + 1, now + ttl_s)
+    return None
 
 
 def renewed(last: Lease | None, lease: Lease, ttl_s: float, now: float) -> Lease | None:
@@ -152,13 +160,18 @@ def renewed(last: Lease | None, lease: Lease, ttl_s: float, now: float) -> Lease
     check_claim(lease.name, lease.holder, ttl_s)
     if last is None or (last.epoch, last.holder) != (lease.epoch, lease.holder):
         return None
-    if last.expires_at == RELEASED:
+    if last.given_back:
         return None
-    return replace(last, expires_at=now + ttl_s)
+    return replace(last, expires_at=_other_end(last, now + ttl_s))
+
+
+def _other_end(last: Lease, end: float) -> float:
+    """Whoever looks sees each renewal, also those of a holder whose clock stands still."""
+    return end if end != last.expires_at else math.nextafter(end, math.inf)
 
 
 def released(last: Lease | None, lease: Lease) -> Lease | None:
     """What to write down; None when there is nothing of this holder's to give back."""
     if last is None or (last.epoch, last.holder) != (lease.epoch, lease.holder):
         return None
-    return replace(last, expires_at=RELEASED)
+    return replace(last, expires_at=GIVEN_BACK)

@@ -106,11 +106,12 @@ class MemoryState:
         return self._store.write(texts)
 
     @gated
-    def acquire(self, name: str, holder: str, ttl_s: float, *, now: float) -> Lease | None:
+    def acquire(
+        self, name: str, holder: str, ttl_s: float, *, now: float, over: Lease | None = None
+    ) -> Lease | None:
         self._check_open()
-        return self._keep(
-            documents.acquired(self._store.leases.get(name), name, holder, ttl_s, now)
-        )
+        last = self._store.leases.get(name)
+        return self._keep(documents.acquired(last, name, holder, ttl_s, now, over))
 
     @gated
     def renew(self, lease: Lease, ttl_s: float, *, now: float) -> Lease | None:

@@ -37,6 +37,9 @@ class MemoryClock:
     def now(self) -> float:
         return self._now
 
+    def monotonic(self) -> float:
+        return self._now
+
     @property
     def next_event(self) -> float:
         """When something happens next that was scheduled."""
@@ -79,16 +82,36 @@ class HostClock:
         # How much more it gains by the second.
         self._gains = 0.0
         self._set_at = true.now()
+        # What it has gained, and not what it was set to or for how long it stood still.
+        self._gained_s = 0.0
+        self._stood_s = 0.0
 
     def set(self, ahead_s: float, gains: float = 0.0) -> None:
+        self._gained_s += self._gaining_s
         self._ahead_s, self._gains, self._set_at = ahead_s, gains, self._true.now()
+
+    def stood_still(self, seconds: float) -> None:
+        """Its machine did, until now: as a virtual one that was stopped."""
+        self._ahead_s -= seconds
+        self._stood_s += seconds
+
+    @property
+    def _gaining_s(self) -> float:
+        return self._gains * (self._true.now() - self._set_at)
 
     @property
     def ahead_s(self) -> float:
-        return self._ahead_s + self._gains * (self._true.now() - self._set_at)
+        return self._ahead_s + self._gaining_s
 
     def now(self) -> float:
         return self._true.now() + self.ahead_s
+
+    def monotonic(self) -> float:
+        return self._true.now() + self._gained_s + self._gaining_s - self._stood_s
+
+    def lasts_s(self, seconds: float) -> float:
+        """How long that many of its seconds take."""
+        return seconds / (1.0 + self._gains)
 
     def sleep(self, seconds: float) -> None:
         self._true.sleep(seconds)

@@ -11,11 +11,10 @@ returns. What is guaranteed:
   happens behind anybody's back: before this State answers anything else, it makes sure that the
   commit has either happened already or never will.
 - Leases: the epoch of a name never goes back, and a commit under a lease is refused, in the same
-  operation, once a newer epoch exists. That needs no clocks. Whether a lease has run out is judged
-  by the time that the caller passes in, so with clocks that differ by D a lease may be taken up to
-  D before its holder thinks that it ends: for that long two believe that they hold it, though only
-  the newer one can commit. Whoever acts on the world outside under a lease must stop D before its
-  end.
+  operation, once a newer epoch exists. That needs no clocks, and no clock decides who may have a
+  lease: it is taken over by whoever has seen it unrenewed for its time, if it still is as it was
+  seen. Whoever acts on the world outside under a lease asks right before whether it is still the
+  last one.
 
 A process that is killed leaves nothing but a watch, which Ceph drops half a minute later.
 """
@@ -690,9 +689,11 @@ class RadosState:
 
     # -- leases
 
-    def acquire(self, name: str, holder: str, ttl_s: float, *, now: float) -> Lease | None:
+    def acquire(
+        self, name: str, holder: str, ttl_s: float, *, now: float, over: Lease | None = None
+    ) -> Lease | None:
         return self._change_lease(
-            name, lambda last: documents.acquired(last, name, holder, ttl_s, now)
+            name, lambda last: documents.acquired(last, name, holder, ttl_s, now, over)
         )
 
     def renew(self, lease: Lease, ttl_s: float, *, now: float) -> Lease | None:

@@ -476,9 +476,12 @@ class SqliteState:
 
     # -- leases
 
-    def acquire(self, name: str, holder: str, ttl_s: float, *, now: float) -> Lease | None:
+    def acquire(
+        self, name: str, holder: str, ttl_s: float, *, now: float, over: Lease | None = None
+    ) -> Lease | None:
         with self._using(self._writer, "write to") as connection, _writing(connection):
-            lease = documents.acquired(_lease(connection, name), name, holder, ttl_s, now)
+            last = _lease(connection, name)
+            lease = documents.acquired(last, name, holder, ttl_s, now, over)
             _write_lease(connection, lease)
         return lease
 

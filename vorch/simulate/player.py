@@ -405,8 +405,8 @@ class _Player:
 
     def _may_lead_at(self, name: str) -> float:
         last = self.world.store.leases.get(LEASE)
-        expires_at = last.expires_at if last is not None else -math.inf
-        return max(expires_at - self.clocks[name].ahead_s, self.clock.now())
+        left_s = self.watchers[name].watch.may_lead_in_s(last)
+        return self.clock.now() + self.clocks[name].lasts_s(left_s)
 
     def _nothing_until(self) -> float:
         """While a host is half silent: no lease and no view grows old, and no watcher lapses."""
@@ -507,7 +507,7 @@ class _Player:
             self._until(began + ambush.seconds)
             watcher.stands = False
             if ambush.clock_stands:
-                self.clocks[name].set(began - self.clock.now())
+                self.clocks[name].stood_still(self.clock.now() - began)
             self._log(f"vorch on {name} wakes up")
 
     def _power(self, name: str, on: bool) -> None:
