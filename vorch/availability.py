@@ -308,6 +308,12 @@ class VmState(StrEnum):
     FROZEN = "frozen"
     IGNORED = "ignored"
 
+    words: str
+
+    def __init__(self, word: str) -> None:
+        # As it stands in sentences.
+        self.words = word.replace("-", " ")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VmRecord:

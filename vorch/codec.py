@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from vorch.errors import Invalid
@@ -17,6 +18,9 @@ HIDDEN = "(not shown)"
 
 
 _adapters: dict[type[Any], TypeAdapter[Any]] = {}
+# What these do, without their many options: it is asked for thousands of times a minute.
+_writers: dict[type[Any], Callable[..., Any]] = {}
+_readers: dict[type[Any], Callable[..., Any]] = {}
 
 
 def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
@@ -28,18 +32,31 @@ def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
     return _adapters[kind]
 
 
+class Plain(dict[str, Any]):
+    """What `encode` made: plain JSON data for certain, which a store need not look through."""
+
+
 def encode(value: Any) -> dict[str, Any]:
     """A value of the model or a plan as a JSON-ready dict."""
-    return cast(dict[str, Any], _adapter(type(value)).dump_python(value, mode="json"))
+    kind = type(value)
+    write = _writers.get(kind)
+    if write is None:
+        write = _writers[kind] = _adapter(kind).serializer.to_python
+    return Plain(write(value, mode="json"))
 
 
 def decode(kind: type[T], body: dict[str, Any]) -> T:
     """The value that `encode` wrote down. Unsound documents raise `Invalid`."""
-    from pydantic import ValidationError
-
+    read = _readers.get(kind)
+    if read is None:
+        read = _readers[kind] = _adapter(kind).validator.validate_python
     try:
-        return cast(T, _adapter(kind).validate_python(body))
-    except ValidationError as exc:
+        return cast(T, read(body))
+    except ValueError as exc:
+        from pydantic import ValidationError
+
+        if not isinstance(exc, ValidationError):
+            raise
         first = exc.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise Invalid(

@@ -330,9 +330,10 @@ class _Run:
         self._tell()
 
     def _trim(self) -> None:
-        tasks = [
-            decode(Task, document.body) for document in self.world.state.read(["task"]).values()
-        ]
+        found = self.world.state.read(["task"])
+        if len(found) <= self.executor.settings.tasks_kept:
+            return
+        tasks = [decode(Task, document.body) for document in found.values()]
         over = sorted((t for t in tasks if t.over), key=lambda t: (t.started_at, t.id))
         surplus = over[: max(0, len(over) - self.executor.settings.tasks_kept)]
         if surplus:
@@ -576,16 +577,17 @@ class _Run:
     def _say(self) -> None:
         steps = self.plan.steps
         if self.journal.position < len(steps):
-            step = steps[self.journal.position]
-            self._log(str(step))
+            doing = str(steps[self.journal.position])
             percent = round(100.0 * self.journal.position / len(steps), 1)
-            self.task = dataclasses.replace(self.task, doing=str(step), percent=percent)
+            self._log(doing, doing=doing, percent=percent)
             self._tell()
 
-    def _log(self, line: str) -> None:
+    def _log(self, line: str, **changed: Any) -> None:
+        """Also with what else of the task is `changed`."""
         if not self.task.log or self.task.log[-1] != line:
-            log = (*self.task.log, line)[-TASK_LOG_LINES:]
-            self.task = dataclasses.replace(self.task, log=log)
+            changed["log"] = (*self.task.log, line)[-TASK_LOG_LINES:]
+        if changed:
+            self.task = dataclasses.replace(self.task, **changed)
 
     def _tell(self) -> None:
         if self.executor.watch is not None:

@@ -25,7 +25,7 @@ NOBODY = "nobody watches: run `vorch serve` on one machine or on several"
 
 def record_words(record: VmRecord) -> str:
     """The sentence that the record of a VM comes to."""
-    return f"{record.state.value.replace('-', ' ')}: {record.why}"
+    return f"{record.state.words}: {record.why}"
 
 
 def reported(

@@ -150,7 +150,7 @@ class Vms:
                 **changes,  # type: ignore[arg-type]
             )
         self.records[name] = record
-        self.sentences[name] = f"{state.value.replace('-', ' ')}: {why}"
+        self.sentences[name] = f"{state.words}: {why}"
 
     def _do(self, purpose: Purpose, vm: Vm, plan: Plan, node: str, **more: object) -> None:
         if plan.steps:
