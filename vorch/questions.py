@@ -51,11 +51,9 @@ class Questions:
         An earlier question about the same that is still open has the time that there is to end;
         what it comes to is of then and not of now, so it is dropped.
         """
-        until = time.monotonic() + patience_s
         if not self._threads:
-            future: Future[T] = Future()
-            _answer(future, ask)
-            return Answer(future, float("inf"))
+            return _at_once(ask)
+        until = time.monotonic() + patience_s
         with self._lock:
             earlier = self._open.get(about)
         if earlier is not None and not earlier.done():
@@ -89,6 +87,26 @@ class Questions:
         name = f"vorch-ask {about}"
         threading.Thread(target=_answer, args=(future, ask), name=name, daemon=True).start()
         return future
+
+
+class _Given(Answer[T]):
+    """One that is there already."""
+
+    def __init__(self, answer: T | None, error: BaseException | None) -> None:
+        self._answer = answer
+        self._error = error
+
+    def wait(self, seconds: float | None = None) -> T | None:
+        if self._error is not None:
+            raise self._error
+        return self._answer
+
+
+def _at_once(ask: Callable[[], T]) -> Answer[T]:
+    try:
+        return _Given(ask(), None)
+    except BaseException as exc:  # noqa: BLE001 - raised where the answer is waited for
+        return _Given(None, exc)
 
 
 def _answer(future: Future[T], ask: Callable[[], T]) -> None:

@@ -43,7 +43,7 @@ from vorch.decide.balance_settings import BalancePolicy, LastBalance
 from vorch.decide.errands import Errand, Round
 from vorch.decide.ha_status import SPARE, reported
 from vorch.decide.room.loads import Loads
-from vorch.decide.seen import seen
+from vorch.decide.seen import shown_by
 from vorch.errors import Conflict, Unreachable, Unsupported, VorchError
 from vorch.execute import Executor, Hook, claim_key
 from vorch.model import Clients, Cluster, Domain, Network, Node, Pool, Task, Vm, Volume
@@ -51,7 +51,7 @@ from vorch.orchestrator import kept
 from vorch.orchestrator.kept import LEASE, REPORT
 from vorch.orchestrator.limits import limits_of
 from vorch.patience import Patience
-from vorch.ports import Change, Lease, State, World
+from vorch.ports import Change, Document, Lease, State, World
 from vorch.questions import Answer, Questions
 from vorch.sparewatch import SpareWatch
 
@@ -76,6 +76,8 @@ BARE_KINDS = ("claim", "plan")
 # What those need to know that do not lead.
 STANDING_BY: dict[str, type[Any]] = {"node": Node, "hanode": NodeRecord}
 BARE_STANDING_BY = ("plan",)
+# A revision that no store is at: whoever asks for changes since then hears which one it is at.
+NEVER_SEEN = 2**62
 # What one round makes possible, the next one does, without waiting for the next step.
 ROUNDS_PER_STEP = 12
 WORKERS = 16
@@ -150,6 +152,8 @@ class Watch:
         self._renewed_at = self._stands_back_until = float("-inf")
         self._last_view: View | None = None
         self._last_round: tuple[object, Round] | None = None
+        # What a report was made of last, and the report.
+        self._reported: tuple[dict[str, str], dict[str, VmRecord], Report | None] | None = None
         self._looking_since = float("-inf")
         # Of each other vorch's view, when it was made by its clock, and since when it is known.
         self._views_known: dict[str, tuple[float, float]] = {}
@@ -231,6 +235,7 @@ class Watch:
         """As one who leads now, or does not any more: what was known and asked is of before."""
         self._mirror = _Mirror(self.world.state, kinds, self._decoded)
         self._questions = Questions(threads=self.world.threads)
+        self._reported = None
 
     def _beat(self, task: Task) -> None:
         """During long plans of a world without threads."""
@@ -260,25 +265,21 @@ class Watch:
             for record in self._mirror.of(NodeRecord).values()
             if record.node in nodes and record.state in (NodeState.SUSPECT, NodeState.FENCING)
         ]
-        if not asked and self._last_view is None:
+        if not asked:
+            if self._last_view is not None:
+                self._write({f"view/{_identity(self.world)}": None})
+                self._last_view = None
             return
         now = self.world.clock.now()
         managed = tuple(sorted(n for n in asked if self._answers_here(nodes[n], "management")))
         stored = {name for name in asked if self._answers_here(nodes[name], "storage")}
-        view = View(
-            holder=self.holder,
-            at=now,
-            answering=tuple(sorted({*managed, *stored})),
-            managed=managed,
-        )
+        answering = tuple(sorted({*managed, *stored}))
         last = self._last_view
         stale = last is None or now - last.at > self.settings.ha_view_for_s / 3
-        if asked and (stale or dataclasses.replace(view, at=0.0) != last_seen(last)):
+        if last is None or stale or (answering, managed) != (last.answering, last.managed):
+            view = View(holder=self.holder, at=now, answering=answering, managed=managed)
             self._write({f"view/{_identity(self.world)}": view})
             self._last_view = view
-        elif not asked:
-            self._write({f"view/{_identity(self.world)}": None})
-            self._last_view = None
 
     def _answers_here(self, node: Node, network: Literal["management", "storage"]) -> bool:
         assert self.world.witness is not None
@@ -406,6 +407,12 @@ class Watch:
 
     def _record(self, came: Round, seen: Availability) -> None:
         """What was decided, before anything is done: whoever takes over knows how far it is."""
+        last = self._mirror.of(Report).get("ha")
+        if came.quiet and self._reported is not None:
+            sentences, records, report = self._reported
+            if report is last and records is seen.vm_records and sentences == came.sentences:
+                # It comes to the same, and is written down.
+                return
         values: dict[str, Any] = {
             **{f"hanode/{name}": record for name, record in came.node_records.items()},
             **{f"havm/{name}": record for name, record in came.vm_records.items()},
@@ -414,11 +421,12 @@ class Watch:
             **{f"move/{name}": None for name in came.dropped_moves},
         }
         report = self._report(came, seen)
-        if report != self._mirror.of(Report).get("ha"):
+        if report != last:
             values[REPORT] = report
         # Whoever is just changing the settings of a VM comes first.
         checks = [Change(claim_key(f"ha/{name}"), 0, check_only=True) for name in came.settings]
         self.commit(values, checks)
+        self._reported = (came.sentences, seen.vm_records, self._mirror.of(Report).get("ha"))
 
     def _report(self, came: Round, seen: Availability) -> Report:
         """What there is to say, where other processes can read it."""
@@ -457,12 +465,15 @@ class Watch:
             name: shown if found.libvirt else found.libvirt_says
             for name, (found, shown) in zip(names, answers, strict=True)
         }
-        known = Cluster(
+        domains, silent = shown_by(mirror.of(Vm), told)
+        cluster = Cluster(
             vms=mirror.of(Vm),
             nodes=nodes,
             pools=mirror.of(Pool),
             networks=mirror.of(Network),
             clients=mirror.of(Clients),
+            domains=domains,
+            silent=silent,
             versions=mirror.versions,
         )
         availability = Availability(
@@ -478,7 +489,7 @@ class Watch:
             busy_nodes=frozenset(self._busy("hanode")) | self._hands.nodes,
             looking_since=self._looking_since,
         )
-        return seen(known, told), availability
+        return cluster, availability
 
     def _busy(self, kind: str) -> dict[str, str]:
         """What a plan has a claim on, whoever runs it."""
@@ -676,11 +687,6 @@ def _bare(domains: dict[str, Domain]) -> list[tuple[object, ...]]:
     ]
 
 
-def last_seen(view: View | None) -> View | None:
-    """A view without its time, to be compared."""
-    return None if view is None else dataclasses.replace(view, at=0.0)
-
-
 def _identity(world: World) -> str:
     """This process, in a word that can be part of a key."""
     return ".".join(str(value) for _, value in sorted(world.processes.me().items()))
@@ -770,12 +776,15 @@ class _Mirror:
         self._decoded = decoded
         self.revision: int | None = None
         self._values: dict[type[Any], dict[str, Any]] = {kind: {} for kind in kinds.values()}
+        # Those of these that nobody else has in hand.
+        self._own = set(self._values)
         # Claims are the leader's business.
         bare = BARE_KINDS if kinds is KINDS else BARE_STANDING_BY
         self._bare: dict[str, set[str]] = {kind: set() for kind in bare}
         self.versions: dict[str, int] = {}
 
     def of(self, kind: type[T]) -> dict[str, T]:
+        self._own.discard(kind)
         return self._values[kind]
 
     def keys(self, kind: str) -> set[str]:
@@ -787,7 +796,11 @@ class _Mirror:
     def put(self, key: str, version: int, value: Any) -> None:
         kind, _, name = key.partition("/")
         kept = self._kinds[kind]
-        values = self._values[kept] = dict(self._values[kept])
+        values = self._values[kept]
+        if kept not in self._own:
+            # What was handed out stays as it was.
+            values = self._values[kept] = dict(values)
+            self._own.add(kept)
         if value is None:
             values.pop(name, None)
             self.versions.pop(key, None)
@@ -797,7 +810,7 @@ class _Mirror:
 
     def refresh(self) -> None:
         if self.revision is None:
-            revision, _ = self._state.changes(0, 0.0)
+            revision, _ = self._state.changes(NEVER_SEEN, 0.0)
             self._read(None)
         else:
             revision, keys = self._state.changes(self.revision, 0.0)
@@ -806,37 +819,31 @@ class _Mirror:
 
     def _read(self, keys: Iterable[str] | None) -> None:
         if keys is None:
+            # All of it or nothing: what cannot be read stays as it was known.
             fresh = _Mirror(self._state, self._kinds, self._decoded)
             for key, document in self._state.read([*self._kinds, *self._bare]).items():
-                fresh._take(key, document.version, document.body)
-            self._values, self._bare, self.versions = fresh._values, fresh._bare, fresh.versions
+                fresh._take(key, document)
+            self._values, self._own = fresh._values, fresh._own
+            self._bare, self.versions = fresh._bare, fresh.versions
             return
         for key in keys:
             kind = key.partition("/")[0]
             if kind not in self._kinds and kind not in self._bare:
                 continue
             found = self._state.get(key)
-            if found is None:
-                self._take(key, 0, None)
-            elif self.versions.get(key) != found.version:
-                self._take(key, found.version, found.body)
+            if found is None or self.versions.get(key) != found.version:
+                self._take(key, found)
 
-    def _take(self, key: str, version: int, body: dict[str, Any] | None) -> None:
+    def _take(self, key: str, found: Document | None) -> None:
         kind, _, name = key.partition("/")
-        if kind in self._kinds:
-            self.put(key, version, self._value(key, self._kinds[kind], version, body))
-        elif body is None:
-            self._bare[kind].discard(name)
-        else:
-            self._bare[kind].add(name)
-
-    def _value(
-        self, key: str, kind: type[Any], version: int, body: dict[str, Any] | None
-    ) -> Any | None:
-        if body is None:
+        if kind in self._bare:
+            (self._bare[kind].discard if found is None else self._bare[kind].add)(name)
+        elif found is None:
             self._decoded.pop(key, None)
-            return None
-        known = self._decoded.get(key)
-        if known is None or known[0] != version:
-            known = self._decoded[key] = (version, decode(kind, body))
-        return known[1]
+            self.put(key, 0, None)
+        else:
+            known = self._decoded.get(key)
+            if known is None or known[0] != found.version:
+                known = found.version, decode(self._kinds[kind], found.body)
+                self._decoded[key] = known
+            self.put(key, found.version, known[1])

@@ -5,14 +5,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from vorch.model import Cluster, Domain
+from vorch.model import Cluster, Domain, Vm
 
 
 def seen(cluster: Cluster, answers: Mapping[str, tuple[Domain, ...] | str]) -> Cluster:
     """The same with what these hosts answered; a text says why one did not."""
+    domains, silent = shown_by(cluster.vms, answers)
+    return dataclasses.replace(cluster, domains=domains, silent=silent)
+
+
+def shown_by(
+    vms: Mapping[str, Vm], answers: Mapping[str, tuple[Domain, ...] | str]
+) -> tuple[dict[str, Domain], dict[str, str]]:
+    """The domains on those that answered, by their ids, and why the others did not."""
     domains: dict[str, Domain] = {}
     silent: dict[str, str] = {}
-    homes = {vm.id: vm.node for vm in cluster.vms.values()}
+    homes = {vm.id: vm.node for vm in vms.values()}
     for name, answer in answers.items():
         if isinstance(answer, str):
             silent[name] = answer
@@ -22,4 +30,4 @@ def seen(cluster: Cluster, answers: Mapping[str, tuple[Domain, ...] | str]) -> C
             if domain.id not in domains or homes.get(domain.id) == name:
                 here = domain.node == name
                 domains[domain.id] = domain if here else dataclasses.replace(domain, node=name)
-    return dataclasses.replace(cluster, domains=domains, silent=silent)
+    return domains, silent

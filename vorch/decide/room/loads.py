@@ -96,14 +96,13 @@ def measured(
                 if mean is not None:
                     means[name] = mean
             continue
-        found = Counter(domain.node, domain.cpu_time_ns, now)
-        if last is None or last.node != found.node or found.cpu_time_ns < last.cpu_time_ns:
+        if last is None or last.node != domain.node or domain.cpu_time_ns < last.cpu_time_ns:
             # Another counter, of which the beginning is not known.
-            counters[name] = found
-        elif found.at - last.at < LEAST_APART_S:
+            counters[name] = Counter(domain.node, domain.cpu_time_ns, now)
+        elif now - last.at < LEAST_APART_S:
             counters[name] = last
         else:
-            counters[name] = found
+            found = counters[name] = Counter(domain.node, domain.cpu_time_ns, now)
             mean = _after(mean, last, found, time_constant_s)
         if mean is not None:
             means[name] = mean
