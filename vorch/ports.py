@@ -45,13 +45,33 @@ T = TypeVar("T")
 # State
 
 
-@dataclass(frozen=True, slots=True)
 class Document:
-    """One JSON document. `version` is the store's revision at which it was last written."""
+    """One JSON document. `version` is the store's revision at which it was last written.
 
-    key: str
-    version: int
-    body: dict[str, Any]
+    A store that has its text at hand may leave it to who asks for the body to have it read.
+    """
+
+    __slots__ = ("_body", "key", "version")
+
+    def __init__(self, key: str, version: int, body: dict[str, Any]) -> None:
+        self.key = key
+        self.version = version
+        self._body = body
+
+    @property
+    def body(self) -> dict[str, Any]:
+        return self._body
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Document):
+            return NotImplemented
+        return (self.key, self.version, self.body) == (other.key, other.version, other.body)
+
+    # It is mutable inside, by its body.
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Document({self.key!r}, {self.version}, {self.body!r})"
 
     @property
     def name(self) -> str:

@@ -174,6 +174,8 @@ class MemoryWorld:
         return behaviour
 
     def behaviour_of(self, vm: Vm) -> Behaviour:
+        if not self.behaviours:
+            return self.behaviour
         return self.behaviours.get(vm.id) or self.behaviours.get(vm.name) or self.behaviour
 
     # -- living in it
@@ -210,11 +212,19 @@ class MemoryWorld:
         if at is not None:
             at.on_power_off.append(process.die)
 
+        ceph = self.ceph
+        # As it was found last, and after how many changes.
+        found_at, found = -1, False
+
         def mons_answer() -> bool:
-            return self.ceph.quorum and (at is None or (at.runs and at.cables["storage"]))
+            nonlocal found_at, found
+            if found_at != ceph.reach_changes:
+                found = ceph.quorum and (at is None or (at.runs and at.cables["storage"]))
+                found_at = ceph.reach_changes
+            return found
 
         def osds_answer() -> bool:
-            return not self.ceph.stalled and mons_answer()
+            return mons_answer() and not ceph.stalled
 
         def to_ceph(target: str) -> Gate:
             return Gate(self.faults, target, process, who, reaches=osds_answer)

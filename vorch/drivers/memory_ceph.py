@@ -9,7 +9,6 @@ that time never hears of it.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -33,6 +32,8 @@ class MemoryClient:
         self.ceph = ceph
         self.machine = machine
         self.address = address
+        # What an entry may name.
+        self._names = (address, address.partition(":")[0])
         # It has met the blocklist, and will never write again, whatever becomes of its entry.
         self.shut_out = False
         self.died_at: float | None = None
@@ -47,9 +48,21 @@ class MemoryClient:
         return self.died_at is None and self.machine.runs and self.machine.cables["storage"]
 
     @property
+    def blocked(self) -> bool:
+        """An entry in the blocklist is in force."""
+        listed = self.ceph.blocklist
+        if not listed:
+            return False
+        now = self.ceph.clock.now()
+        address, host = self._names
+        return (address in listed and listed[address] <= now) or (
+            host in listed and listed[host] <= now
+        )
+
+    @property
     def cut_off(self) -> bool:
         """Nothing that it writes reaches a disk."""
-        return self.shut_out or self.ceph.blocked(self.address)
+        return self.shut_out or self.blocked
 
     @property
     def can_write(self) -> bool:
@@ -58,7 +71,7 @@ class MemoryClient:
     @property
     def seen(self) -> bool:
         """Whether it is among the watchers of what it has open."""
-        if self.shut_out or self.ceph.blocked(self.address):
+        if self.cut_off:
             return False
         if self.reaches:
             return True
@@ -73,7 +86,7 @@ class MemoryClient:
 
     def learn(self) -> bool:
         """Whether it has met the blocklist by now."""
-        if not self.shut_out and self.reaches and self.ceph.blocked(self.address):
+        if not self.shut_out and self.blocked and self.reaches:
             self.shut_out = True
         return self.shut_out
 
@@ -84,11 +97,13 @@ class MemoryCeph:
     def __init__(self, clock: Clock, machines: Mapping[str, MemoryMachine]) -> None:
         self.clock = clock
         self.machines = machines
-        self.mons: tuple[str, ...] = ()
-        # Monitors that are down though their machine is well.
-        self.mons_down: set[str] = set()
-        # Too few OSDs are up: whoever reads or writes waits, and nothing is refused.
-        self.stalled = False
+        # How often it has changed who reaches whom, and who may write: for those who ask again and
+        # again, and need not look while these stay as they are.
+        self.reach_changes = 0
+        self.writer_changes = 0
+        self._mons: tuple[str, ...] = ()
+        self._mons_down: frozenset[str] = frozenset()
+        self._stalled = False
         self.epoch = 1
         # What it was told of where disks stand.
         self.crush = CrushTree()
@@ -100,31 +115,54 @@ class MemoryCeph:
         return MemoryClient(self, machine, f"{machine.storage_address}:0/{next(self._numbers)}")
 
     @property
+    def mons(self) -> tuple[str, ...]:
+        return self._mons
+
+    @mons.setter
+    def mons(self, machines: tuple[str, ...]) -> None:
+        self._mons = machines
+        self.reach_changes += 1
+
+    @property
+    def mons_down(self) -> frozenset[str]:
+        """Monitors that are down though their machine is well."""
+        return self._mons_down
+
+    @mons_down.setter
+    def mons_down(self, machines: frozenset[str]) -> None:
+        self._mons_down = machines
+        self.reach_changes += 1
+
+    @property
+    def stalled(self) -> bool:
+        """Too few OSDs are up: whoever reads or writes waits, and nothing is refused."""
+        return self._stalled
+
+    @stalled.setter
+    def stalled(self, stalled: bool) -> None:
+        self._stalled = stalled
+        self.reach_changes += 1
+
+    @property
     def quorum(self) -> bool:
         """More than half of all monitors can talk to each other."""
         if not self.mons:
             return True
-        up = 0
+        machines, down = self.machines, self.mons_down
+        missing = len(self.mons) // 2 + 1
         for name in self.mons:
-            if name in self.mons_down:
+            if name in down:
                 continue
-            machine = self.machines.get(name)
-            if machine is None or (machine.runs and machine.cables["storage"]):
-                up += 1
-                if 2 * up > len(self.mons):
+            one = machines.get(name)
+            if one is None or not (one.off or one.hung or not one.cables["storage"]):
+                missing -= 1
+                if not missing:
                     return True
         return False
 
     @property
     def serves(self) -> bool:
         return self.quorum and not self.stalled
-
-    def blocked(self, address: str) -> bool:
-        listed = self.blocklist
-        if not listed:
-            return False
-        since = min(listed.get(address, math.inf), listed.get(address.partition(":")[0], math.inf))
-        return since <= self.clock.now()
 
     def block(self, entries: Iterable[str]) -> float:
         """A new map with these entries; the time from which it is in force."""
@@ -141,6 +179,7 @@ class MemoryCeph:
         for entry in entries:
             if self.blocklist.pop(entry, None) is not None:
                 self.epoch += 1
+                self.writer_changes += 1
 
     def spread(self) -> None:
         """Every client that is in reach hears of its entry, by its next write."""

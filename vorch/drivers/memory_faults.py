@@ -98,6 +98,7 @@ class Faults:
         self.latency_s = latency_s
         self.call_timeout_s = call_timeout_s
         self.trace: deque[Call] = deque(maxlen=trace_limit)
+        self.keeps_trace = trace_limit > 0
         self.active: list[Fault] = []
         # Told of each call before it is made, by whom and to what. It may let its caller wait.
         self.passing: Callable[[str, str, str], None] | None = None
@@ -230,19 +231,6 @@ class Gate:
         self.who = who
         self._current = threading.local()
 
-    @property
-    def open(self) -> bool:
-        """Nothing goes wrong on the way, and nobody writes down what goes by."""
-        faults = self.faults
-        return not (
-            faults.active
-            or faults.passing is not None
-            or faults.latency_s
-            or faults.trace.maxlen
-            or (self.process is not None and self.process.dead)
-            or (self.reaches is not None and not self.reaches())
-        )
-
     def pass_through(self, name: str, about: str, waits: bool, act: Callable[[], T]) -> T:
         faults = self.faults
         # Written down even when it dies on the way.
@@ -270,8 +258,10 @@ class Gate:
             outcome = type(exc).__name__
             raise
         finally:
-            number = self.process.number if self.process else 0
-            faults.trace.append(Call(faults.clock.now(), number, self.target, name, about, outcome))
+            if faults.keeps_trace:
+                number = self.process.number if self.process else 0
+                call = Call(faults.clock.now(), number, self.target, name, about, outcome)
+                faults.trace.append(call)
 
     def begin(self, name: str) -> None:
         self._current.name = name
@@ -292,6 +282,9 @@ class Gate:
         for fault in [
             one for one in self.faults.active if one.matches(self.target, name, self.who, when)
         ]:
+            if fault.met == fault.times:
+                # It has happened as often as it should.
+                self.faults.lift(fault)
             if fault.hang_s:
                 self._hang(fault, name, late)
             if fault.crash:
@@ -360,13 +353,23 @@ def _through(
     @functools.wraps(method)
     def call(self: G, /, *args: P.args, **kwargs: P.kwargs) -> T:
         gate = self._gate
-        if gate.open:
+        faults, process = gate.faults, gate.process
+        # Nothing goes wrong on the way, and nobody writes down what goes by.
+        if not (
+            faults.active
+            or faults.passing is not None
+            or faults.latency_s
+            or faults.keeps_trace
+            or (process is not None and process.dead)
+            or (gate.reaches is not None and not gate.reaches())
+        ):
             if waits:
                 gate.begin(name)
                 return method(self, *args, **kwargs)
-            with gate.faults.lock:
+            with faults.lock:
                 return method(self, *args, **kwargs)
-        return gate.pass_through(name, _about(args), waits, lambda: method(self, *args, **kwargs))
+        about = _about(args) if faults.keeps_trace else ""
+        return gate.pass_through(name, about, waits, lambda: method(self, *args, **kwargs))
 
     return call
 

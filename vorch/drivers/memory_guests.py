@@ -136,6 +136,7 @@ class MemoryGuest:
     @power.setter
     def power(self, power: Power) -> None:
         self._power = power
+        self.client.ceph.writer_changes += 1
         self.on_change()
 
     # -- time
@@ -161,11 +162,14 @@ class MemoryGuest:
 
     def settle(self) -> None:
         """Catch up with the clock."""
-        now = self.clock.now()
-        if self._ends_at is not None:
-            now = min(now, self._ends_at)
-        elapsed = max(0.0, now - self._settled_at)
-        self._settled_at = max(self._settled_at, now)
+        now = present = self.clock.now()
+        if self._ends_at is not None and self._ends_at < now:
+            now = self._ends_at
+        elapsed = now - self._settled_at
+        if elapsed > 0.0:
+            self._settled_at = now
+        else:
+            elapsed = 0.0
         if self.client.ceph.blocklist:
             self.hear_of_blocklist()
         if elapsed and self._power in (Power.RUNNING, Power.STOPPING):
@@ -173,7 +177,7 @@ class MemoryGuest:
             writes_per_s = self._behaviour().writes_per_s
             if writes_per_s and not self.frozen and self.client.can_write:
                 self._write_by_itself(elapsed * writes_per_s)
-        if self._ends_at is not None and self.clock.now() >= self._ends_at:
+        if self._ends_at is not None and present >= self._ends_at:
             self.end(by_guest=True)
 
     def _write_by_itself(self, count: float) -> None:
@@ -208,7 +212,7 @@ class MemoryGuest:
 
     @property
     def ended(self) -> bool:
-        return self.power is Power.STOPPED
+        return self._power is Power.STOPPED
 
     @property
     def ends_at(self) -> float | None:
@@ -323,6 +327,7 @@ class MemoryGuest:
             if writes:
                 held.stored.lock = self.client
         self.disks[disk.name] = held
+        self.client.ceph.writer_changes += 1
         return held
 
     def _check_base(self, stored: Stored, pool: MemoryPool, writes: bool) -> None:
@@ -371,6 +376,7 @@ class MemoryGuest:
         job.stored.blocks = held.stored.flattened()
         self.close(held)
         held.source, held.pool, held.stored = job.source, job.pool, job.stored
+        self.client.ceph.writer_changes += 1
         held.stored.open_by[self._key(held.disk.name)] = self._opening()
 
     def _opening(self) -> Opening:
@@ -383,6 +389,7 @@ class MemoryGuest:
             self.close(held)
         self.host = host
         self.client = client
+        self.client.ceph.writer_changes += 1
         for name, held in list(self.disks.items()):
             again = None if held.stored is None or held.pool is None else (held.pool, held.stored)
             taken = self.open(held.disk, held.source, again)

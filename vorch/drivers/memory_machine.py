@@ -159,6 +159,7 @@ class MemoryMachine:
         with self.faults.lock:
             self._end_all()
             self.off = True
+            self._reach_changes()
             self.lose_connections()
             for told in self.on_power_off:
                 told()
@@ -166,6 +167,11 @@ class MemoryMachine:
     def power_on(self) -> None:
         """It comes back as transient domains leave it: knowing nothing."""
         self.off = self.hung = self.daemon_hung = False
+        self._reach_changes()
+
+    def _reach_changes(self) -> None:
+        self.ceph.reach_changes += 1
+        self.ceph.writer_changes += 1
 
     def restart(self) -> None:
         with self.faults.lock:
@@ -183,6 +189,7 @@ class MemoryMachine:
 
     def add(self, guest: MemoryGuest) -> None:
         self.guests[guest.vm.id] = guest
+        self.ceph.writer_changes += 1
         self.endings.pop(guest.vm.id, None)
         guest.on_change = self.announce
         self.announce()
@@ -219,19 +226,23 @@ class MemoryMachine:
         if network == "storage" and self.cables["storage"] and self.runs:
             self.lost_at = self.clock.now()
         self.cables[network] = False
+        self._reach_changes()
 
     def mend(self, network: str) -> None:
         self.cables[network] = True
+        self._reach_changes()
         self.ceph.spread()
 
     def cables_in(self) -> None:
         self.cables = {"management": True, "storage": True}
+        self._reach_changes()
 
     def hang(self, hung: bool = True) -> None:
         """Let everything on it stand still, or go on."""
         if hung and self.runs and self.cables["storage"]:
             self.lost_at = self.clock.now()
         self.hung = hung
+        self._reach_changes()
         if not hung:
             self.ceph.spread()
 
@@ -248,7 +259,9 @@ class MemoryMachine:
 
     def answers(self, home: MemoryMachine | None) -> bool:
         """Whether its libvirt answers somebody there."""
-        return self.runs and not self.daemon_hung and self.connected(home, "management")
+        if self.off or self.hung or self.daemon_hung:
+            return False
+        return self.connected(home, "management")
 
     def _end_all(self) -> None:
         for move in list(self.moves.values()):

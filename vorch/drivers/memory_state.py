@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from vorch.drivers import documents
 from vorch.drivers.memory_faults import Gate, gated, gated_waiting
@@ -13,6 +14,21 @@ from vorch.ports import Change, Document, Lease
 KEPT_DELETIONS = 10_000
 
 
+class _TextDocument(Document):
+    """Most who ask want to know whether it is there, or have read this version before."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, key: str, version: int, text: str) -> None:
+        self.key = key
+        self.version = version
+        self._text = text
+
+    @property
+    def body(self) -> dict[str, Any]:
+        return documents.from_text(self.key, self._text)
+
+
 class MemoryStore:
     """What is kept, shared by all connections of a world. Bodies are text: nobody can change them
     by changing what was given or got.
@@ -21,17 +37,20 @@ class MemoryStore:
     def __init__(self, kept_deletions: int = KEPT_DELETIONS) -> None:
         self.revision = 0
         self.texts: dict[str, tuple[int, str]] = {}
+        # The keys of these by their kinds.
+        self.kinds: dict[str, set[str]] = {}
         self.deletions: dict[str, int] = {}
         self.forgotten = 0
         self.kept_deletions = kept_deletions
         self.leases: dict[str, Lease] = {}
+        # What has changed since when, as long as nothing else does: many ask for the same.
+        self._changed: dict[int, tuple[str, ...]] = {}
 
     def version(self, key: str) -> int:
         return self.texts.get(key, (0, ""))[0]
 
     def document(self, key: str) -> Document:
-        version, text = self.texts[key]
-        return Document(key, version, documents.from_text(key, text))
+        return _TextDocument(key, *self.texts[key])
 
     def write(self, texts: dict[str, str | None]) -> int:
         effective = {
@@ -40,14 +59,18 @@ class MemoryStore:
         if not effective:
             return self.revision
         self.revision += 1
+        self._changed.clear()
         for key, text in effective.items():
             # Taken out first, so that both are in the order of their versions.
             self.texts.pop(key, None)
             self.deletions.pop(key, None)
+            keys = self.kinds.setdefault(key.partition("/")[0], set())
             if text is None:
                 self.deletions[key] = self.revision
+                keys.discard(key)
             else:
                 self.texts[key] = (self.revision, text)
+                keys.add(key)
         while len(self.deletions) > self.kept_deletions:
             oldest = next(iter(self.deletions))
             self.forgotten = self.deletions.pop(oldest)
@@ -56,6 +79,12 @@ class MemoryStore:
     def changed(self, since: int) -> tuple[str, ...]:
         if since == self.revision:
             return ()
+        known = self._changed.get(since)
+        if known is None:
+            known = self._changed[since] = self._changed_since(since)
+        return known
+
+    def _changed_since(self, since: int) -> tuple[str, ...]:
         keys = set()
         for key, (version, _) in reversed(self.texts.items()):
             if version <= since:
@@ -91,9 +120,11 @@ class MemoryState:
     def read(self, kinds: Sequence[str]) -> dict[str, Document]:
         self._check_open()
         wanted = {documents.check_kind(kind) for kind in kinds}
-        begins = tuple(f"{kind}/" for kind in wanted)
-        found = sorted(key for key in self._store.texts if key.startswith(begins))
-        return {key: self._store.document(key) for key in found}
+        found: set[str] = set()
+        for kind in wanted & self._store.kinds.keys():
+            found |= self._store.kinds[kind]
+        texts = self._store.texts
+        return {key: self._store.document(key) for key in sorted(found) if key in texts}
 
     @gated
     def commit(self, changes: Sequence[Change], *, lease: Lease | None = None) -> int:

@@ -104,10 +104,12 @@ class HostClock:
         return self._ahead_s + self._gaining_s
 
     def now(self) -> float:
-        return self._true.now() + self.ahead_s
+        true = self._true.now()
+        return true + (self._ahead_s + self._gains * (true - self._set_at))
 
     def monotonic(self) -> float:
-        return self._true.now() + self._gained_s + self._gaining_s - self._stood_s
+        true = self._true.now()
+        return true + self._gained_s + self._gains * (true - self._set_at) - self._stood_s
 
     def lasts_s(self, seconds: float) -> float:
         """How long that many of its seconds take."""

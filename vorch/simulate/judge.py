@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from vorch.availability import NodeRecord, NodeState
 from vorch.codec import decode
 from vorch.drivers.memory import MemoryGuest, MemoryWorld
 from vorch.drivers.memory_machine import MemoryMachine
+from vorch.drivers.memory_pool import Stored
 from vorch.errors import StepFailed
 from vorch.model import Check, Node, Power
 from vorch.plan import FenceNode, Journal, StartDomain
 from vorch.ports import Fencer, Progress
 
-ON = (Power.RUNNING, Power.STOPPING)
+# On: named once, since they are compared with hundreds of thousands of times a minute.
+ON = RUNNING, STOPPING = Power.RUNNING, Power.STOPPING
 # A host that was well again for so short a time may be taken for what it was at the last look.
 LATE_S = 10.0
 
@@ -55,12 +57,16 @@ class Judge:
     def __init__(self, world: MemoryWorld) -> None:
         self.world = world
         self._found: Violation | None = None
+        # After how many changes of who may write it has looked last.
+        self._looked_at = -1
         # Since when each fenced host is so.
         self._fenced: dict[str, float] = {}
         # VMs that ran on a host when it was lost.
         self._lost: dict[str, str] = {}
         # Since when each host is well, of those that were not.
         self._well_since: dict[str, float] = {}
+        # The records of hosts as they were read last, by their versions.
+        self._records: dict[str, tuple[int, NodeRecord]] = {}
 
     def _say(self, what: str) -> Violation:
         """Kept, since one that is raised within a plan ends only that plan."""
@@ -69,28 +75,55 @@ class Judge:
 
     # -- the world, at any moment
 
+    @property
+    def has_nothing_new(self) -> bool:
+        """Nobody may write who did not when it looked last: time alone only cuts writers off."""
+        return self._looked_at == self.world.ceph.writer_changes
+
     def look(self) -> None:
         """Nothing was found before; no disk has two writers, and no VM runs twice."""
         if self._found is not None:
             raise self._found
-        runs: dict[str, MemoryMachine] = {}
-        writers: dict[int, MemoryGuest] = {}
+        if self.has_nothing_new:
+            return
+        self._looked_at = self.world.ceph.writer_changes
+        running: list[tuple[MemoryMachine, MemoryGuest]] = []
+        writing: list[tuple[Stored, MemoryGuest]] = []
         listed = bool(self.world.ceph.blocklist)
         for machine in self.world.machines.values():
-            reached = machine.runs and machine.cables["storage"]
+            reached = not (machine.off or machine.hung) and machine.cables["storage"]
             for guest in machine.guests.values():
-                client = guest.client
-                if guest.power not in ON or client.shut_out or (listed and client.cut_off):
+                power, client = guest.power, guest.client
+                if power is not RUNNING and power is not STOPPING:
+                    continue
+                if client.shut_out or (listed and client.cut_off):
                     # It may believe that it runs; nothing that it does reaches its disks.
                     continue
-                other = runs.setdefault(guest.vm.id, machine)
-                if other is not machine:
-                    raise self._say(f"{guest.vm.name} runs on {other.name} and on {machine.name}")
-                for held in guest.disks.values() if reached else ():
+                running.append((machine, guest))
+                if not reached:
+                    continue
+                for held in guest.disks.values():
                     if held.stored is not None and held.disk.device == "disk":
-                        first = writers.setdefault(id(held.stored), guest)
-                        if first is not guest:
-                            raise self._say(_two_writers(held.stored.name, first, guest))
+                        writing.append((held.stored, guest))
+        # Who it is that is there twice, is asked when there is one.
+        if len({guest.vm.id for _, guest in running}) < len(running):
+            self._runs_twice(running)
+        if len({id(stored) for stored, _ in writing}) < len(writing):
+            self._written_twice(writing)
+
+    def _runs_twice(self, running: Iterable[tuple[MemoryMachine, MemoryGuest]]) -> None:
+        seen: dict[str, MemoryMachine] = {}
+        for machine, guest in running:
+            other = seen.setdefault(guest.vm.id, machine)
+            if other is not machine:
+                raise self._say(f"{guest.vm.name} runs on {other.name} and on {machine.name}")
+
+    def _written_twice(self, writing: Iterable[tuple[Stored, MemoryGuest]]) -> None:
+        seen: dict[int, MemoryGuest] = {}
+        for stored, guest in writing:
+            first = seen.setdefault(id(stored), guest)
+            if first is not guest:
+                raise self._say(_two_writers(stored.name, first, guest))
 
     def switched(self, host: str, on: bool) -> None:
         """A host was lost, by its power or its cables, or is there again."""
@@ -153,9 +186,15 @@ class Judge:
         )
 
     def _record(self, host: str) -> NodeRecord | None:
-        if f"hanode/{host}" not in self.world.store.texts:
+        key = f"hanode/{host}"
+        version = self.world.store.version(key)
+        if not version:
             return None
-        return decode(NodeRecord, self.world.store.document(f"hanode/{host}").body)
+        known = self._records.get(host)
+        if known is None or known[0] != version:
+            record = decode(NodeRecord, self.world.store.document(key).body)
+            known = self._records[host] = (version, record)
+        return known[1]
 
     def fence_is_new(self, host: str) -> bool:
         """Whether that host's present fencing was not asked about before."""

@@ -11,7 +11,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from vorch.availability import (
     HaPolicy,
@@ -28,6 +28,7 @@ from vorch.codec import decode, encode
 from vorch.config import Settings
 from vorch.drivers import documents
 from vorch.drivers.memory import MemoryWorld
+from vorch.drivers.memory_machine import MemoryMachine
 from vorch.drivers.memory_pool import Stored
 from vorch.drivers.memory_time import HostClock, MemoryClock, MemoryProcess, ProcessDied
 from vorch.errors import VorchError
@@ -42,6 +43,8 @@ from vorch.simulate.scenario import POOL, Batch, Scenario, Service, sizes, vm_of
 from vorch.watch import Decoded, Pace, Watch
 
 __all__ = ["Played", "Violation", "play"]
+
+T = TypeVar("T")
 
 # How long a host of the simulation may take to answer.
 ANSWER_S = 2.0
@@ -103,6 +106,7 @@ class _Watcher:
     """The vorch process of one host."""
 
     watch: Watch
+    host: MemoryMachine
     next_at: float
     # In the middle of something.
     stands: bool = False
@@ -154,10 +158,10 @@ class _Player:
         self.said: dict[str, str] = {}
         self.fenced: list[str] = []
         self.steps = 0
+        # What documents say, by their versions: for the watchers, and for what is asked here.
         self._decoded: Decoded = {}
         # The revision of the store at which its records were looked at last.
         self._noted = 0
-        self._host_records: dict[str, tuple[int, NodeRecord]] = {}
         self.doubles = Doubles(
             {one.vm: one.faults for one in scenario.services.values()}, self._host_is_lost
         )
@@ -192,6 +196,7 @@ class _Player:
         self._put("policy/ha", scenario.policy)
         for rule in scenario.rules:
             self._put(f"rule/{rule.name}", rule)
+        self._numbers = {vm: number for number, vm in enumerate(sorted(scenario.names.values()), 1)}
         for service in scenario.services.values():
             self._make(service)
         self._seed()
@@ -209,7 +214,7 @@ class _Player:
         vm = vm_of(
             service.vm,
             service.node,
-            sorted(self.scenario.names.values()).index(service.vm) + 1,
+            self._numbers[service.vm],
             service.memory_mib,
             service.vcpus,
         )
@@ -273,35 +278,34 @@ class _Player:
         text = None if value is None else documents.to_text(key, encode(value))
         self.world.store.write({key: text})
 
-    def _body(self, key: str) -> dict[str, Any] | None:
-        return self.world.store.document(key).body if key in self.world.store.texts else None
-
     def _vm(self, name: str) -> Vm:
-        body = self._body(f"vm/{name}")
-        assert body is not None
-        return decode(Vm, body)
+        vm = self._read(Vm, f"vm/{name}")
+        assert vm is not None
+        return vm
 
     def _ha(self, name: str) -> HaVm | None:
-        body = self._body(f"ha/{name}")
-        return None if body is None else decode(HaVm, body)
+        return self._read(HaVm, f"ha/{name}")
+
+    def _read(self, kind: type[T], key: str) -> T | None:
+        """A document, read out once for each of its versions."""
+        version, text = self.world.store.texts.get(key, (0, ""))
+        if not version:
+            return None
+        known = self._decoded.get(key)
+        if known is None or known[0] != version:
+            value = decode(kind, documents.from_text(key, text))
+            known = self._decoded[key] = (version, value)
+        return cast(T, known[1])
 
     def _order(self, name: str) -> HostOrder:
-        body = self._body(f"order/{name}")
-        return HostOrder(node=name) if body is None else decode(HostOrder, body)
+        return self._read(HostOrder, f"order/{name}") or HostOrder(node=name)
 
     def _set_order(self, order: HostOrder) -> None:
         empty = not order.maintenance and not order.leaving
         self._put(f"order/{order.node}", None if empty else order)
 
     def _host_record(self, name: str) -> NodeRecord:
-        key = f"hanode/{name}"
-        version = self.world.store.version(key)
-        known = self._host_records.get(name)
-        if known is None or known[0] != version:
-            body = self._body(key)
-            record = NodeRecord(node=name) if body is None else decode(NodeRecord, body)
-            known = self._host_records[name] = (version, record)
-        return known[1]
+        return self._read(NodeRecord, f"hanode/{name}") or NodeRecord(node=name)
 
     def _host_is_lost(self, name: str) -> bool:
         return self._host_record(name).state in (NodeState.FENCED, NodeState.DOWN)
@@ -326,7 +330,7 @@ class _Player:
     def _until(self, end: float) -> None:
         """Let everybody live until then."""
         while self.clock.now() < end:
-            name = min(self._able(), key=self._turn, default=None)
+            name = self._next()
             turn_at = end if name is None else self.watchers[name].next_at
             stop_at, commands = min(turn_at, end, *self._commands_at[:1]), len(self._commands_at)
             self.clock.sleep(max(0.0, stop_at - self.clock.now()))
@@ -341,13 +345,17 @@ class _Player:
         return [
             name
             for name, watcher in self.watchers.items()
-            if not watcher.stands and self.world.host(name).runs
+            if not watcher.stands and watcher.host.runs
         ]
 
-    def _turn(self, name: str) -> tuple[float, bool, str]:
+    def _next(self) -> str | None:
         """Who is next: at the same moment the leader is, so that a skip takes it no lease."""
-        watcher = self.watchers[name]
-        return watcher.next_at, watcher.watch.lease is None, name
+        turns = (
+            (watcher.next_at, watcher.watch.lease is None, name)
+            for name, watcher in self.watchers.items()
+            if not (watcher.stands or (host := watcher.host).off or host.hung)
+        )
+        return min(turns, default=(0.0, False, None))[2]
 
     def _step(self, name: str) -> None:
         watcher = self.watchers[name]
@@ -370,9 +378,17 @@ class _Player:
 
     def _skip(self, end: float) -> None:
         """To the next moment at which anything can happen."""
-        able = self._able()
-        if any(self._has_a_turn(self.watchers[name]) for name in able):
-            return
+        now, revision = self.clock.now(), self.world.store.revision
+        able = []
+        for name, watcher in self.watchers.items():
+            if watcher.stands or not watcher.host.runs:
+                continue
+            # It is due now, or does not know yet what another one has written.
+            if watcher.next_at <= now or (
+                watcher.watch.revision != revision and not watcher.pace.trouble
+            ):
+                return
+            able.append(name)
         leaders = [name for name in able if self.watchers[name].pace.leading]
         if leaders:
             if not all(self.watchers[name].pace.quiet for name in leaders):
@@ -389,12 +405,6 @@ class _Player:
         due = min(due, end, *self._commands_at[:1])
         for name in able:
             self.watchers[name].next_at = max(self.watchers[name].next_at, due)
-
-    def _has_a_turn(self, watcher: _Watcher) -> bool:
-        """It is due now, or does not know yet what another one has written."""
-        return watcher.next_at <= self.clock.now() or (
-            watcher.watch.revision != self.world.store.revision and not watcher.pace.trouble
-        )
 
     def _nobody_may_lead(self, able: list[str]) -> bool:
         """Somebody has the lease who is not there, and the others have looked and gone by."""
@@ -427,10 +437,11 @@ class _Player:
         return math.inf if due_at is None else due_at - self.clocks[name].ahead_s
 
     def _say(self, sentences: Mapping[str, str]) -> None:
-        for about, sentence in sorted(sentences.items()):
-            if self.said.get(about) != sentence:
-                self.said[about] = sentence
-                self._log(f"{about}: {sentence}")
+        said = self.said
+        new = [one for one in sentences.items() if said.get(one[0]) != one[1]]
+        for about, sentence in sorted(new):
+            said[about] = sentence
+            self._log(f"{about}: {sentence}")
 
     def _log(self, line: str) -> None:
         self.log.append((round(self.clock.now() - self.zero, 1), line))
@@ -461,7 +472,7 @@ class _Player:
                 self.onlooker(point, journal, world)
 
         watch = Watch(world, self.settings, hook=hook, say=self._say, decoded=self._decoded)
-        self.watchers[name] = _Watcher(watch, self.clock.now())
+        self.watchers[name] = _Watcher(watch, self.world.host(name), self.clock.now())
 
     def _leads(self, name: str) -> bool:
         """By what the store says, whatever the process itself believes."""
@@ -531,10 +542,12 @@ class _Player:
     def _hosts_go_down(self) -> None:
         """Hosts that were asked to leave do so when vorch says that they may."""
         for name in self.scenario.hosts:
-            leaving, machine = self._order(name).leaving, self.world.host(name)
-            record = self._host_record(name)
+            order, machine = self._read(HostOrder, f"order/{name}"), self.world.host(name)
+            if order is None or not order.leaving or machine.off:
+                continue
+            leaving, record = order.leaving, self._host_record(name)
             on_its_way = record.state in (NodeState.LEAVING, NodeState.MAINTENANCE)
-            if not (leaving and on_its_way and record.ready and record.left_as) or machine.off:
+            if not (on_its_way and record.ready and record.left_as):
                 continue
             self._log(f"node/{name}: nothing keeps it, and it goes down")
             watcher = self.watchers.pop(name, None)
@@ -588,7 +601,8 @@ class _Player:
         machine.bmc = op["to"] if machine.bmc else ""
 
     def _op_mons(self, op: Mapping[str, Any]) -> None:
-        self.world.ceph.mons_down = set(self.scenario.hosts) if op["to"] == "off" else set()
+        down = self.scenario.hosts if op["to"] == "off" else ()
+        self.world.ceph.mons_down = frozenset(down)
 
     def _op_osds(self, op: Mapping[str, Any]) -> None:
         self.world.ceph.stalled = op["to"] == "off"
@@ -666,7 +680,7 @@ class _Player:
 
     def _op_add(self, op: Mapping[str, Any]) -> None:
         name = self.scenario.names[op["service"]]
-        if self._body(f"vm/{name}") is None:
+        if f"vm/{name}" not in self.world.store.texts:
             requested = Requested(op.get("requested") or "disabled")
             self._make(
                 Service(
@@ -732,9 +746,9 @@ class _Player:
         self._set_policy(disarmed_until=0.0)
 
     def _set_policy(self, **changes: Any) -> None:
-        body = self._body("policy/ha")
-        assert body is not None
-        self._put("policy/ha", dataclasses.replace(decode(HaPolicy, body), **changes))
+        policy = self._read(HaPolicy, "policy/ha")
+        assert policy is not None
+        self._put("policy/ha", dataclasses.replace(policy, **changes))
 
     def _no_matter(self, op: Mapping[str, Any]) -> None:
         """Nothing in vorch answers to that."""
@@ -748,7 +762,7 @@ class _Player:
         services = {}
         leads = any(watcher.pace.leading for watcher in self.watchers.values())
         for sid, name in self.scenario.names.items():
-            if self._body(f"vm/{name}") is None:
+            if f"vm/{name}" not in self.world.store.texts:
                 continue
             runs, settings = self._runs_on(name), self._ha(name)
             services[sid] = {
@@ -771,8 +785,8 @@ class _Player:
             return "removed"
         if settings.requested is Requested.IGNORED:
             return "unmanaged"
-        body = self._body(f"havm/{name}")
-        state = VmState.UNKNOWN if body is None else decode(VmRecord, body).state
+        record = self._read(VmRecord, f"havm/{name}")
+        state = VmState.UNKNOWN if record is None else record.state
         if not leads and runs is None and self.world.host(self._vm(name).node).off:
             return "down"
         if not leads and runs is not None:
