@@ -163,7 +163,18 @@ def _bring_up_to_date(network: Handle, wanted: str, present: str) -> bool:
 def remove(handle: Handle, network: Network, where: str) -> None:
     """Safe to repeat. Conflict while a VM is on it: its NIC would hang in the air."""
     existing = _find(handle, network)
-    if existing is None or not existing.isActive():
+    if existing is None:
+        return
+    try:
+        _remove(existing, network, where)
+    except libvirt.libvirtError as exc:
+        # Somebody else, who wants the same, may have been faster.
+        if code_of(exc) != libvirt.VIR_ERR_NO_NETWORK:
+            raise
+
+
+def _remove(existing: Handle, network: Network, where: str) -> None:
+    if not existing.isActive():
         return
     users = libvirt_xml.network_users(existing.XMLDesc(0))
     if users:
