@@ -29,6 +29,7 @@ from .commands import (
     house,
     images,
     install,
+    jobs,
     lab,
     life,
     looks,
@@ -88,6 +89,7 @@ balance.add_to(app)
 room.add_to(app)
 whatif.add_to(app)
 tasks.add_to(app)
+jobs.add_to(app)
 state.add_to(app)
 simulate.add_to(app)
 lab.add_to(app)

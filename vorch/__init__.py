@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from vorch.decide.room.capacity import Capacity
     from vorch.decide.room.imagine import Change
     from vorch.decide.whatif import WhatIf
+    from vorch.desk import Desk
     from vorch.drivers.network_hook import install_network_hook, network_hook
     from vorch.drivers.state_copy import StateCopy
     from vorch.dumped import Dump
@@ -36,8 +37,10 @@ if TYPE_CHECKING:
         Invalid,
         NoRoom,
         NotFound,
+        Stale,
         StepFailed,
         TimedOut,
+        TooMany,
         Unreachable,
         Unsupported,
         VorchError,
@@ -54,6 +57,8 @@ if TYPE_CHECKING:
         HostFacts,
         Image,
         IoLimits,
+        Job,
+        JobState,
         Network,
         Node,
         NodeStatus,
@@ -71,11 +76,14 @@ if TYPE_CHECKING:
     from vorch.orchestrator import Balanced, Done, Orchestrator, Picture, Rebuilt
     from vorch.plan import Plan
     from vorch.ports import Console, Display, VolumeInfo
+    from vorch.verbs import ENTRIES as VERBS
+    from vorch.verbs import Entry as Verb
     from vorch.wiring import connect, copy_state, reopen_state, state_path
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "VERBS",
     "BadConfig",
     "Balanced",
     "Cancelled",
@@ -86,6 +94,7 @@ __all__ = [
     "Conflict",
     "Console",
     "Denied",
+    "Desk",
     "DiskUse",
     "Display",
     "Done",
@@ -104,6 +113,8 @@ __all__ = [
     "Image",
     "Invalid",
     "IoLimits",
+    "Job",
+    "JobState",
     "Network",
     "NoRoom",
     "Node",
@@ -120,6 +131,7 @@ __all__ = [
     "RuleStatus",
     "Settings",
     "Snapshot",
+    "Stale",
     "StateCopy",
     "StaticAddress",
     "StepFailed",
@@ -127,9 +139,11 @@ __all__ = [
     "Task",
     "TaskState",
     "TimedOut",
+    "TooMany",
     "Trashed",
     "Unreachable",
     "Unsupported",
+    "Verb",
     "Vm",
     "VmStatus",
     "VolumeInfo",
@@ -170,6 +184,7 @@ _HOMES = {
     "vorch.decide.room.capacity": ("Capacity",),
     "vorch.decide.room.imagine": ("Change",),
     "vorch.decide.whatif": ("WhatIf",),
+    "vorch.desk": ("Desk",),
     "vorch.dumped": ("Dump",),
     "vorch.drivers.network_hook": (
         "install_network_hook",
@@ -185,8 +200,10 @@ _HOMES = {
         "Invalid",
         "NoRoom",
         "NotFound",
+        "Stale",
         "StepFailed",
         "TimedOut",
+        "TooMany",
         "Unreachable",
         "Unsupported",
         "VorchError",
@@ -206,6 +223,8 @@ _HOMES = {
         "HostFacts",
         "Image",
         "IoLimits",
+        "Job",
+        "JobState",
         "Network",
         "Node",
         "NodeStatus",
@@ -232,6 +251,10 @@ _HOMES = {
         "Console",
         "Display",
         "VolumeInfo",
+    ),
+    "vorch.verbs": (
+        "ENTRIES as VERBS",
+        "Entry as Verb",
     ),
     "vorch.wiring": (
         "connect",

@@ -3,6 +3,7 @@
     VorchError
     ├── NotFound       not-found     no such VM, image, disk, network, node, task
     ├── Conflict       conflict      somebody else is at it, or it is not in the state this needs
+    ├── Stale          stale         it was changed since the caller looked at it
     ├── NoRoom         no-room       no host or pool has the memory, CPUs or space
     ├── Invalid        invalid       what was asked for makes no sense; nothing was touched
     ├── Unsupported    unsupported   this host, pool or guest cannot do it
@@ -12,7 +13,8 @@
     ├── StepFailed     step-failed   a step of a plan failed; says what was undone
     ├── FenceFailed    fence-failed  a host could not be proven cut off
     ├── BadConfig      bad-config    vorch.toml, a URI or the environment is wrong
-    └── Denied         denied        the caller may not do this
+    ├── Denied         denied        the caller may not do this
+    └── TooMany        too-many      more is asked for at once than is taken; try again later
 
 Messages read *cannot WHAT: WHY; WHAT TO DO*. The code is part of the interface and never changes;
 the words may. Fields carry the same facts for programs.
@@ -50,6 +52,12 @@ class Conflict(VorchError):
     code = "conflict"
     exit_code = 4
     http_status = 409
+
+
+class Stale(VorchError):
+    code = "stale"
+    exit_code = 14
+    http_status = 412
 
 
 class NoRoom(VorchError):
@@ -112,9 +120,18 @@ class Denied(VorchError):
     http_status = 403
 
 
+class TooMany(VorchError):
+    """`retry_after_s` among its fields says when it is worth another try."""
+
+    code = "too-many"
+    exit_code = 15
+    http_status = 429
+
+
 ALL: tuple[type[VorchError], ...] = (
     NotFound,
     Conflict,
+    Stale,
     NoRoom,
     Invalid,
     Unsupported,
@@ -125,6 +142,7 @@ ALL: tuple[type[VorchError], ...] = (
     FenceFailed,
     BadConfig,
     Denied,
+    TooMany,
 )
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from vorch.acting import Acting, now_acting
 from vorch.acts import DO, UNDO, CameToPass
 from vorch.codec import decode, encode
 from vorch.config import Settings
@@ -26,6 +27,7 @@ from vorch.errors import (
     Invalid,
     NoRoom,
     NotFound,
+    Stale,
     StepFailed,
     Unreachable,
     Unsupported,
@@ -97,10 +99,28 @@ class Executor:
 
     def run(self, plan: Plan) -> Task:
         """Do all of it or none of it, and say so. Raises what went wrong, after undoing."""
+        one = now_acting()
+        if one is not None and one.job:
+            self.check_job(one.job, plan.verb, plan.subject)
+        if one is not None and one.expected:
+            plan = dataclasses.replace(plan, reads={**plan.reads, **one.expected})
         run = _Run(self, plan)
         with _working_on(run.journal.id):
-            run.open()
+            try:
+                run.open()
+            except Conflict as exc:
+                if one is not None and exc.fields.get("key") in one.expected:
+                    raise stale(str(exc.fields["key"])) from exc
+                raise
+            if one is not None:
+                one.expected = {}
+                one.tasks.append(run.journal.id)
             return run.go()
+
+    def check_job(self, job: str, verb: str, subject: str) -> None:
+        """Of a job that was cancelled no further plan begins."""
+        if self.world.state.get(f"cancel/{job}") is not None:
+            raise Cancelled(f"cannot {verb} {subject!r}: job {job!r} was cancelled", job=job)
 
     # -- recovery -----------------------------------------------------------------------------
 
@@ -182,6 +202,15 @@ class Executor:
         self.world.state.commit([Change(f"cancel/{task_id}", None, {})])
 
 
+def stale(key: str) -> Stale:
+    kind, _, name = key.partition("/")
+    return Stale(
+        f"cannot change {kind} {name!r}: it was changed since you looked at it; look again, and"
+        " decide anew",
+        **{kind: name},
+    )
+
+
 class _Run:
     """One plan on its way. Also the `Progress` that its acts report to."""
 
@@ -207,12 +236,14 @@ class _Run:
         )
         self.plan = plan
         self.version = version
+        one = now_acting() or Acting(who=self.world.who)
         self.task = Task(
             id=self.journal.id,
             verb=plan.verb,
             subject=plan.subject,
             why=plan.why,
-            who=self.world.who,
+            who=one.who,
+            job=one.job,
             started_at=now,
         )
         self.lock = threading.RLock()

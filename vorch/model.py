@@ -1313,10 +1313,52 @@ class Task:
     log: tuple[str, ...] = ()
     error: dict[str, object] | None = None
     result: dict[str, object] = field(default_factory=dict)
+    # The job that it is a part of; "" if it was asked for past the service.
+    job: str = ""
 
     @property
     def over(self) -> bool:
         return self.state is not TaskState.RUNNING
+
+
+class JobState(StrEnum):
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One verb that was asked for through the service: what, by whom, and what came of it.
+
+    It is written down before anything begins. Its plans are tasks, none or several of them.
+    """
+
+    id: str
+    verb: str
+    subject: str
+    who: str
+    started_at: float
+    # Without secrets.
+    arguments: dict[str, object] = field(default_factory=dict)
+    state: JobState = JobState.RUNNING
+    finished_at: float | None = None
+    # Ids of its tasks, in the order in which they began.
+    tasks: tuple[str, ...] = ()
+    # What the verb returned, as it is shown.
+    result: object = None
+    error: dict[str, object] | None = None
+    # Which process is at it, and when that was last heard of.
+    runner: dict[str, object] = field(default_factory=dict, repr=False)
+    beat_at: float = 0.0
+    # Of the Idempotency-Key, if it was given one: its document, and what it was used for.
+    key: str = field(default="", repr=False)
+    fingerprint: str = field(default="", repr=False)
+
+    @property
+    def over(self) -> bool:
+        return self.state is not JobState.RUNNING
 
 
 # ---------------------------------------------------------------------------------------------

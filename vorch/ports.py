@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, BinaryIO, Literal, Protocol, TypeVar
@@ -969,4 +970,8 @@ class World:
         if len(names) < 2 or not self.threads:
             return tuple(act(name) for name in names)
         with ThreadPoolExecutor(min(most, len(names))) as pool:
-            return tuple(pool.map(act, names))
+            # Each in a context of its own, which knows on whose behalf it is.
+            return tuple(
+                one.result()
+                for one in [pool.submit(copy_context().run, act, name) for name in names]
+            )

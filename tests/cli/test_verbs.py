@@ -48,6 +48,7 @@ WITHOUT_A_PLAN = {
     "node_maintenance",  # a plan for each VM, made when the one before it has moved
     "node_probe",  # writes down what it finds out, and cannot know it before
     "recover",  # carries on plans that are there already: `vorch task list` shows them
+    "job_cancel",  # asks somebody else to undo their plans
     "task_cancel",  # asks somebody else to undo their plan
 }
 

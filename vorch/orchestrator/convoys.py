@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from contextvars import copy_context
 
 from vorch.availability import Availability
 from vorch.decide import convoy, move
@@ -137,7 +138,7 @@ class Convoys(Moves):
                     fit = convoy.ready(waiting, self._under_way(ours.values()), limits)
                     for trip in fit[: MOST_AT_ONCE - len(ours)]:
                         waiting.remove(trip)
-                        ours[pool.submit(crew.go, trip)] = trip
+                        ours[pool.submit(copy_context().run, crew.go, trip)] = trip
                     if not ours:
                         # Others move so much that nothing of this fits beside it.
                         self.world.clock.sleep(LOOK_AGAIN_S)

@@ -13,13 +13,13 @@ from vorch.model import (
     Node,
     Pool,
 )
+from vorch.orchestrator.jobs import Jobs
 from vorch.orchestrator.networks import Networks
 from vorch.orchestrator.nodes import Nodes
-from vorch.orchestrator.tasks import Tasks
 from vorch.orchestrator.whatif import Questions
 
 
-class Whole(Networks, Nodes, Questions, Tasks):
+class Whole(Networks, Nodes, Questions, Jobs):
     def doctor(self, *, fencing: bool = False) -> tuple[Check, ...]:
         """What is missing, and why a VM would not run.
 

@@ -1,0 +1,97 @@
+"""What was asked for through a service: jobs, each with its tasks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .. import render, sizes
+from ..options import AsJson
+from ..session import cluster, show_all
+from .group import noun
+
+if TYPE_CHECKING:
+    from vorch import Job
+
+# As with tasks: what is looked at must be found as it is.
+AS_IT_IS = {"recover": False}
+
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="Its id; `vorch job list` shows all.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    group = noun(app, "job", "What was asked for through a service: list, show, cancel.")
+    group.command("list")(job_list)
+    group.command("show")(job_show)
+    group.command("cancel")(job_cancel)
+
+
+def job_list(
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", min=1, help="The newest so many.")
+    ] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """What services were asked for, the newest first."""
+    with cluster(as_json, **AS_IT_IS) as found:
+        jobs = found.job_list()[:limit]
+
+    def table() -> None:
+        render.table(
+            ("ID", "STATE", "WHAT", "STARTED", "TOOK", "BY"),
+            [
+                (
+                    one.id,
+                    one.state,
+                    f"{one.verb} {one.subject}".rstrip(),
+                    render.moment(one.started_at),
+                    _took(one),
+                    one.who,
+                )
+                for one in jobs
+            ],
+            right=("TOOK",),
+        )
+
+    show_all(jobs, as_json, table, "No service was asked for anything yet.")
+
+
+def job_show(job_id: JobId, as_json: AsJson = False) -> None:
+    """One job: what was asked for, its tasks, how it ended."""
+    with cluster(as_json, **AS_IT_IS) as found:
+        job = found.job_show(job_id)
+    if as_json:
+        render.print_json(job)
+        return
+    error = job.error or {}
+    given = {name: value for name, value in job.arguments.items() if value not in (None, [], "")}
+    render.facts(
+        [
+            ("id", job.id),
+            ("what", f"{job.verb} {job.subject}".rstrip()),
+            ("with", "\n".join(f"{name}: {value}" for name, value in given.items())),
+            ("state", job.state),
+            ("by", job.who),
+            ("started", render.moment(job.started_at)),
+            ("took", _took(job)),
+            ("tasks", "\n".join(job.tasks)),
+            ("error", f"{error['code']}: {error['message']}" if error else ""),
+        ]
+    )
+
+
+def job_cancel(job_id: JobId, as_json: AsJson = False) -> None:
+    """Ask whoever runs a job to undo what is under way and begin no more of it."""
+    with cluster(as_json, **AS_IT_IS) as found:
+        found.job_cancel(job_id)
+        if as_json:
+            render.print_json(found.job_show(job_id))
+    if not as_json:
+        render.out(f"job {render.clean(job_id)}: asked to stop; `vorch job show` tells its end")
+
+
+def _took(job: Job) -> str:
+    if job.finished_at is None:
+        return ""
+    return sizes.shown_span(job.finished_at - job.started_at)
