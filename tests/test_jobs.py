@@ -250,6 +250,22 @@ def test_cancel(cluster: Orchestrator, desk: Desk) -> None:
     assert cluster.world.state.read(["cancel"]) == {}
 
 
+def test_watch(cluster: Orchestrator, desk: Desk) -> None:
+    gate = Gate()
+    cluster.executor.hook = gate
+    job = desk.take("create", {"name": "web", "disk_gib": 1}, who="ann")
+    assert gate.reached.wait(20)
+    told: list[Job | Task] = []
+
+    def show(one: Job | Task) -> None:
+        told.append(one)
+        gate.open.set()
+
+    ended = cluster.job_watch(job.id, show)
+    assert told[-1] == ended
+    assert {type(one) for one in told} == {Job, Task}
+
+
 # ---------------------------------------------------------------------------------------------
 # Death
 

@@ -267,6 +267,7 @@ _ENTRIES = [
     *_of("task", "change", "user", "task_cancel", named="task_id"),
     *_of("job", "read", "viewer", "job_list"),
     *_of("job", "read", "viewer", "job_show", named="job_id"),
+    *_of("job", "stream", "viewer", "job_watch", named="job_id"),
     *_of("job", "change", "user", "job_cancel", named="job_id"),
 ]
 

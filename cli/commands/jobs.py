@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .. import render, sizes
+from .. import render, session, sizes
 from ..options import AsJson
+from ..progress import Progress
 from ..session import cluster, show_all
 from .group import noun
 
@@ -21,9 +22,10 @@ JobId = Annotated[str, typer.Argument(metavar="JOB", help="Its id; `vorch job li
 
 
 def add_to(app: typer.Typer) -> None:
-    group = noun(app, "job", "What was asked for through a service: list, show, cancel.")
+    group = noun(app, "job", "What was asked for through a service: list, show, watch, cancel.")
     group.command("list")(job_list)
     group.command("show")(job_show)
+    group.command("watch")(job_watch)
     group.command("cancel")(job_cancel)
 
 
@@ -79,6 +81,44 @@ def job_show(job_id: JobId, as_json: AsJson = False) -> None:
             ("error", f"{error['code']}: {error['message']}" if error else ""),
         ]
     )
+
+
+def job_watch(
+    job_id: JobId,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--timeout",
+            metavar="SECONDS",
+            parser=sizes.seconds,
+            help="Give up watching after that time; the job goes on.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Watch a job and its tasks until it is over.
+
+    Ends as the job did, with the exit code of its error.
+    """
+    from vorch import JobState, Task, error_from_dict
+
+    with cluster(as_json, **AS_IT_IS) as found, Progress(quiet=as_json) as progress:
+
+        def show(one: Job | Task) -> None:
+            if isinstance(one, Task):
+                progress(one)
+
+        try:
+            job = found.job_watch(job_id, show, timeout_s=timeout)
+        except KeyboardInterrupt:
+            session.current.goes_on = f"job {job_id} goes on without being watched"
+            raise
+    if as_json:
+        render.print_json(job)
+    else:
+        render.out(render.clean(f"{job.verb} {job.subject}".rstrip() + f": {job.state}"))
+    if job.state is not JobState.DONE and job.error:
+        raise error_from_dict(dict(job.error))
 
 
 def job_cancel(job_id: JobId, as_json: AsJson = False) -> None:

@@ -96,6 +96,8 @@ class Core:
         # What the documents of the last look said. They change rarely, and reading one costs more
         # than fetching it.
         self._known: dict[str, tuple[Document, Any]] = {}
+        # A picture that is kept anyway, and follows the store: looks need not read all of it.
+        self._picture: Picture | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -114,12 +116,24 @@ class Core:
 
     def look(self, hosts: Iterable[str] | None = ()) -> Cluster:
         """What the store says, and what these hosts show (None: all of them)."""
-        cluster = self.cluster_of(self.world.state.read([*KINDS]))
+        picture = self._picture
+        cluster = (
+            self.cluster_of(self.world.state.read([*KINDS]))
+            if picture is None
+            else picture.documents()
+        )
         return self._seen(cluster, sorted(cluster.nodes) if hosts is None else hosts)
 
     def picture(self, *, refresh_s: float = REFRESH_S) -> Picture:
         """A look that keeps itself fresh, for a process that lives long; its owner closes it."""
         return Picture(self, tuple(KINDS), refresh_s=refresh_s)
+
+    def lean_on(self, picture: Picture | None) -> None:
+        """For as long as that picture is open: what the store says is taken from there.
+
+        It reads what has changed up to that very moment, so it is as fresh as if all were read.
+        """
+        self._picture = picture if self.world.threads else None
 
     def cluster_of(self, documents: Mapping[str, Document]) -> Cluster:
         parts: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}

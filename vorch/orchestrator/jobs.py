@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Callable
 
 from vorch.codec import decode, encode
 from vorch.decide import left_jobs
-from vorch.errors import Conflict, NotFound, VorchError
+from vorch.errors import Conflict, NotFound, TimedOut, VorchError
 from vorch.model import Job, Task, check_name
 from vorch.orchestrator.tasks import Tasks
 from vorch.plan import Journal
@@ -35,6 +36,31 @@ class Jobs(Tasks):
         if job.over:
             return job
         return dataclasses.replace(job, tasks=tuple(task.id for task in self._tasks_of(job_id)))
+
+    def job_watch(
+        self, job_id: str, show: Callable[[Job | Task], None], *, timeout_s: float | None = None
+    ) -> Job:
+        """Call `show` whenever the job or a task of it changes, until it is over."""
+        clock = self.world.clock
+        until = None if timeout_s is None else clock.now() + timeout_s
+        revision, shown = 0, dict[str, Job | Task]()
+        while True:
+            job = self.job_show(job_id)
+            for one in (*map(self._task_if_kept, job.tasks), job):
+                if one is not None and shown.get(one.id) != one:
+                    shown[one.id] = one
+                    show(one)
+            if job.over:
+                return job
+            if until is not None and clock.now() >= until:
+                raise TimedOut(f"cannot wait any longer for job {job_id!r}: it is still running")
+            revision, _ = self.world.state.changes(revision, 1.0)
+
+    def _task_if_kept(self, task_id: str) -> Task | None:
+        try:
+            return self.task_show(task_id)
+        except NotFound:
+            return None
 
     def job_cancel(self, job_id: str) -> None:
         """Ask whoever runs it to undo what is under way, and to begin no more of it."""

@@ -7,19 +7,22 @@ It is made for looking. Whoever decides from it is held by the versions in it, l
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from vorch.decide import filters
 from vorch.decide.seen import seen
 from vorch.decide.status import status
 from vorch.errors import Unreachable, Unsupported, VorchError
-from vorch.model import Cluster, Domain, Silence, VmStatus
+from vorch.model import Cluster, Domain, Silence, Vm, VmStatus
 from vorch.orchestrator import silence
 from vorch.ports import Document, Hypervisor, Subscription
 
@@ -44,6 +47,21 @@ STEADY_AFTER = 4
 Answer = tuple[Domain, ...] | VorchError
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some VMs of all that were asked for, by name."""
+
+    cluster: Cluster
+    vms: tuple[Vm, ...]
+    # All that fit, whatever page they are on.
+    total: int
+    # The name after which the next page begins; "" for none.
+    after: str = ""
+
+    def __iter__(self) -> Iterator[VmStatus]:
+        return (status(self.cluster, vm) for vm in self.vms)
+
+
 class Picture:
     """Safe to use from several threads. Its own threads end with `close`."""
 
@@ -57,6 +75,10 @@ class Picture:
         self._documents: dict[str, Document] = {}
         self._cluster = Cluster()
         self._hosts: dict[str, _Host] = {}
+        # The last look, and what it was made of.
+        self._last: tuple[tuple[object, ...], Cluster] | None = None
+        # The names of its VMs in order, and the VMs that they are the names of.
+        self._order: tuple[object, tuple[str, ...]] = (None, ())
         self._news = threading.Condition()
         self._changes = 0
         self._over = threading.Event()
@@ -111,6 +133,12 @@ class Picture:
         # waited for longer than its time.
         until = time.monotonic() + self._core.settings.host_timeout_s + GRACE_S
         answers = {name: host.answer(since, until) for name, host in hosts.items()}
+        silent_since = {name: host.silent_since for name, host in hosts.items()}
+        # Where nobody has told of anything new, it is as it was.
+        parts = (cluster, *answers.values(), *silent_since.values())
+        last = self._last
+        if last is not None and len(last[0]) == len(parts) and all(map(_same, last[0], parts)):
+            return last[1]
         cluster = seen(
             cluster,
             {
@@ -119,16 +147,56 @@ class Picture:
             },
         )
         silences = {
-            name: Silence(since=host.silent_since, waited_at=host.silent_since)
-            for name, host in hosts.items()
-            if host.silent_since is not None
+            name: Silence(since=since, waited_at=since)
+            for name, since in silent_since.items()
+            if since is not None
         }
-        return dataclasses.replace(cluster, silences={**cluster.silences, **silences})
+        cluster = dataclasses.replace(cluster, silences={**cluster.silences, **silences})
+        self._last = (parts, cluster)
+        return cluster
+
+    def documents(self) -> Cluster:
+        """What the store says now, without what hosts show."""
+        if not self._threads:
+            return self._core.look()
+        self._follow()
+        with self._reading:
+            return self._cluster
 
     def list(self, max_age_s: float | None = None) -> tuple[VmStatus, ...]:
         """All VMs by name, as `Orchestrator.list` shows them."""
         cluster = self.look(max_age_s)
         return tuple(status(cluster, cluster.vms[name]) for name in sorted(cluster.vms))
+
+    def page(
+        self,
+        wanted: filters.Wanted | None = None,
+        *,
+        after: str = "",
+        limit: int | None = None,
+        may_see: Callable[[Vm], bool] = lambda vm: True,
+        max_age_s: float | None = None,
+    ) -> Page:
+        """VMs that fit `wanted` (`decide.filters`), those after that name, at most so many."""
+        wanted = wanted or {}
+        filters.check_vms(wanted)
+        cluster = self.look(max_age_s)
+        fitting = [
+            vm
+            for vm in map(cluster.vms.__getitem__, self._names(cluster))
+            if may_see(vm) and (not wanted or filters.vm_fits(cluster, vm, wanted))
+        ]
+        begin = bisect.bisect_right(fitting, after, key=_name) if after else 0
+        end = len(fitting) if limit is None else min(len(fitting), begin + limit)
+        more = fitting[end - 1].name if begin < end < len(fitting) else ""
+        return Page(cluster, tuple(fitting[begin:end]), len(fitting), more)
+
+    def _names(self, cluster: Cluster) -> tuple[str, ...]:
+        vms, names = self._order
+        if vms is not cluster.vms:
+            names = tuple(sorted(cluster.vms))
+            self._order = (cluster.vms, names)
+        return names
 
     @property
     def changes(self) -> int:
@@ -349,6 +417,14 @@ def _essence(answer: Answer | None) -> object:
     if isinstance(answer, VorchError):
         return False
     return tuple(sorted((dataclasses.replace(one, cpu_time_ns=0) for one in answer), key=_id))
+
+
+def _same(one: object, other: object) -> bool:
+    return one is other or (isinstance(one, float) and one == other)
+
+
+def _name(vm: Vm) -> str:
+    return vm.name
 
 
 def _id(domain: Domain) -> str:

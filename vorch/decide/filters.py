@@ -1,0 +1,112 @@
+"""Which of a list are asked for: "state=running", "node=h1", "tag=db", "name~=web"."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from vorch.errors import Invalid
+from vorch.model import Cluster, Power, Vm
+
+# Of one question; more makes no sense, and costs time.
+MOST = 16
+LONGEST = 256
+LIKE = "~"
+VM_FILTERS = ("state", "node", "tag", "name", f"name{LIKE}")
+
+# What was asked for by the name of each filter. Of several values of one any will do; all filters
+# must be met.
+Wanted = Mapping[str, Sequence[str]]
+
+
+def checked(wanted: Wanted, known: Iterable[str]) -> Wanted:
+    names = list(known)
+    for name, values in wanted.items():
+        if name not in names:
+            raise Invalid(
+                f"cannot filter by {name!r}: it is one of {', '.join(names)}", filter=name
+            )
+        if len(values) > MOST or any(len(value) > LONGEST for value in values):
+            raise Invalid(
+                f"cannot filter by that many values of {name!r}: at most {MOST} of"
+                f" {LONGEST} characters each",
+                filter=name,
+            )
+    return wanted
+
+
+def check_vms(wanted: Wanted) -> None:
+    checked(wanted, VM_FILTERS)
+    states = [str(power) for power in Power]
+    for state in wanted.get("state", ()):
+        if state not in states:
+            raise Invalid(
+                f"cannot filter by state {state!r}: it is one of {', '.join(states)}",
+                filter="state",
+            )
+
+
+def vm_fits(cluster: Cluster, vm: Vm, wanted: Wanted) -> bool:
+    """The cheap questions first."""
+    nodes = wanted.get("node")
+    if nodes and vm.node not in nodes:
+        return False
+    if not _name_fits(vm.name, wanted):
+        return False
+    tags = wanted.get("tag")
+    if tags and not {*tags} & {*getattr(vm, "tags", ()), *vm.require_tags}:
+        return False
+    states = wanted.get("state")
+    return not states or str(cluster.power(vm)) in states
+
+
+def _name_fits(name: str, wanted: Wanted) -> bool:
+    names = wanted.get("name")
+    if names and name not in names:
+        return False
+    likes = wanted.get(f"name{LIKE}")
+    return not likes or any(like(name, one) for one in likes)
+
+
+def like(value: str, pattern: str) -> bool:
+    """It contains that, in whatever case; or is of that form, where that has * or ? or [."""
+    value, pattern = value.lower(), pattern.lower()
+    if any(sign in pattern for sign in "*?["):
+        # Many stars in a row mean one, and take very long as several.
+        while "**" in pattern:
+            pattern = pattern.replace("**", "*")
+        return fnmatch.fnmatchcase(value, pattern)
+    return pattern in value
+
+
+def fits(told: Mapping[str, Any], wanted: Wanted) -> bool:
+    """Of any other list: by the fields that are shown, those one level down included."""
+    for name, values in wanted.items():
+        value = _value(told, name.removesuffix(LIKE))
+        found = value if isinstance(value, list) else [value]
+        words = [_word(one) for one in found]
+        if name.endswith(LIKE):
+            if not any(like(word, one) for word in words for one in values):
+                return False
+        elif not {*words} & {*values}:
+            return False
+    return True
+
+
+def _value(told: Mapping[str, Any], name: str) -> Any:
+    if name in told:
+        return told[name]
+    for inside in told.values():
+        if isinstance(inside, dict) and name in inside:
+            return inside[name]
+    raise Invalid(
+        f"cannot filter by {name!r}: there is no such field; they are {', '.join(told)}",
+        filter=name,
+    )
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else str(value)
