@@ -12,11 +12,15 @@ from fastapi.responses import HTMLResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 
-from vorch import Orchestrator, __version__, connect
+from vorch import Desk, Orchestrator, __version__, connect
 
-from . import problems, upkeep
+from . import document, problems, upkeep
 from .auth import BearerToken
-from .routes import balance, room, vms
+from .hub import Hub
+from .routes import streams, verbs
+
+# How long jobs that are at work may take to end when the service does.
+JOBS_PATIENCE_S = 5.0
 
 
 def create_app(
@@ -36,14 +40,22 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         aside = None
         app.state.picture = await run_in_threadpool(found.picture)
+        found.lean_on(app.state.picture)
+        app.state.desk = Desk(found)
+        app.state.hub = Hub(found, app.state.picture)
+        app.state.hub.start()
         if upkeep_every_s is not None:
             aside = upkeep.Upkeep(found, every_s=upkeep_every_s)
             aside.start()
         try:
             yield
         finally:
+            app.state.hub.end()
+            await run_in_threadpool(app.state.desk.close, JOBS_PATIENCE_S)
             if aside is not None:
                 await run_in_threadpool(aside.stop)
+            found.lean_on(None)
+            await run_in_threadpool(app.state.hub.join)
             await run_in_threadpool(app.state.picture.close)
             if owned:
                 await run_in_threadpool(found.close)
@@ -70,9 +82,9 @@ def create_app(
     def docs() -> HTMLResponse:
         return HTMLResponse(_page(app.openapi()), headers=_NOTHING_FROM_ELSEWHERE)
 
-    app.include_router(vms.router)
-    app.include_router(room.router)
-    app.include_router(balance.router)
+    verbs.add_to(app)
+    app.add_route("/v1/events", streams.events, methods=["GET"], include_in_schema=False)
+    document.add_to(app)
     return app
 
 

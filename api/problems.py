@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -29,9 +30,10 @@ def problem(
         # Whatever JSON has no word for goes out as text.
         "fields": json.loads(json.dumps(error.fields, default=str)),
     }
-    return JSONResponse(
-        body, status_code=number, headers=dict(headers or {}), media_type=MEDIA_TYPE
-    )
+    more = dict(headers or {})
+    if "retry_after_s" in error.fields:
+        more["Retry-After"] = str(math.ceil(error.fields["retry_after_s"]))
+    return JSONResponse(body, status_code=number, headers=more, media_type=MEDIA_TYPE)
 
 
 def add_to(app: FastAPI) -> None:

@@ -47,6 +47,7 @@ class Service:
     ) -> None:
         """`watch`: high availability is looked after as well, and its log goes there."""
         settings = cluster.settings
+        self._end: Callable[[], None] = lambda: None
         self._vigil = None if watch is None else Vigil(cluster, watch)
         self._socket = _listen(
             settings.listen_host if host is None else host,
@@ -61,6 +62,10 @@ class Service:
         except BaseException:
             self._socket.close()
             raise
+
+    def end(self) -> None:
+        """Let `run` return, from another thread."""
+        self._end()
 
     @property
     def address(self) -> str:
@@ -80,6 +85,8 @@ class Service:
 
         def end() -> None:
             server.should_exit = True
+
+        self._end = end
 
         with contextlib.closing(self._socket), self._vigil or contextlib.nullcontext() as vigil:
             if vigil is not None:

@@ -18,9 +18,14 @@ if TYPE_CHECKING:
         Rule,
         RuleStatus,
     )
+    from vorch.calling import call_of
+    from vorch.codec import decode as document_as
     from vorch.codec import shown
     from vorch.config import Settings
     from vorch.config import load as load_settings
+    from vorch.decide.filters import check_fields as check_filters
+    from vorch.decide.filters import check_vms as check_vm_filters
+    from vorch.decide.filters import fits
     from vorch.decide.room.capacity import Capacity
     from vorch.decide.room.imagine import Change
     from vorch.decide.whatif import WhatIf
@@ -46,10 +51,12 @@ if TYPE_CHECKING:
         VorchError,
     )
     from vorch.errors import from_dict as error_from_dict
+    from vorch.errors import table as errors_table
     from vorch.loop import WatchLoop, why_no_watch
     from vorch.model import (
         Check,
         CloudInit,
+        Cluster,
         DiskUse,
         Figures,
         Forward,
@@ -76,13 +83,26 @@ if TYPE_CHECKING:
     from vorch.orchestrator import Balanced, Done, Orchestrator, Picture, Rebuilt
     from vorch.plan import Plan
     from vorch.ports import Console, Display, VolumeInfo
+    from vorch.telling import (
+        Chosen,
+        adapter_of,
+        chosen_fields,
+        filter_names,
+        from_json,
+        item_of,
+        to_json,
+    )
+    from vorch.telling import text as json_text
     from vorch.verbs import ENTRIES as VERBS
+    from vorch.verbs import NOT_OVER_HTTP, ROLES
     from vorch.verbs import Entry as Verb
     from vorch.wiring import connect, copy_state, reopen_state, state_path
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "NOT_OVER_HTTP",
+    "ROLES",
     "VERBS",
     "BadConfig",
     "Balanced",
@@ -90,7 +110,9 @@ __all__ = [
     "Capacity",
     "Change",
     "Check",
+    "Chosen",
     "CloudInit",
+    "Cluster",
     "Conflict",
     "Console",
     "Denied",
@@ -151,15 +173,28 @@ __all__ = [
     "WatchLoop",
     "WhatIf",
     "__version__",
+    "adapter_of",
+    "call_of",
+    "check_filters",
+    "check_vm_filters",
+    "chosen_fields",
     "connect",
     "copy_state",
+    "document_as",
     "error_from_dict",
+    "errors_table",
+    "filter_names",
+    "fits",
+    "from_json",
     "install_network_hook",
+    "item_of",
+    "json_text",
     "load_settings",
     "network_hook",
     "reopen_state",
     "shown",
     "state_path",
+    "to_json",
     "why_no_watch",
 ]
 
@@ -176,10 +211,19 @@ _HOMES = {
         "Rule",
         "RuleStatus",
     ),
-    "vorch.codec": ("shown",),
+    "vorch.calling": ("call_of",),
+    "vorch.codec": (
+        "decode as document_as",
+        "shown",
+    ),
     "vorch.config": (
         "Settings",
         "load as load_settings",
+    ),
+    "vorch.decide.filters": (
+        "check_fields as check_filters",
+        "check_vms as check_vm_filters",
+        "fits",
     ),
     "vorch.decide.room.capacity": ("Capacity",),
     "vorch.decide.room.imagine": ("Change",),
@@ -208,6 +252,7 @@ _HOMES = {
         "Unsupported",
         "VorchError",
         "from_dict as error_from_dict",
+        "table as errors_table",
     ),
     "vorch.loop": (
         "WatchLoop",
@@ -216,6 +261,7 @@ _HOMES = {
     "vorch.model": (
         "Check",
         "CloudInit",
+        "Cluster",
         "DiskUse",
         "Figures",
         "Forward",
@@ -252,8 +298,20 @@ _HOMES = {
         "Display",
         "VolumeInfo",
     ),
+    "vorch.telling": (
+        "Chosen",
+        "adapter_of",
+        "chosen_fields",
+        "filter_names",
+        "from_json",
+        "item_of",
+        "text as json_text",
+        "to_json",
+    ),
     "vorch.verbs": (
         "ENTRIES as VERBS",
+        "NOT_OVER_HTTP",
+        "ROLES",
         "Entry as Verb",
     ),
     "vorch.wiring": (

@@ -103,6 +103,10 @@ class Settings:
     fence_command: str = ""
     # Port that is knocked on at a host's storage address; 0: the one of its libvirt.
     storage_knock_port: int = 0
+    # File with the token for the service that `uri` names (https:), and file with the certificate
+    # that this service is to be trusted by; empty: VORCH_TOKEN, and the system's own CAs.
+    token_file: str = ""
+    ca_file: str = ""
     # Address and port of the service.
     listen_host: str = "127.0.0.1"
     listen_port: int = 8420

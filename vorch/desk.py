@@ -109,6 +109,12 @@ class Desk:
             if document is None or document.version != version:
                 raise stale(key)
 
+    def version(self, verb: str, arguments: Mapping[str, Any]) -> int | None:
+        """Of the document that this verb is about; None if there is none."""
+        entry = ENTRIES[verb]
+        document = self._cluster.world.state.get(f"{entry.document}/{arguments[entry.named]}")
+        return None if document is None else document.version
+
     def wait(self, job_id: str, timeout_s: float) -> Job:
         """The job when it is over, or as it is when the time is."""
         with self._lock:

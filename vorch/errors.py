@@ -152,3 +152,8 @@ def from_dict(body: dict[str, Any]) -> VorchError:
         if kind.code == body.get("code"):
             return kind(str(body.get("message", "")), **body.get("fields", {}))
     return VorchError(str(body.get("message", "")), **body.get("fields", {}))
+
+
+def table() -> dict[str, int]:
+    """Each code with the number that it has over HTTP."""
+    return {kind.code: kind.http_status for kind in ALL}

@@ -76,6 +76,16 @@ def chosen_fields(kind: Any, paths: Iterable[str]) -> Chosen:
     return chosen
 
 
+def filter_names(kind: Any) -> frozenset[str]:
+    """The fields of a type that lists can be filtered by, those one level down included."""
+    found: set[str] = set()
+    parts = get_args(kind) if get_origin(kind) is tuple else (kind,)
+    for part in parts:
+        for name, hint in (_fields(part) or {}).items():
+            found |= {name, *(_fields(hint) or {})}
+    return frozenset(found)
+
+
 def item_of(kind: Any) -> Any:
     """What a list or tuple of that type consists of; None if it is no list."""
     args = get_args(kind)

@@ -48,8 +48,13 @@ def connect(
     hook: Hook | None = None,
     recover: bool = True,
     prepare: bool = True,
+    token: str | None = None,
+    ca: str | None = None,
 ) -> Orchestrator:
     """The cluster whose state is at `uri`: memory:, sqlite:///path/to/vorch.db, or rados://POOL.
+
+    Or one that a service stands before, with `token`: https://HOST:PORT. `ca` is the file with the
+    certificate that it is to be trusted by.
 
     Without a URI: VORCH_URI, then vorch.toml, then the embedded cluster of this machine. A file
     that is empty is made an embedded cluster of this host. What earlier processes left unfinished
@@ -59,6 +64,11 @@ def connect(
     settings = settings or config.load(uri)
     if uri is not None and uri != settings.uri:
         settings = dataclasses.replace(settings, uri=uri)
+    if settings.uri.partition(":")[0] in ("http", "https"):
+        from vorch.remote import RemoteOrchestrator, link_to
+
+        link = link_to(settings.uri, settings, token=token, ca=ca)
+        return RemoteOrchestrator(link, settings, watch=watch)
     world, make_cluster = _world(settings)
     orchestrator = Orchestrator(world, settings, watch=watch, hook=hook)
     try:
@@ -81,7 +91,7 @@ def _world(settings: Settings) -> tuple[World, Callable[[Orchestrator], None]]:
     if scheme not in _WORLDS:
         raise BadConfig(
             f"cannot connect to {settings.uri!r}: {scheme!r} is not a kind of store that vorch"
-            " knows; use memory:, sqlite:///path/to/vorch.db or rados://POOL"
+            " knows; use memory:, sqlite:///path/to/vorch.db, rados://POOL or https://SERVICE"
         )
     return _WORLDS[scheme](settings)
 

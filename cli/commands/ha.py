@@ -153,7 +153,7 @@ def ha_show(name: VmName, as_json: AsJson = False) -> None:
     """How one VM is looked after, and how far that is."""
     with cluster(as_json) as found:
         one = found.ha_show(name)
-        now = found.world.clock.now()
+        now = found.now()
     if as_json:
         render.print_json(one)
     else:
@@ -202,7 +202,7 @@ def ha_list(as_json: AsJson = False) -> None:
     """All VMs that are looked after."""
     with cluster(as_json) as found:
         vms = found.ha_list()
-        now = found.world.clock.now()
+        now = found.now()
     show_all(
         vms,
         as_json,

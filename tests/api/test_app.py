@@ -114,10 +114,10 @@ def test_a_short_token_is_refused(cluster: Orchestrator) -> None:
 def test_errors_are_problems(
     client: TestClient, monkeypatch: pytest.MonkeyPatch, kind: type[errors.VorchError]
 ) -> None:
-    def failing(*_: object) -> None:
+    def failing(*_: object, **__: object) -> None:
         raise kind("cannot do that: no; do this", vm="web", odd={1, 2})
 
-    monkeypatch.setattr(Picture, "list", failing)
+    monkeypatch.setattr(Picture, "page", failing)
     answer = client.get("/v1/vms", headers=BEARER)
     assert answer.status_code == kind.http_status
     assert answer.headers["content-type"] == "application/problem+json"
@@ -132,10 +132,10 @@ def test_errors_are_problems(
 def test_a_mistake_shows_nothing_of_the_inside(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def mistaken(*_: object) -> None:
+    def mistaken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("inside")
 
-    monkeypatch.setattr(Picture, "list", mistaken)
+    monkeypatch.setattr(Picture, "page", mistaken)
     answer = client.get("/v1/vms", headers=BEARER)
     assert answer.status_code == 500
     assert answer.headers["content-type"] == "application/problem+json"

@@ -19,6 +19,7 @@ OF_THE_LIBRARY_ALONE = {
     "picture",  # a look that keeps itself fresh: `list --watch`, and the service
     "cluster_of",  # what a picture has read, as a look has it
     "lean_on",  # makes looks of a process that keeps a picture cheap
+    "now",  # a clock
     "look",  # what the verbs decide from: a value for programs, seen through `list` and `show`
 }
 # Commands that are about the program and not about the cluster.

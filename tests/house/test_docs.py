@@ -24,6 +24,8 @@ IN_WORDS = {
     "hypervisor_uri": "`qemu:///system` for root",
     "pool_path": "folder `disks` beside the state file",
     "fence_command": "none",
+    "token_file": "none",
+    "ca_file": "none",
 }
 
 

@@ -36,6 +36,12 @@ def checked(wanted: Wanted, known: Iterable[str]) -> Wanted:
     return wanted
 
 
+def check_fields(wanted: Wanted, fields: Iterable[str]) -> None:
+    """Of any other list, with the fields that its values have."""
+    known = sorted(fields)
+    checked(wanted, [word for name in known for word in (name, name + LIKE)])
+
+
 def check_vms(wanted: Wanted) -> None:
     checked(wanted, VM_FILTERS)
     states = [str(power) for power in Power]
@@ -100,10 +106,7 @@ def _value(told: Mapping[str, Any], name: str) -> Any:
     for inside in told.values():
         if isinstance(inside, dict) and name in inside:
             return inside[name]
-    raise Invalid(
-        f"cannot filter by {name!r}: there is no such field; they are {', '.join(told)}",
-        filter=name,
-    )
+    return None
 
 
 def _word(value: Any) -> str:

@@ -114,6 +114,10 @@ class Core:
         self.noter.close()
         self.world.close()
 
+    def now(self) -> float:
+        """The time that records are written in."""
+        return self.world.clock.now()
+
     def look(self, hosts: Iterable[str] | None = ()) -> Cluster:
         """What the store says, and what these hosts show (None: all of them)."""
         picture = self._picture

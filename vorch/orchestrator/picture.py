@@ -37,6 +37,8 @@ SILENT_REFRESH_S = 5.0
 GAP_S = 0.05
 # How long one waiting call to the store takes; `close` waits for the end of one.
 STORE_WAIT_S = 1.0
+# How long a host that just got something to do is waited for by one who looks.
+DUE_S = 0.5
 # For a thread to say that its host's time is over.
 GRACE_S = 0.3
 # Of more changed documents than this all are read, in one call.
@@ -129,6 +131,7 @@ class Picture:
         since = time.monotonic() - (float("inf") if max_age_s is None else max_age_s)
         for host in hosts.values():
             host.hurry(since)
+        self._await_due(hosts)
         # They were asked at the same time, so this takes as long as the slowest, and no host is
         # waited for longer than its time.
         until = time.monotonic() + self._core.settings.host_timeout_s + GRACE_S
@@ -154,6 +157,15 @@ class Picture:
         cluster = dataclasses.replace(cluster, silences={**cluster.silences, **silences})
         self._last = (parts, cluster)
         return cluster
+
+    def _await_due(self, hosts: dict[str, _Host]) -> None:
+        """Whoever has just started a VM, and looks, wants to see it run.
+
+        For a moment only: a host that hangs would hold up everybody else.
+        """
+        until = time.monotonic() + DUE_S
+        for host in hosts.values():
+            host.await_due(until)
 
     def documents(self) -> Cluster:
         """What the store says now, without what hosts show."""
@@ -256,10 +268,24 @@ class Picture:
             self._revision = revision
             if not changed:
                 return
-            self._documents = documents
+            before, self._documents = self._cluster, documents
             self._cluster = self._core.cluster_of(documents)
             self._meet_hosts(gap)
+            if not gap:
+                self._hurry_for(before)
         self._changed()
+
+    def _hurry_for(self, before: Cluster) -> None:
+        """Where the record of a VM was written, most likely something was done with it."""
+        after = self._cluster
+        if before.vms is after.vms:
+            return
+        for name in before.vms.keys() | after.vms.keys():
+            old, new = before.vms.get(name), after.vms.get(name)
+            if old is not new:
+                for vm in (old, new):
+                    if vm is not None and vm.node in self._hosts:
+                        self._hosts[vm.node].now_due()
 
     def _read(self, documents: dict[str, Document], keys: Sequence[str]) -> dict[str, Document]:
         after = dict(documents)
@@ -299,6 +325,7 @@ class _Host:
         self._lock = threading.Condition()
         self._answer: Answer | None = None
         self._looked_at = float("-inf")
+        self._due = float("-inf")
         # In the world's time.
         self.silent_since: float | None = None
         self._thread = threading.Thread(target=self._run, name=f"vorch-see-{name}", daemon=True)
@@ -323,6 +350,22 @@ class _Host:
             if self._looked_at < since:
                 self._stirred += 1
                 self._lock.notify_all()
+
+    def now_due(self) -> None:
+        """What it said before this moment may be of the past."""
+        with self._lock:
+            self._due = time.monotonic()
+            self._stirred += 1
+            self._lock.notify_all()
+
+    def await_due(self, until: float) -> None:
+        if self._looked_at >= self._due:
+            return
+        with self._lock:
+            self._lock.wait_for(
+                lambda: self._over.is_set() or self._looked_at >= self._due,
+                max(0.0, until - time.monotonic()),
+            )
 
     def answer(self, since: float, until: float) -> Answer:
         """What it said to the last look, if that began late enough; else to the next one."""

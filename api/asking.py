@@ -1,0 +1,24 @@
+"""Who asks, and what that one may see: the one place where routes find out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from starlette.requests import Request
+
+from vorch import Vm
+
+
+def who_asks(request: Request) -> str:
+    """As it stands in tasks and jobs."""
+    return str(request.scope.get("vorch.who", "the service"))
+
+
+def vms_seen(request: Request) -> Callable[[Vm], bool]:
+    """Whether whoever asks may know of a VM."""
+    return lambda vm: True
+
+
+def events_seen(request: Request) -> Callable[[str, str], bool]:
+    """The same of an event about a document, by its kind and name."""
+    return lambda kind, name: True

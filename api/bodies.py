@@ -1,0 +1,114 @@
+"""What a request to a verb brings with it, checked against the verb's own signature."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from starlette.requests import Request
+
+from vorch import VERBS, Invalid, call_of
+
+# Answer files and user-data have up to a MiB; in JSON it can be six times as much.
+BODY_LIMIT = 8 * 1024 * 1024
+QUERY_LIMIT = 64
+
+
+@functools.cache
+def model_of(verb: str) -> type[BaseModel]:
+    """All arguments but the one in the path; what the verb does not know is refused."""
+    entry, call = VERBS[verb], call_of(verb)
+    fields: dict[str, Any] = {}
+    for name, one in call.parameters.items():
+        # A callable is for programs in this process.
+        if name == entry.in_path or (entry.kind == "stream" and name == "show"):
+            continue
+        # Mutable ones would be shown as shared in the schema.
+        fields[name] = (one.annotation, ... if one.required else one.default)
+    title = "".join(word.capitalize() for word in verb.split("_"))
+    return create_model(
+        f"{title}Arguments", __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields
+    )
+
+
+async def from_body(request: Request, verb: str) -> dict[str, Any]:
+    """The arguments in the JSON body; none is as good as {}."""
+    raw = await _read(request)
+    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip()
+    if raw and kind.lower() != "application/json":
+        raise Invalid(f"cannot read the request: its body is {kind!r}; send application/json")
+    model = model_of(verb)
+    try:
+        found = model.model_validate_json(raw or b"{}")
+    except ValidationError as exc:
+        raise unreadable(exc) from exc
+    except RecursionError as exc:
+        raise Invalid("cannot read the request: its body is nested too deeply") from exc
+    return _given(found)
+
+
+def from_query(request: Request, verb: str, *, but: tuple[str, ...] = ()) -> dict[str, Any]:
+    model = model_of(verb)
+    query = request.query_params
+    if len(query.multi_items()) > QUERY_LIMIT:
+        raise Invalid(f"cannot read the request: more than {QUERY_LIMIT} words in its query")
+    given: dict[str, Any] = {}
+    for name in dict.fromkeys(query):
+        if name in but:
+            continue
+        values = query.getlist(name)
+        field = model.model_fields.get(name)
+        if field is not None and _takes_several(field.annotation):
+            given[name] = values
+        elif len(values) > 1:
+            raise Invalid(f"cannot read the request: {name!r} stands in its query twice")
+        else:
+            given[name] = values[0]
+    try:
+        return _given(model.model_validate(given))
+    except ValidationError as exc:
+        raise unreadable(exc) from exc
+
+
+def in_path(request: Request, verb: str) -> dict[str, Any]:
+    name = VERBS[verb].in_path
+    return {name: request.path_params[name]} if name else {}
+
+
+def unreadable(exc: ValidationError) -> Invalid:
+    first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return Invalid(
+        f"cannot read the request: {where or 'its body'}: {first['msg']}; see /openapi.json"
+    )
+
+
+def _given(model: BaseModel) -> dict[str, Any]:
+    """What was said, and nothing that was not: the verb has defaults of its own."""
+    return {name: getattr(model, name) for name in model.model_fields_set}
+
+
+def _takes_several(annotation: Any) -> bool:
+    return any(
+        get_origin(one) in (Sequence, list, tuple) for one in (annotation, *get_args(annotation))
+    )
+
+
+async def _read(request: Request) -> bytes:
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > BODY_LIMIT:
+        raise _too_large()
+    found = bytearray()
+    async for part in request.stream():
+        found += part
+        if len(found) > BODY_LIMIT:
+            raise _too_large()
+    return bytes(found)
+
+
+def _too_large() -> Invalid:
+    return Invalid(
+        f"cannot read the request: its body is larger than {BODY_LIMIT // 1024 // 1024} MiB"
+    )
