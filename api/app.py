@@ -70,6 +70,13 @@ def create_app(
         middleware=[Middleware(BearerToken, token=token)],
     )
     app.state.cluster = found
+    app.state.hub = None
+
+    def ending() -> None:
+        if app.state.hub is not None:
+            app.state.hub.end()
+
+    app.state.ending = ending
     problems.add_to(app)
 
     # Plain `def`: FastAPI runs it in a thread of its pool, as the library blocks.

@@ -81,7 +81,7 @@ class Service:
             server_header=False,
             timeout_graceful_shutdown=PATIENCE_S,
         )
-        server = _Server(config)
+        server = _Server(config, self._app.state.ending)
 
         def end() -> None:
             server.should_exit = True
@@ -141,6 +141,15 @@ class Vigil:
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, ending: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ending = ending
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Whoever listens to a stream is let go first: it would be waited for.
+        self._ending()
+        await super().shutdown(sockets)
+
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         """Signals are taken below: uvicorn would raise them again, and end with their number."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+import vorch_api.service
 from tests.api.serving import cluster_in, served
 from vorch import (
     BadConfig,
@@ -219,3 +220,15 @@ def test_what_happens_is_told_and_can_be_caught_up_with(
 def test_an_id_that_is_none(service: Service) -> None:
     headers = {"Authorization": f"Bearer {service.token}", "Last-Event-ID": "x"}
     assert httpx.get(f"{service.address}/v1/events", headers=headers).status_code == 422
+
+
+def test_an_open_stream_does_not_hold_the_end_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vorch_api.service, "PATIENCE_S", 100)
+    with cluster_in("api-remote-end") as other, served(other) as service:
+        stream = events(service, "nosuch")
+        assert next(stream)["event"] == "ready"
+        began = time.monotonic()
+        service.end()
+        assert list(stream) == []
+        # Without that it would be the patience of the server.
+        assert time.monotonic() - began < 50
