@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from starlette.requests import Request
 
-from vorch import Vm
+from vorch import Verb, Vm
 
 
 def who_asks(request: Request) -> str:
     """As it stands in tasks and jobs."""
     return str(request.scope.get("vorch.who", "the service"))
+
+
+def permit(request: Request, entry: Verb, arguments: Mapping[str, Any]) -> None:
+    """Raises `Denied` if whoever asks may not ask for that. Called before each verb.
+
+    Whoever has the one token that there is may do everything.
+    """
 
 
 def vms_seen(request: Request) -> Callable[[Vm], bool]:

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from vorch import (
+    VERBS,
     Chosen,
     Invalid,
     Verb,
@@ -28,7 +29,7 @@ from vorch import (
     to_json,
 )
 
-from ..asking import vms_seen
+from ..asking import permit, vms_seen
 from ..bodies import QUERY_LIMIT, from_query, model_of
 from ..connection import connected, pictured
 
@@ -46,6 +47,7 @@ def is_list(entry: Verb) -> bool:
 
 async def vms(request: Request) -> Response:
     """From the picture, which is fresh already: no host is asked."""
+    permit(request, VERBS["list"], {})
     wanted = _filters(request, ())
     check_vm_filters(wanted)
     chosen = fields_of(request, VmStatus)
@@ -76,6 +78,7 @@ def of(entry: Verb) -> Callable[[Request], Awaitable[Response]]:
             **from_query(request, entry.verb, but=(*OF_A_LIST, *wanted)),
             **{name: request.path_params[name] for name in request.path_params},
         }
+        permit(request, entry, arguments)
         chosen = fields_of(request, kind)
         after, limit = _cursor(request), _limit(request)
 

@@ -27,7 +27,7 @@ from vorch import (
     to_json,
 )
 
-from ..asking import who_asks
+from ..asking import permit, who_asks
 from ..bodies import from_body, from_query, in_path
 from ..problems import problem
 from . import lists, streams
@@ -75,6 +75,7 @@ def _reading(entry: Verb) -> Endpoint:
             **from_query(request, entry.verb, but=(lists.FIELDS,)),
             **in_path(request, entry.verb),
         }
+        permit(request, entry, arguments)
         chosen = lists.fields_of(request, kind)
 
         def look() -> Response:
@@ -106,6 +107,7 @@ def _acting(entry: Verb) -> Endpoint:
                 )
             arguments = await from_body(request, entry.verb)
         arguments |= in_path(request, entry.verb)
+        permit(request, entry, arguments)
         key = request.headers.get("idempotency-key", "")
         wait_s = _wait_s(request, default=WAIT_S)
         expected = _expected(request, entry, arguments)

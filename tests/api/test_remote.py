@@ -18,6 +18,7 @@ from vorch import (
     Conflict,
     Denied,
     Invalid,
+    JobState,
     NotFound,
     Orchestrator,
     Task,
@@ -124,6 +125,29 @@ def test_progress_is_told_on_the_way(service: Service, gate: threading.Event) ->
         assert told[0].state is TaskState.RUNNING
         assert told[-1].state is TaskState.DONE
         far.delete("slow", purge=True)
+
+
+def test_ctrl_c_undoes_it_over_there(
+    service: Service, cluster: Orchestrator, gate: threading.Event
+) -> None:
+    def interrupt(task: Task) -> None:
+        if task.state is TaskState.RUNNING and not cluster.world.state.read(["cancel"]):
+            # When it is asked to end, and not before, it goes on to where it can.
+            threading.Thread(target=open_when_cancelled, daemon=True).start()
+            raise KeyboardInterrupt
+
+    def open_when_cancelled() -> None:
+        while not cluster.world.state.read(["cancel"]):
+            time.sleep(0.01)
+        gate.set()
+
+    with connect(service.address, token=service.token, watch=interrupt) as far:
+        with pytest.raises(KeyboardInterrupt):
+            far.create("never", disk_gib=1, networks=())
+        job = next(one for one in far.job_list() if one.subject == "never")
+        assert job.state is JobState.CANCELLED
+        with pytest.raises(NotFound):
+            far.show("never")
 
 
 def test_watching_a_task(far: Orchestrator, gate: threading.Event, cluster: Orchestrator) -> None:
