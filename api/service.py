@@ -194,7 +194,9 @@ def _listen(host: str, port: int) -> socket.socket:
             f"cannot serve on {where}: others on the network would see the token, as there is no"
             " encryption yet; use 127.0.0.1, and reach it from elsewhere through ssh -L"
         )
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    # With its protocol named: asyncio takes the delay (Nagle's) from such sockets only, and small
+    # answers would wait for 40 ms.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)

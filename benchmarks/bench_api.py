@@ -75,7 +75,9 @@ def serve(vms: int, hosts: int) -> None:
         for vm in records[: vms // 2]:
             bare = dataclasses.replace(vm, disks=(), nics=())
             cluster.world.hypervisor(vm.node).start(bare, {}, {})
-        listening = socket.create_server(("127.0.0.1", 0))
+        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(1024)
         app = create_app(cluster, token=TOKEN, upkeep_every_s=None)
         config = uvicorn.Config(app, log_level="warning", access_log=False)
         server = uvicorn.Server(config)

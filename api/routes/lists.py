@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -83,7 +83,11 @@ def of(entry: Verb) -> Callable[[Request], Awaitable[Response]]:
         after, limit = _cursor(request), _limit(request)
 
         def look() -> Response:
-            values = getattr(connected(request), entry.verb)(**arguments)
+            values: Sequence[Any]
+            if entry.verb == "node_list":
+                values = pictured(request).nodes()
+            else:
+                values = getattr(connected(request), entry.verb)(**arguments)
             if wanted:
                 values = [one for one in values if fits(_flat(shown(one)), wanted)]
             begin = _number(after)

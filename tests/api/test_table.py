@@ -124,9 +124,6 @@ def test_every_answer_and_error_is_in_the_document(document: dict[str, Any]) -> 
     assert numbers <= set(document["paths"]["/v1/vms"]["post"]["responses"])
 
 
-IN_PATHS = {"name": "web", "pool": "default"}
-
-
 @pytest.mark.parametrize(
     "entry",
     [entry for entry in VERBS.values() if entry.kind == "read"],
@@ -135,7 +132,8 @@ IN_PATHS = {"name": "web", "pool": "default"}
 def test_to_look_changes_nothing(client: TestClient, entry: Any) -> None:
     cluster: Orchestrator = client.app.state.cluster  # type: ignore[attr-defined]
     before, _ = cluster.world.state.changes(0, 0)
-    path = entry.path.replace("{name}", "web" if entry.about == "vm" else "nosuch")
+    names = {"vm": "web", "node": cluster.node_list()[0].node.name}
+    path = entry.path.replace("{name}", names.get(entry.about, "nosuch"))
     path = path.replace("{pool}", cluster.pool_list()[0][0].name)
     answer = client.get(re.sub(r"\{\w+\}", "nosuch", path), params=EXAMPLES.get(entry.verb, {}))
     if "nosuch" in str(answer.url):

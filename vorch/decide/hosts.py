@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from vorch.decide.baseline import save_baseline
 from vorch.decide.catalog import updates
-from vorch.decide.place import memory_used_mib
+from vorch.decide.place import Use, in_use, pages_mib
 from vorch.decide.records import hosts_of, is_on, new_name, reads, save
 from vorch.decide.storage import check_not_in_class
 from vorch.errors import Conflict, Invalid, Unsupported, VorchError
@@ -371,26 +371,35 @@ def change(cluster: Cluster, name: str, changes: NodeChanges) -> Plan:
 
 def status(cluster: Cluster, node: Node, overhead_mib: int) -> NodeStatus:
     """At a glance: does it answer, may it be used, what is on it, what is free."""
+    (one,) = statuses(cluster, [node], overhead_mib)
+    return one
+
+
+def statuses(cluster: Cluster, nodes: Iterable[Node], overhead_mib: int) -> tuple[NodeStatus, ...]:
+    """Of several, for which all that runs is gone through once."""
+    use = in_use(cluster, overhead_mib)
+    away: dict[str, list[str]] = {}
+    for vm in cluster.vms.values():
+        if vm.home:
+            away.setdefault(vm.home, []).append(vm.name)
+    return tuple(_status(cluster, node, use.get(node.name, Use()), away) for node in nodes)
+
+
+def _status(cluster: Cluster, node: Node, use: Use, away: Mapping[str, list[str]]) -> NodeStatus:
     silent = cluster.silent.get(node.name)
-    here = [
-        domain
-        for domain in cluster.domains.values()
-        if domain.node == node.name and is_on(domain.power)
-    ]
-    used = memory_used_mib(cluster, node.name, overhead_mib)
+    used = use.memory_mib + pages_mib(node.facts)
     whole = node.facts.memory_mib if node.facts else 0
     notes = []
     if silent is not None:
         notes.append(f"does not answer: {silent}")
     if node.cordoned:
         notes.append("is cordoned: nothing is started or placed there (vorch node uncordon)")
-    away = sorted(vm.name for vm in cluster.vms.values() if vm.home == node.name)
-    if away:
-        notes.append(f"{some('VM', away)} left it for its maintenance")
+    if node.name in away:
+        notes.append(f"{some('VM', sorted(away[node.name]))} left it for its maintenance")
     return NodeStatus(
         node=node,
         state="silent" if silent is not None else "cordoned" if node.cordoned else "online",
-        running=sum(domain.ours for domain in here),
+        running=sum(domain.ours for domain in use.domains if is_on(domain.power)),
         memory_used_mib=used,
         memory_free_mib=max(0, whole - node.reserve_mib - used),
         notes=tuple(notes),

@@ -68,10 +68,8 @@ class Nodes(Rounds):
     def node_list(self) -> tuple[NodeStatus, ...]:
         """All hosts by name, with what is on them now: one call per host."""
         cluster = self.look(None)
-        overhead = self.settings.vm_overhead_mib
-        return tuple(
-            hosts.status(cluster, cluster.nodes[name], overhead) for name in sorted(cluster.nodes)
-        )
+        nodes = [cluster.nodes[name] for name in sorted(cluster.nodes)]
+        return hosts.statuses(cluster, nodes, self.settings.vm_overhead_mib)
 
     def node_show(self, name: str) -> NodeStatus:
         """The host, its accelerator having been found out by booting something if it never was."""

@@ -19,10 +19,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from vorch.decide import filters
+from vorch.decide.hosts import statuses
 from vorch.decide.seen import seen
 from vorch.decide.status import status
 from vorch.errors import Unreachable, Unsupported, VorchError
-from vorch.model import Cluster, Domain, Silence, Vm, VmStatus
+from vorch.model import Cluster, Domain, NodeStatus, Silence, Vm, VmStatus
 from vorch.orchestrator import silence
 from vorch.ports import Document, Hypervisor, Subscription
 
@@ -202,6 +203,18 @@ class Picture:
         end = len(fitting) if limit is None else min(len(fitting), begin + limit)
         more = fitting[end - 1].name if begin < end < len(fitting) else ""
         return Page(cluster, tuple(fitting[begin:end]), len(fitting), more)
+
+    def nodes(self) -> tuple[NodeStatus, ...]:
+        """All hosts by name, as `Orchestrator.node_list` shows them."""
+        cluster = self.look()
+        nodes = [cluster.nodes[name] for name in sorted(cluster.nodes)]
+        return statuses(cluster, nodes, self._core.settings.vm_overhead_mib)
+
+    def node(self, name: str) -> NodeStatus:
+        """One of them, as it is known: nothing is tried out."""
+        cluster = self.look()
+        (one,) = statuses(cluster, [cluster.node(name)], self._core.settings.vm_overhead_mib)
+        return one
 
     def _names(self, cluster: Cluster) -> tuple[str, ...]:
         vms, names = self._order
