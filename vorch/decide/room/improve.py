@@ -7,12 +7,11 @@ last.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from vorch.decide.room.price import Bound
 from vorch.decide.room.search import Search
-from vorch.decide.room.table import Floats, Ints
+from vorch.decide.room.table import Ints
 
 # Passes at one price in a large fleet.
 _PASSES = 24
@@ -34,14 +33,6 @@ _MOSTLY = 0.6
 _LARGER = 0.9
 _TARGETS = 4
 _TINY = 1e-9
-
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """What all moves together may come to: a sum over the guests that are away."""
-
-    price: Floats
-    most: float
 
 
 class Improving:
@@ -233,7 +224,7 @@ class Improving:
         """A guest that is most of the highest share of a host, and larger hosts to take it to."""
         search, table = self.search, self.search.table
         for quantity, share in zip(search.quantities, search.share, strict=True):
-            if not any(term.kind == "peak" for term in quantity.terms):
+            if not len(share) or not any(term.kind == "peak" for term in quantity.terms):
                 continue
             top = int(share.argmax())
             there = np.flatnonzero((table.at == top) & search.movable)
@@ -260,7 +251,8 @@ class Improving:
             loss = search.moved(rows, home, 0.0)
             loss /= np.maximum(search.prices[rows], _TINY)
             loss[~search.fit(rows, home)] = np.inf
-            row = int(loss.argmin())
+            # Of equal ones the last by name goes home, so that the first by name stays moved.
+            row = int(np.flatnonzero(loss <= loss.min() + _TINY)[-1])
             if not np.isfinite(loss[row]):
                 search.put(self.best_at)
                 return
