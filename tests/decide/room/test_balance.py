@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.decide.room import judge
 from tests.decide.room.fleets import NO_DATA, data, fleets, guest, host
 from vorch.decide.room.balance import BalancePlan, Limits, Metric, Move, balance
-from vorch.decide.room.fleet import Apart, Fleet, Guest, Needs, Policy, Together
+from vorch.decide.room.fleet import Apart, Fleet, Guest, Host, Needs, Policy, Together
 from vorch.errors import Invalid
 from vorch.simulate.placement_file import read_placement
 
@@ -114,6 +114,51 @@ def test_limits_are_kept(fleet: Fleet, moves: int, gib: int) -> None:
     follow(fleet, plan)
     assert len(plan.moves) <= moves
     assert plan.memory_mib <= gib * 1024
+
+
+@st.composite
+def full(draw: st.DrawFn) -> Fleet:
+    """Hosts with next to no room, and one hole: whoever goes waits for others, or goes round."""
+    sizes = st.integers(1, 4)
+    hosts: list[Host] = []
+    many: list[Guest] = []
+    for number in range(draw(st.integers(3, 5))):
+        there = draw(st.lists(st.tuples(sizes, sizes), min_size=1, max_size=4))
+        hole = 4 if number == 0 else draw(st.integers(0, 1))
+        room = sum(gib for gib, _ in there) + hole
+        hosts.append(host(f"h{number}", room * 1024, 8))
+        for gib, load in there:
+            name = f"g{len(many):02}"
+            many.append(guest(name, gib * 1024, 1, cpu_load=float(load), host=f"h{number}"))
+    return Fleet(hosts=tuple(hosts), guests=tuple(many))
+
+
+@settings(max_examples=150, deadline=None)
+@given(full(), st.integers(0, 5), st.integers(0, 9), st.sampled_from(METRICS))
+def test_who_goes_round_by_a_third_host_counts_twice(
+    fleet: Fleet, moves: int, gib: int, metric: Metric
+) -> None:
+    plan = balance(fleet, Limits(moves=moves), metric=metric)
+    follow(fleet, plan)
+    assert len(plan.moves) <= moves
+    plan = balance(fleet, Limits(memory_mib=gib * 1024), metric=metric)
+    follow(fleet, plan)
+    assert plan.memory_mib <= gib * 1024
+    plan = balance(fleet, Limits(seconds=float(gib)), metric=metric)
+    follow(fleet, plan)
+    assert plan.seconds <= gib
+
+
+def test_of_equal_ones_the_first_by_name_goes_to_the_first_host() -> None:
+    hosts = (host("h1"), host("h2"), host("h3"))
+    plan = balance(Fleet(hosts=hosts, guests=crowd(6)), Limits(moves=1))
+    assert [(move.guest, move.target) for move in plan.moves] == [("g0", "h2")]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_without_hosts_or_guests_nothing_is_planned(metric: Metric) -> None:
+    assert balance(Fleet(hosts=(), guests=()), metric=metric).moves == ()
+    assert balance(Fleet(hosts=(host("h1"),), guests=()), metric=metric).moves == ()
 
 
 def settled(fleet: Fleet, metric: Metric) -> None:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from tests.decide.room.fleets import guest, host
 from vorch.decide.room.evenness import terms
 from vorch.decide.room.fleet import Fleet
 from vorch.decide.room.order import Schedule, busiest, is_short, schedule
-from vorch.decide.room.price import Pricing, prices
+from vorch.decide.room.price import Bound, Pricing, prices
 from vorch.decide.room.search import Search
 from vorch.decide.room.table import Table
 
 
 def ordered(
-    fleet: Fleet, targets: dict[str, str], *, per_host: int = 1, most: int | None = None
+    fleet: Fleet, targets: dict[str, str], *, per_host: int = 1, bounds: Sequence[Bound] = ()
 ) -> tuple[Table, Schedule]:
     table = Table(fleet)
     search = Search(table, terms(table, "norm"), prices(table, Pricing()))
     rows = {table.guest(name): table.host(target) for name, target in targets.items()}
-    return table, schedule(search, rows, per_host=per_host, most=most)
+    return table, schedule(search, rows, per_host=per_host, bounds=bounds)
 
 
 def circle(third_mib: int) -> Fleet:
@@ -45,8 +52,30 @@ def test_a_circle_that_nobody_can_break_is_given_up() -> None:
 
 
 def test_a_detour_counts_as_a_move() -> None:
-    _, found = ordered(circle(4096), SWAP, most=2)
+    _, found = ordered(circle(4096), SWAP, bounds=[Bound(np.ones(2), 2)])
     assert len(found.steps()) <= 2
+    memory = np.array([3072.0, 2560.0])
+    _, found = ordered(circle(4096), SWAP, bounds=[Bound(memory, 2560 + 3072 + 2559)])
+    assert sum(memory[step.row] for step in found.steps()) <= 3072
+    _, found = ordered(circle(4096), SWAP, bounds=[Bound(memory, 2560 + 3072 + 2560)])
+    assert len(found.steps()) == 3
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.randoms(use_true_random=False), st.integers(0, 12), st.integers(0, 24))
+def test_no_limit_is_passed_on_detours(chance: random.Random, moves: int, gib: int) -> None:
+    """Everybody is to change places on hosts that are full, and one host has a hole."""
+    guests = [guest(f"g{n}", chance.randint(1, 3) * 1024, 0, host=f"h{n % 5}") for n in range(10)]
+    hosts = [host(f"h{n}", sum(g.memory_mib for g in guests[n::5])) for n in range(5)]
+    fleet = Fleet(hosts=(*hosts, host("hole", 4096)), guests=tuple(guests))
+    targets = {one.name: f"h{chance.randrange(5)}" for one in guests}
+    targets = {one.name: targets[one.name] for one in guests if targets[one.name] != one.host}
+    memory = np.array([one.memory_mib for one in guests], dtype=np.float64)
+    for bound in (Bound(np.ones(10), moves), Bound(memory, gib * 1024)):
+        _, found = ordered(fleet, targets, bounds=[bound])
+        # What is to be moved is within the limit before it is put in order.
+        most = max(bound.most, bound.price[[int(name[1:]) for name in targets]].sum())
+        assert sum(bound.price[step.row] for step in found.steps()) <= most
 
 
 def test_what_shares_no_host_is_made_at_the_same_time() -> None:

@@ -15,9 +15,9 @@ import numpy as np
 
 from vorch.decide.room.evenness import Metric, Term, noise, terms
 from vorch.decide.room.fleet import Fleet
-from vorch.decide.room.improve import Bound, Improving
+from vorch.decide.room.improve import Improving
 from vorch.decide.room.order import Schedule, Step, is_short, schedule
-from vorch.decide.room.price import Pricing, copied_mib, link_mib_s, prices, seconds
+from vorch.decide.room.price import Bound, Pricing, copied_mib, link_mib_s, prices, seconds
 from vorch.decide.room.search import Search
 from vorch.decide.room.standing import is_broken_at
 from vorch.decide.room.table import Floats, Ints, Table
@@ -283,9 +283,7 @@ class _Balancing:
     # -- in which order
 
     def _order(self, targets: dict[int, int], *, fixed: bool) -> Schedule:
-        found = schedule(
-            self.search, targets, per_host=self.limits.per_host, most=self.limits.moves
-        )
+        found = schedule(self.search, targets, per_host=self.limits.per_host, bounds=self._bounds())
         if not fixed:
             self._make_up(found)
         if self.limits.seconds is None:
@@ -293,7 +291,7 @@ class _Balancing:
         kept = Schedule(given_up=found.given_up)
         spent = 0.0
         for steps in found.rounds:
-            took = [self._seconds(step) for step in steps]
+            took = [self._shown_s(step) for step in steps]
             if spent + min(took) > self.limits.seconds:
                 break
             quick = [
@@ -302,7 +300,7 @@ class _Balancing:
                 if spent + s <= self.limits.seconds
             ]
             kept.rounds.append(quick)
-            spent += max(self._seconds(step) for step in quick)
+            spent += max(self._shown_s(step) for step in quick)
             if len(quick) < len(steps):
                 break
         left = sum(map(len, found.rounds)) - sum(map(len, kept.rounds))
@@ -315,33 +313,34 @@ class _Balancing:
 
     def _make_up(self, found: Schedule) -> None:
         """For moves that had to be given up: others, that fit from where the rest has led."""
-        search = self.search
-        limited = self.limits.moves is not None or self.limits.memory_mib is not None
-        if not found.given_up and limited:
+        search, bounds = self.search, self._bounds()
+        if not found.given_up and bounds:
             return
         found.given_up = [row for row in found.given_up if search.relief[row] > 0]
         for _ in range(200):
             at = self.table.at.copy()
-            if not search.relocate(self.worth, search.staying() if limited else search.rows):
+            if not search.relocate(self.worth, search.staying() if bounds else search.rows):
                 return
-            if any(search.spent(one.price) > one.most for one in self._bounds()):
+            moved = np.flatnonzero(self.table.at != at)
+            if not found.within(bounds, moved.tolist()):
                 search.put(at)
-                if not search.relocate(self.worth, search.staying(), most=1) or any(
-                    search.spent(one.price) > one.most for one in self._bounds()
-                ):
+                if not search.relocate(self.worth, search.staying(), most=1):
+                    return
+                moved = np.flatnonzero(self.table.at != at)
+                if not found.within(bounds, moved.tolist()):
                     search.put(at)
                     return
-            moved = np.flatnonzero(self.table.at != at)
             steps = [Step(int(row), int(at[row]), int(self.table.at[row]), 0.0) for row in moved]
             found.rounds.append(steps)
-            if (limited or search.count >= FEW_HOSTS) and not is_short(found, self.limits.per_host):
+            if (bounds or search.count >= FEW_HOSTS) and not is_short(found, self.limits.per_host):
                 found.rounds.pop()
                 search.put(at)
                 return
 
-    def _seconds(self, step: Step) -> float:
+    def _shown_s(self, step: Step) -> float:
+        """As it is said of the move, so that what is said adds up to no more than a limit."""
         speed = link_mib_s(self.table, step.source, step.target)
-        return seconds(self.table.guests[step.row], speed / self.limits.per_host)
+        return round(seconds(self.table.guests[step.row], speed / self.limits.per_host), 1)
 
     # -- words
 
@@ -363,7 +362,7 @@ class _Balancing:
                         target=table.host_names[step.target],
                         gain=round(step.gain, 9),
                         memory_mib=copied_mib(table.guests[step.row]),
-                        seconds=round(self._seconds(step), 1),
+                        seconds=self._shown_s(step),
                         why=why,
                     )
                 )

@@ -9,11 +9,13 @@ move that is worth least is given up.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from vorch.decide.room.fleet import HOST
+from vorch.decide.room.price import Bound
 from vorch.decide.room.search import Search
 from vorch.decide.room.table import Ints
 
@@ -24,6 +26,7 @@ _PATIENCE = (1.1, 1.0, 0.0)
 _SHORT = 1.2
 # So many rounds are no chain.
 _FEW = 3
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +51,33 @@ class Schedule:
     def steps(self) -> list[Step]:
         return [step for steps in self.rounds for step in steps]
 
+    def within(self, bounds: Sequence[Bound], more: Sequence[int] = ()) -> bool:
+        """Whether all steps, and moves of these guests beside them, are within limits.
+
+        Who goes by a third host is moved twice, and counts twice.
+        """
+        rows = [step.row for steps in self.rounds for step in steps]
+        return all(
+            float(one.price[rows].sum() + one.price[list(more)].sum()) <= one.most + _ROUNDING
+            for one in bounds
+        )
+
 
 def schedule(
-    search: Search, targets: dict[int, int], *, per_host: int = 1, most: int | None = None
+    search: Search,
+    targets: dict[int, int],
+    *,
+    per_host: int = 1,
+    bounds: Sequence[Bound] = (),
 ) -> Schedule:
-    """Rounds that bring each guest to its target, or at least to a good one.
+    """Rounds that bring each guest to its target, or at least to a good one, within limits.
 
     The search's table is put back first, and ends as the steps leave it.
     """
     best: tuple[tuple[float, int], Schedule, Ints] | None = None
     for patience in _PATIENCE:
         search.put(search.home)
-        found = _Scheduling(search, targets, per_host, most, patience).run()
+        found = _Scheduling(search, targets, per_host, bounds, patience).run()
         if per_host == 1:
             _close_up(search, found)
         meant = not found.changed and not found.given_up
@@ -129,15 +147,14 @@ class _Scheduling:
         search: Search,
         targets: dict[int, int],
         per_host: int,
-        most: int | None,
+        bounds: Sequence[Bound],
         patience: float,
     ) -> None:
         self.search = search
         self.table = search.table
         self.left = dict(sorted(targets.items()))
         self.per_host = per_host
-        self.most = math.inf if most is None else most
-        self.made = 0
+        self.bounds = bounds
         self.detoured: set[int] = set()
         self.found = Schedule()
         self.patience = patience
@@ -154,7 +171,6 @@ class _Scheduling:
                 self._give_up()
                 continue
             self.found.rounds.append(steps)
-            self.made += len(steps)
         return self.found
 
     def _degrees(self) -> dict[int, int]:
@@ -235,13 +251,13 @@ class _Scheduling:
 
     def _detour(self) -> list[Step]:
         """One guest that others wait for, to a host that has room for it meanwhile."""
-        if self.made + len(self.left) >= self.most:
-            return []
         wanted = set(self.left.values())
         best: tuple[float, int, int] | None = None
         for row, target in self.left.items():
             source = int(self.table.at[row])
             if row in self.detoured or source not in wanted:
+                continue
+            if self.bounds and not self.found.within(self.bounds, [row, *self.left]):
                 continue
             for host in np.flatnonzero(self.search.reach[row]).tolist():
                 if host in (source, target) or not self.search.fits(row, host):

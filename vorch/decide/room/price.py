@@ -33,6 +33,14 @@ class Pricing:
     most_stretch: float = 4.0
 
 
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What all moves together may come to: by rows of guests, what a move of each counts for."""
+
+    price: Floats
+    most: float
+
+
 def copied_mib(guest: Guest) -> int:
     """What goes over the link once. A guest that is stopped for it leaves its memory behind."""
     return 0 if guest.moves == "cold" else guest.memory_mib

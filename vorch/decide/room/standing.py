@@ -220,7 +220,11 @@ class Standing:
     def wrong(self) -> float:
         """The same in units of the figure, and hosts with more than they have room for."""
         table = self.table
-        over = float((table.free_mib < 0).sum() + (table.free_vcpus < 0).sum())
+        over = 0.0
+        for free, room in ((table.free_mib, table.room_mib), (table.free_vcpus, table.room_vcpus)):
+            # Half of it for being so, and half for how much: what makes it better counts.
+            lack = np.maximum(-free, 0) / np.maximum(room, 1)
+            over += float(((free < 0) * 0.5 * (1.0 + np.minimum(lack, 1.0))).sum())
         return BROKEN * (self.broken() / 2 + over)
 
     def staying(self) -> Ints:

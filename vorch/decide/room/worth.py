@@ -107,9 +107,13 @@ class Worth(Standing):
         gone = np.flatnonzero(at != home)
         total[gone, home[gone]] -= rate * self.prices[rows[gone]]
         off = table.memory[rows][:, None] > (table.free_mib - self.slack_mib)[None, :]
-        broken = np.flatnonzero(self.relief[rows] > 0)
-        if len(broken):
-            off[broken] = table.memory[rows[broken]][:, None] > table.free_mib[None, :]
+        # Who has to leave takes room that is left free else.
+        wrong = self.relief[rows] > 0
+        if self.crowded:
+            wrong |= (table.free_mib[at] < 0) | (table.free_vcpus[at] < 0)
+        pressed = np.flatnonzero(wrong)
+        if len(pressed):
+            off[pressed] = table.memory[rows[pressed]][:, None] > table.free_mib[None, :]
         off |= table.vcpus[rows][:, None] > table.free_vcpus[None, :]
         off |= ~(self.reach if len(rows) == len(self.rows) else self.reach[rows])
         off[np.arange(len(rows)), at] = True
