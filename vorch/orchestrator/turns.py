@@ -42,7 +42,10 @@ class Turn:
             state.release(last)
         words = {"who": world.who, "runner": world.processes.me(), "id": world.chance.uuid()}
         holder = json.dumps(words, sort_keys=True)
-        lease = state.acquire(name, holder, _ttl_s(world), now=now)
+        # Whoever comes once cannot watch it for a while, so its own word counts. A clock that is
+        # wrong may make two of it, which costs moves and no more.
+        lapsed = last if last is not None and last.expires_at <= now else None
+        lease = state.acquire(name, holder, _ttl_s(world), now=now, over=lapsed)
         return None if lease is None else cls(world, name, lease)
 
     @property
