@@ -18,11 +18,10 @@ from vorch.decide.barred import ruled
 from vorch.decide.estimate import LEAST_SENT_MIB
 from vorch.decide.move import migrate
 from vorch.decide.records import is_on
-from vorch.decide.room.balance import BalancePlan, Limits, Metric, Move, balance
+from vorch.decide.room.balance import BalancePlan, Limits, Metric, Move
 from vorch.decide.room.fleet import Fleet, Guest, Needs
+from vorch.decide.room.keeping import balance, kept_off, without
 from vorch.decide.room.live import POLICY, fleet_of, judged
-from vorch.decide.room.table import Table
-from vorch.decide.room.wide import failing, spare_of
 from vorch.decide.rules import resolve
 from vorch.errors import Conflict, VorchError
 from vorch.model import Cluster, Domain, Task, TaskState, Vm
@@ -115,25 +114,17 @@ def planned(
     fleet = balanced_fleet(cluster, ha, known)
     refused: dict[str, dict[str, str]] = {}
     plan = balance(fleet, limits, metric=metric)
-    keeps = ha.policy.spare == "keep"
-
-    def found_wrong() -> dict[str, dict[str, str]]:
-        return _refused(cluster, ha, plan, check) or (_spoiling(fleet, plan) if keeps else {})
-
-    for _ in range(TRIES):
-        wrong = found_wrong()
+    for turn in range(2 * TRIES):
+        wrong = _refused(cluster, ha, plan, check)
         if not wrong:
             break
         for name, hosts in wrong.items():
             refused.setdefault(name, {}).update(hosts)
-        plan = balance(_without(fleet, refused), limits, metric=metric)
-    else:
-        # Whoever is refused again and again stays where it is.
-        wrong = found_wrong()
-        for name, hosts in wrong.items():
-            refused.setdefault(name, {}).update(hosts)
-        if wrong:
-            plan = balance(_without(fleet, refused, stay=refused), limits, metric=metric)
+        # Whoever is refused again and again stays where it is, and in the end everybody does.
+        stay: Iterable[str] = refused if turn + 1 >= TRIES else ()
+        if turn + 1 == 2 * TRIES:
+            stay = [guest.name for guest in fleet.guests]
+        plan = balance(without(fleet, refused, stay=stay), limits, metric=metric)
     notes = [
         f"{name!r} cannot go to {host!r}: {why}"
         for name, hosts in sorted(refused.items())
@@ -165,7 +156,7 @@ def balanced_fleet(cluster: Cluster, ha: Availability, known: Known) -> Fleet:
 
     def changed(guest: Guest) -> Guest:
         barred = worse.get(guest.name)
-        needs = guest.needs if barred is None else _barred(guest.needs, barred)
+        needs = guest.needs if barred is None else kept_off(guest.needs, barred)
         at = known.moved_at.get(guest.name)
         stays = guest.moves == "cold" or guest.name in known.busy or _unsettled(ha, guest.name)
         return dataclasses.replace(
@@ -204,25 +195,6 @@ def _worse(cluster: Cluster, ha: Availability) -> dict[str, dict[str, str]]:
     return found
 
 
-def _barred(needs: Needs, more: Mapping[str, str]) -> Needs:
-    return dataclasses.replace(needs, barred=tuple(sorted({**more, **dict(needs.barred)}.items())))
-
-
-def _without(
-    fleet: Fleet, refused: Mapping[str, Mapping[str, str]], *, stay: Iterable[str] = ()
-) -> Fleet:
-    fixed = frozenset(stay)
-
-    def changed(guest: Guest) -> Guest:
-        if guest.name in fixed:
-            return dataclasses.replace(guest, moves="pinned")
-        if guest.name in refused:
-            return dataclasses.replace(guest, needs=_barred(guest.needs, refused[guest.name]))
-        return guest
-
-    return dataclasses.replace(fleet, guests=tuple(changed(guest) for guest in fleet.guests))
-
-
 def _refused(
     cluster: Cluster, ha: Availability, plan: BalancePlan, check: Check
 ) -> dict[str, dict[str, str]]:
@@ -257,39 +229,6 @@ def _refused(
         names_on[target].add(vm.name)
         if vm.id in here:
             there[vm.id] = dataclasses.replace(here.pop(vm.id), node=target)
-    return wrong
-
-
-def _spoiling(fleet: Fleet, plan: BalancePlan) -> dict[str, dict[str, str]]:
-    """Moves that take away the room for the loss of a host, where the plan as a whole does so."""
-    if not plan.moves or not any(guest.ha for guest in fleet.guests):
-        return {}
-    table = Table(fleet)
-    before = frozenset(failing(spare_of(table)))
-    steps = [(table.guest(one.guest), table.host(one.target)) for one in plan.moves]
-    start = table.at.copy()
-    for row, host in steps:
-        table.move(row, host)
-    if not failing(spare_of(table)).keys() - before:
-        return {}
-    for row in {row for row, _ in steps}:
-        table.move(row, int(start[row]))
-    spare = spare_of(table)
-    wrong: dict[str, dict[str, str]] = {}
-
-    def go(row: int, host: int) -> int:
-        source = int(table.at[row])
-        table.move(row, host)
-        spare.moved(row, source, host)
-        return source
-
-    for row, host in steps:
-        source = go(row, host)
-        lost = failing(spare).keys() - before
-        if lost:
-            why = f"{min(lost)!r} could not be lost any more"
-            wrong.setdefault(table.guest_names[row], {})[table.host_names[host]] = why
-            go(row, source)
     return wrong
 
 

@@ -1,14 +1,14 @@
-"""Balance without giving up the room for the loss of a host: what may die before may die after.
+"""Balance without giving up the room for a loss: what may die before may die after.
 
-The plan is made first, for evenness alone, and looked at as a whole. Where it would take away what
-a host needs to be lost, the moves that do so are found one after the other, and another plan is
-made without them.
+A host, or what else the policy asks for: a rack, several hosts at once. The plan is made first, for
+evenness alone, and looked at as a whole. Where it would take away what a loss needs, the moves that
+do so are found one after the other, and another plan is made without them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 
 from vorch.decide.room.balance import (
     MOST_RUNS,
@@ -21,26 +21,27 @@ from vorch.decide.room.balance import (
 from vorch.decide.room.balance import balance as balance_alone
 from vorch.decide.room.fleet import Fleet, Guest, Needs
 from vorch.decide.room.spare import Spare
-from vorch.decide.room.table import Bools, Table
+from vorch.decide.room.table import Table
+from vorch.decide.room.wide import failing, spare_of
 
 # How often another plan is tried without the moves that were refused.
 _OTHERS = 2
 
 
 def balance(fleet: Fleet, limits: Limits | None = None, *, metric: Metric = "vorch") -> BalancePlan:
-    """The plan after which every host may die that may now, where the fleet's policy keeps that."""
+    """The plan after which all may die that may now, where the fleet's policy keeps that."""
     if fleet.policy.spare != "keep" or len(fleet.hosts) < 2:
         return balance_alone(fleet, limits, metric=metric)
-    holds = _holding(Table(fleet))
+    before = lost_now(fleet)
     asked = limits or Limits()
-    plan = _kept(fleet, asked, metric, holds)
+    plan = _kept(fleet, asked, metric, before)
     if (asked.moves, asked.memory_mib, asked.seconds) != (None, None, None):
         return plan
     # As in `balance`: what another run would find belongs to this one.
     for _ in range(MOST_RUNS):
         if not plan.moves:
             break
-        more = _kept(moved(fleet, plan), asked, metric, holds)
+        more = _kept(moved(fleet, plan), asked, metric, before)
         if not more.moves:
             break
         plan = joined(plan, more)
@@ -57,21 +58,22 @@ def moved(fleet: Fleet, plan: BalancePlan) -> Fleet:
     return dataclasses.replace(fleet, guests=tuple(guests))
 
 
-def _holding(table: Table) -> Bools:
-    return Spare(table).holds.copy()
+def lost_now(fleet: Fleet) -> frozenset[str]:
+    """All whose loss is not survived as it is: nothing more may be like that after a plan."""
+    return frozenset(failing(spare_of(Table(fleet))))
 
 
-def _kept(fleet: Fleet, limits: Limits, metric: Metric, holds: Bools) -> BalancePlan:
+def _kept(fleet: Fleet, limits: Limits, metric: Metric, before: Set[str]) -> BalancePlan:
     plan = balance_alone(fleet, limits, metric=metric)
-    refused = spoiling(fleet, plan, holds)
+    refused = spoiling(fleet, plan, before)
     if not refused:
         return plan
     found = []
     for _ in range(_OTHERS):
-        part = _part(fleet, plan, limits, metric, holds)
-        found += [] if spoiling(fleet, part, holds) else [part]
+        part = _part(fleet, plan, limits, metric, before)
+        found += [] if spoiling(fleet, part, before) else [part]
         plan = balance_alone(without(fleet, refused), limits, metric=metric)
-        wrong = spoiling(fleet, plan, holds)
+        wrong = spoiling(fleet, plan, before)
         if not wrong:
             found.append(plan)
             break
@@ -91,11 +93,11 @@ def _standing(plan: BalancePlan) -> tuple[int, int, float]:
 
 
 def _part(
-    fleet: Fleet, plan: BalancePlan, limits: Limits, metric: Metric, holds: Bools
+    fleet: Fleet, plan: BalancePlan, limits: Limits, metric: Metric, before: Set[str]
 ) -> BalancePlan:
-    """As much of a plan as leaves every host that may be lost so, what gains most first."""
+    """As much of a plan as leaves all that may be lost so, what gains most first."""
     table = Table(fleet)
-    spare = Spare(table)
+    spare = spare_of(table)
     targets = {table.guest(one.guest): table.host(one.target) for one in plan.moves}
     taken: dict[str, str] = {}
     for row, host in targets.items():
@@ -108,7 +110,7 @@ def _part(
         ):
             continue
         _go(table, spare, row, host)
-        if (holds & ~spare.holds).any():
+        if failing(spare).keys() - before:
             _go(table, spare, row, source)
         else:
             taken[table.guest_names[row]] = table.host_names[host]
@@ -119,7 +121,6 @@ def _go(table: Table, spare: Spare, row: int, host: int) -> None:
     source = int(table.at[row])
     table.move(row, host)
     spare.moved(row, source, host)
-    spare.settle()
 
 
 def kept_off(needs: Needs, more: Mapping[str, str]) -> Needs:
@@ -143,37 +144,30 @@ def without(
     return dataclasses.replace(fleet, guests=tuple(changed(guest) for guest in fleet.guests))
 
 
-def spoiling(
-    fleet: Fleet, plan: BalancePlan, holds: Bools | None = None
-) -> dict[str, dict[str, str]]:
-    """Moves that take away the room for the loss of a host, where the plan as a whole does so.
+def spoiling(fleet: Fleet, plan: BalancePlan, before: Set[str]) -> dict[str, dict[str, str]]:
+    """Moves that take away the room for a loss, where the plan as a whole does so; and why.
 
-    `holds`: by rows of the fleet's hosts, which may be lost before.
+    `before`: whose loss is not survived as it is.
     """
     if not plan.moves or not any(guest.ha for guest in fleet.guests):
         return {}
     table = Table(fleet)
-    before = _holding(table) if holds is None else holds
-    if not before.any():
-        return {}
     steps = [(table.guest(one.guest), table.host(one.target)) for one in plan.moves]
     start = table.at.copy()
     for row, host in steps:
         table.move(row, host)
-    if not (before & ~Spare(table).holds).any():
+    if not failing(spare_of(table)).keys() - before:
         return {}
     for row in {row for row, _ in steps}:
         table.move(row, int(start[row]))
-    spare = Spare(table)
+    spare = spare_of(table)
     wrong: dict[str, dict[str, str]] = {}
-
     for row, host in steps:
         source = int(table.at[row])
         _go(table, spare, row, host)
-        lost = (before & ~spare.holds).nonzero()[0]
-        if len(lost):
-            name = table.host_names[int(lost[0])]
-            why = f"{name!r} could not be lost any more"
+        lost = failing(spare).keys() - before
+        if lost:
+            why = f"{min(lost)!r} could not be lost any more"
             wrong.setdefault(table.guest_names[row], {})[table.host_names[host]] = why
             _go(table, spare, row, source)
     return wrong

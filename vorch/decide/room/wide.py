@@ -35,11 +35,11 @@ def spare_of(table: Table, *, first: bool = False) -> Spare:
 def failing(spare: Spare, *, prove: bool = False) -> dict[str, Verdict]:
     """All whose loss is not survived, or not proven to be, by name: hosts, racks, sets of hosts."""
     spare.settle()
-    found: dict[str, Verdict] = {
-        name: verdict
-        for name, verdict in spare.verdicts(prove=prove).items()
-        if verdict is not Verdict.YES
-    }
+    found: dict[str, Verdict] = {}
+    for host in np.flatnonzero(~spare.holds).tolist():
+        verdict = spare.verdict(host, prove=prove)
+        if verdict is not Verdict.YES:
+            found[spare.table.host_names[host]] = verdict
     if isinstance(spare, Wide):
         found |= spare.unsurvived(prove=prove)
     return found
