@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from tests.decide.room import judge
 from tests.decide.room.fleets import NO_DATA, data, fleets, guest, host
-from vorch.decide.room.balance import BalancePlan, Limits, Metric, Move, balance
+from vorch.decide.room.balance import (
+    BalancePlan,
+    Limits,
+    Metric,
+    Move,
+    balance,
+    joined,
+    moved,
+    towards,
+)
 from vorch.decide.room.fleet import Apart, Fleet, Guest, Host, Needs, Policy, Together
 from vorch.errors import Invalid
 from vorch.simulate.placement_file import read_placement
@@ -153,6 +162,25 @@ def test_of_equal_ones_the_first_by_name_goes_to_the_first_host() -> None:
     hosts = (host("h1"), host("h2"), host("h3"))
     plan = balance(Fleet(hosts=hosts, guests=crowd(6)), Limits(moves=1))
     assert [(move.guest, move.target) for move in plan.moves] == [("g0", "h2")]
+
+
+def test_one_plan_after_the_other_is_put_in_order_anew() -> None:
+    """Hosts that have nothing to do with each other do not wait, and nobody is moved twice."""
+    hosts = tuple(host(f"h{n}") for n in range(5))
+    guests = (*crowd(4, "h0"), *(dataclasses.replace(g, name=f"x{g.name}") for g in crowd(4, "h2")))
+    fleet = Fleet(hosts=hosts, guests=guests)
+    first = towards(fleet, {"g0": "h1", "g1": "h4"}, Limits())
+    more = towards(moved(fleet, first), {"g1": "h1", "xg0": "h3", "xg1": "h3"}, Limits())
+    assert [len(first.rounds), len(more.rounds)] == [2, 2]
+    plan = joined(fleet, first, more, Limits(), "vorch", lambda one: False)
+    follow(fleet, plan)
+    assert len(plan.rounds) == 2
+    assert {one.guest: one.target for one in plan.moves} == {
+        **dict.fromkeys(("g0", "g1"), "h1"),
+        **dict.fromkeys(("xg0", "xg1"), "h3"),
+    }
+    assert len(plan.moves) == 4
+    assert plan.after == more.after
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -8,7 +8,8 @@ again differ, and what was moved for that would be moved back for it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from vorch.decide.room.evenness import Metric, Term, noise, terms
 from vorch.decide.room.fleet import Fleet
 from vorch.decide.room.improve import Improving
-from vorch.decide.room.order import Schedule, Step, is_short, schedule
+from vorch.decide.room.order import Schedule, Step, is_short, is_too_long, schedule
 from vorch.decide.room.price import Bound, Pricing, copied_mib, link_mib_s, prices, seconds
 from vorch.decide.room.search import Search
 from vorch.decide.room.standing import is_broken_at
@@ -139,19 +140,29 @@ def balance(
     plan = _Balancing(Table(fleet), asked, metric, pricing, thorough).plan()
     if (asked.moves, asked.memory_mib, asked.seconds) != (None, None, None):
         return plan
+
+    def another(plan: BalancePlan) -> BalancePlan:
+        return _Balancing(Table(moved(fleet, plan)), asked, metric, pricing, thorough).plan()
+
     # What another run would still find belongs to this one, so that another run finds nothing.
     for _ in range(MOST_RUNS):
         if not plan.moves:
             break
-        where = {one.name: one.host for one in fleet.guests}
-        where.update((move.guest, move.target) for move in plan.moves)
-        guests = tuple(dataclasses.replace(one, host=where[one.name]) for one in fleet.guests)
-        then = dataclasses.replace(fleet, guests=guests)
-        more = _Balancing(Table(then), asked, metric, pricing, thorough).plan()
+        more = another(plan)
         if not more.moves:
             break
-        plan = joined(plan, more)
+        plan = joined(fleet, plan, more, asked, metric, lambda one: not another(one).moves)
     return plan
+
+
+def moved(fleet: Fleet, plan: BalancePlan) -> Fleet:
+    """The fleet when the plan is done."""
+    where = {move.guest: move.target for move in plan.moves}
+    guests = (
+        dataclasses.replace(one, host=where[one.name]) if one.name in where else one
+        for one in fleet.guests
+    )
+    return dataclasses.replace(fleet, guests=tuple(guests))
 
 
 def towards(
@@ -163,15 +174,45 @@ def towards(
     return _Balancing(table, limits, metric, None, 1).plan(targets)
 
 
-def joined(plan: BalancePlan, more: BalancePlan) -> BalancePlan:
-    """One plan after the other, as one."""
-    return dataclasses.replace(
+def joined(
+    fleet: Fleet,
+    plan: BalancePlan,
+    more: BalancePlan,
+    limits: Limits,
+    metric: Metric,
+    settled: Callable[[BalancePlan], bool],
+) -> BalancePlan:
+    """One plan after the other as one, put in order anew where that is shorter.
+
+    `settled`: a plan after which nothing is left to do may end elsewhere, if the two are too long.
+    """
+    both = dataclasses.replace(
         plan,
         moves=plan.moves + more.moves,
         rounds=plan.rounds + more.rounds,
         after=more.after,
         notes=more.notes,
     )
+    home = {one.name: one.host for one in fleet.guests}
+
+    def end(one: BalancePlan) -> dict[str, str]:
+        last = {move.guest: move.target for move in one.moves}
+        return {name: host for name, host in last.items() if host != home[name]}
+
+    anew = towards(fleet, end(both), limits, metric=metric)
+    if (len(anew.rounds), len(anew.moves)) >= (len(both.rounds), len(both.moves)):
+        return both
+    if end(anew) != end(both):
+        worse = (anew.after.broken, anew.after.overfull) > (both.after.broken, both.after.overfull)
+        if worse or not _is_long(both, limits.per_host) or not settled(anew):
+            return both
+    return dataclasses.replace(anew, notes=more.notes)
+
+
+def _is_long(plan: BalancePlan, per_host: int) -> bool:
+    """Longer than what its busiest host has to do explains."""
+    table = Counter(host for move in plan.moves for host in (move.source, move.target))
+    return is_too_long(len(plan.rounds), max(table.values(), default=0), per_host)
 
 
 class _Balancing:

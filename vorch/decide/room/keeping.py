@@ -16,6 +16,7 @@ from vorch.decide.room.balance import (
     Limits,
     Metric,
     joined,
+    moved,
     towards,
 )
 from vorch.decide.room.balance import balance as balance_alone
@@ -37,6 +38,12 @@ def balance(fleet: Fleet, limits: Limits | None = None, *, metric: Metric = "vor
     plan = _kept(fleet, asked, metric, before)
     if (asked.moves, asked.memory_mib, asked.seconds) != (None, None, None):
         return plan
+
+    def settled(one: BalancePlan) -> bool:
+        if spoiling(fleet, one, before):
+            return False
+        return not _kept(moved(fleet, one), asked, metric, before).moves
+
     # As in `balance`: what another run would find belongs to this one.
     for _ in range(MOST_RUNS):
         if not plan.moves:
@@ -44,18 +51,8 @@ def balance(fleet: Fleet, limits: Limits | None = None, *, metric: Metric = "vor
         more = _kept(moved(fleet, plan), asked, metric, before)
         if not more.moves:
             break
-        plan = joined(plan, more)
+        plan = joined(fleet, plan, more, asked, metric, settled)
     return plan
-
-
-def moved(fleet: Fleet, plan: BalancePlan) -> Fleet:
-    """The fleet when the plan is done."""
-    where = {move.guest: move.target for move in plan.moves}
-    guests = (
-        dataclasses.replace(one, host=where[one.name]) if one.name in where else one
-        for one in fleet.guests
-    )
-    return dataclasses.replace(fleet, guests=tuple(guests))
 
 
 def lost_now(fleet: Fleet) -> frozenset[str]:

@@ -132,6 +132,11 @@ def is_short(found: Schedule, per_host: int) -> bool:
     return longest <= max(_FEW, int(_SHORT * busiest(found, per_host)))
 
 
+def is_too_long(rounds: int, migrations: int, per_host: int) -> bool:
+    """So many rounds, where the busiest host takes part in so many migrations."""
+    return rounds > max(_FEW, int(_SHORT * math.ceil(migrations / per_host)))
+
+
 def busiest(found: Schedule, per_host: int) -> int:
     """Rounds that the host with most to do needs for its part."""
     degree: dict[int, int] = {}
