@@ -22,9 +22,9 @@ def permit(request: Request, entry: Verb, arguments: Mapping[str, Any]) -> None:
     """
 
 
-def vms_seen(request: Request) -> Callable[[Vm], bool]:
-    """Whether whoever asks may know of a VM."""
-    return lambda vm: True
+def vms_seen(request: Request) -> Callable[[Vm], bool] | None:
+    """Whether whoever asks may know of a VM; None: of all, which is quicker to find out."""
+    return None
 
 
 def events_seen(request: Request) -> Callable[[str, str], bool]:

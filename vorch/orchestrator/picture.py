@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import is_
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -80,8 +81,9 @@ class Picture:
         self._hosts: dict[str, _Host] = {}
         # The last look, and what it was made of.
         self._last: tuple[tuple[object, ...], Cluster] | None = None
-        # The names of its VMs in order, and the VMs that they are the names of.
-        self._order: tuple[object, tuple[str, ...]] = (None, ())
+        # Its VMs by name, and what they were put in order from; the same of hosts.
+        self._order: tuple[object, tuple[Vm, ...]] = (None, ())
+        self._statuses: tuple[object, tuple[NodeStatus, ...]] = (None, ())
         self._news = threading.Condition()
         self._changes = 0
         self._over = threading.Event()
@@ -129,19 +131,23 @@ class Picture:
         self._follow()
         with self._reading:
             cluster, hosts = self._cluster, dict(self._hosts)
-        since = time.monotonic() - (float("inf") if max_age_s is None else max_age_s)
-        for host in hosts.values():
-            host.hurry(since)
+        since = float("-inf") if max_age_s is None else time.monotonic() - max_age_s
+        if max_age_s is not None:
+            for host in hosts.values():
+                host.hurry(since)
         self._await_due(hosts)
         # They were asked at the same time, so this takes as long as the slowest, and no host is
         # waited for longer than its time.
         until = time.monotonic() + self._core.settings.host_timeout_s + GRACE_S
-        answers = {name: host.answer(since, until) for name, host in hosts.items()}
+        answers = {}
+        for name, host in hosts.items():
+            known = host.known(since)
+            answers[name] = host.answer(since, until) if known is None else known
         silent_since = {name: host.silent_since for name, host in hosts.items()}
         # Where nobody has told of anything new, it is as it was.
         parts = (cluster, *answers.values(), *silent_since.values())
         last = self._last
-        if last is not None and len(last[0]) == len(parts) and all(map(_same, last[0], parts)):
+        if last is not None and len(last[0]) == len(parts) and all(map(is_, last[0], parts)):
             return last[1]
         cluster = seen(
             cluster,
@@ -187,18 +193,18 @@ class Picture:
         *,
         after: str = "",
         limit: int | None = None,
-        may_see: Callable[[Vm], bool] = lambda vm: True,
+        may_see: Callable[[Vm], bool] | None = None,
         max_age_s: float | None = None,
     ) -> Page:
         """VMs that fit `wanted` (`decide.filters`), those after that name, at most so many."""
         wanted = wanted or {}
         filters.check_vms(wanted)
         cluster = self.look(max_age_s)
-        fitting = [
-            vm
-            for vm in map(cluster.vms.__getitem__, self._names(cluster))
-            if may_see(vm) and (not wanted or filters.vm_fits(cluster, vm, wanted))
-        ]
+        fitting: Sequence[Vm] = self._in_order(cluster)
+        if may_see is not None:
+            fitting = [vm for vm in fitting if may_see(vm)]
+        if wanted:
+            fitting = [vm for vm in fitting if filters.vm_fits(cluster, vm, wanted)]
         begin = bisect.bisect_right(fitting, after, key=_name) if after else 0
         end = len(fitting) if limit is None else min(len(fitting), begin + limit)
         more = fitting[end - 1].name if begin < end < len(fitting) else ""
@@ -207,8 +213,12 @@ class Picture:
     def nodes(self) -> tuple[NodeStatus, ...]:
         """All hosts by name, as `Orchestrator.node_list` shows them."""
         cluster = self.look()
-        nodes = [cluster.nodes[name] for name in sorted(cluster.nodes)]
-        return statuses(cluster, nodes, self._core.settings.vm_overhead_mib)
+        of, told = self._statuses
+        if of is not cluster:
+            nodes = [cluster.nodes[name] for name in sorted(cluster.nodes)]
+            told = statuses(cluster, nodes, self._core.settings.vm_overhead_mib)
+            self._statuses = (cluster, told)
+        return told
 
     def node(self, name: str) -> NodeStatus:
         """One of them, as it is known: nothing is tried out."""
@@ -216,12 +226,12 @@ class Picture:
         (one,) = statuses(cluster, [cluster.node(name)], self._core.settings.vm_overhead_mib)
         return one
 
-    def _names(self, cluster: Cluster) -> tuple[str, ...]:
-        vms, names = self._order
-        if vms is not cluster.vms:
-            names = tuple(sorted(cluster.vms))
-            self._order = (cluster.vms, names)
-        return names
+    def _in_order(self, cluster: Cluster) -> tuple[Vm, ...]:
+        of, order = self._order
+        if of is not cluster.vms:
+            order = tuple(cluster.vms[name] for name in sorted(cluster.vms))
+            self._order = (cluster.vms, order)
+        return order
 
     @property
     def changes(self) -> int:
@@ -380,6 +390,10 @@ class _Host:
                 max(0.0, until - time.monotonic()),
             )
 
+    def known(self, since: float) -> Answer | None:
+        """What it said last, if that is new enough: without a lock, as most looks find it so."""
+        return self._answer if self._looked_at >= since else None
+
     def answer(self, since: float, until: float) -> Answer:
         """What it said to the last look, if that began late enough; else to the next one."""
         with self._lock:
@@ -473,10 +487,6 @@ def _essence(answer: Answer | None) -> object:
     if isinstance(answer, VorchError):
         return False
     return tuple(sorted((dataclasses.replace(one, cpu_time_ns=0) for one in answer), key=_id))
-
-
-def _same(one: object, other: object) -> bool:
-    return one is other or (isinstance(one, float) and one == other)
 
 
 def _name(vm: Vm) -> str:
