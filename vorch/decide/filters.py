@@ -53,26 +53,25 @@ def check_vms(wanted: Wanted) -> None:
             )
 
 
-def vm_fits(cluster: Cluster, vm: Vm, wanted: Wanted) -> bool:
-    """The cheap questions first."""
-    nodes = wanted.get("node")
-    if nodes and vm.node not in nodes:
-        return False
-    if not _name_fits(vm.name, wanted):
-        return False
-    tags = wanted.get("tag")
-    if tags and not {*tags} & {*getattr(vm, "tags", ()), *vm.require_tags}:
-        return False
-    states = wanted.get("state")
-    return not states or str(cluster.power(vm)) in states
-
-
-def _name_fits(name: str, wanted: Wanted) -> bool:
-    names = wanted.get("name")
-    if names and name not in names:
-        return False
-    likes = wanted.get(f"name{LIKE}")
-    return not likes or any(like(name, one) for one in likes)
+def fitting(cluster: Cluster, vms: Iterable[Vm], wanted: Wanted) -> list[Vm]:
+    """Those that meet all filters; only what is asked is looked at, the cheap questions first."""
+    found = list(vms)
+    if wanted.get("node"):
+        nodes = {*wanted["node"]}
+        found = [vm for vm in found if vm.node in nodes]
+    if wanted.get("name"):
+        names = {*wanted["name"]}
+        found = [vm for vm in found if vm.name in names]
+    patterns = wanted.get(f"name{LIKE}")
+    if patterns:
+        found = [vm for vm in found if any(like(vm.name, one) for one in patterns)]
+    if wanted.get("tag"):
+        tags = {*wanted["tag"]}
+        found = [vm for vm in found if tags & {*getattr(vm, "tags", ()), *vm.require_tags}]
+    if wanted.get("state"):
+        states = {Power(state) for state in wanted["state"]}
+        found = [vm for vm in found if cluster.power(vm) in states]
+    return found
 
 
 def like(value: str, pattern: str) -> bool:

@@ -204,7 +204,7 @@ class Picture:
         if may_see is not None:
             fitting = [vm for vm in fitting if may_see(vm)]
         if wanted:
-            fitting = [vm for vm in fitting if filters.vm_fits(cluster, vm, wanted)]
+            fitting = filters.fitting(cluster, fitting, wanted)
         begin = bisect.bisect_right(fitting, after, key=_name) if after else 0
         end = len(fitting) if limit is None else min(len(fitting), begin + limit)
         more = fitting[end - 1].name if begin < end < len(fitting) else ""
