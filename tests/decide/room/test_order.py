@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.decide.room.fleets import guest, host
 from vorch.decide.room.evenness import terms
-from vorch.decide.room.fleet import Fleet
+from vorch.decide.room.fleet import Apart, Fleet
 from vorch.decide.room.order import Schedule, busiest, is_short, schedule
 from vorch.decide.room.price import Bound, Pricing, prices
 from vorch.decide.room.search import Search
@@ -76,6 +76,35 @@ def test_no_limit_is_passed_on_detours(chance: random.Random, moves: int, gib: i
         # What is to be moved is within the limit before it is put in order.
         most = max(bound.most, bound.price[[int(name[1:]) for name in targets]].sum())
         assert sum(bound.price[step.row] for step in found.steps()) <= most
+
+
+def chain(*rules: Apart) -> Fleet:
+    """Full hosts in a row, each of whose guests waits for the next one; the last host is free.
+
+    What it does for evenness is done by the first that goes.
+    """
+    guests = [guest(f"g{n}", 3072, 0, host=f"h{n}", cpu_load=0.1) for n in range(7)]
+    guests += [guest(name, mib, 0, host="h7", cpu_load=6.0) for name, mib in _LOADED]
+    hosts = [host(f"h{n}", 4096) for n in range(9)]
+    beside = guest("beside", 1024, 0, host="h0")
+    return Fleet(hosts=tuple(hosts), guests=(*guests, beside), rules=rules)
+
+
+_LOADED = (("g7", 3072), ("x", 1024))
+ALONG = {f"g{n}": f"h{n + 1}" for n in range(8)}
+
+
+def test_the_end_of_a_chain_is_left_out() -> None:
+    _, found = ordered(chain(), ALONG)
+    assert len(found.rounds) <= 3
+
+
+def test_what_a_chain_is_there_for_is_not_left_out() -> None:
+    """The last of them is the one that breaks a rule."""
+    table, found = ordered(chain(Apart(name="two", guests=("g0", "beside"))), ALONG)
+    assert len(found.rounds) == 8
+    assert [table.host_names[table.at[table.guest(name)]] for name in ALONG] == list(ALONG.values())
+    assert busiest(found, 1) == 2
 
 
 def test_what_shares_no_host_is_made_at_the_same_time() -> None:
