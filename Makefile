@@ -48,6 +48,7 @@ check:
 docs:
 	@packaging/prepare.sh check docs
 	$(VENV)/python -m vorch_cli.reference docs/cli.md
+	$(VENV)/python -m vorch_cli.rights_page docs/users.md
 	$(VENV)/python -m vorch_api.reference docs/api.md
 
 bench:

@@ -12,12 +12,14 @@ from fastapi.responses import HTMLResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 
-from vorch import Desk, Orchestrator, __version__, connect
+from vorch import Desk, Doorkeeper, Orchestrator, __version__, connect
 
 from . import document, problems, upkeep
-from .auth import BearerToken
+from .gate import Gate
+from .headers import SafeHeaders
 from .hub import Hub
-from .routes import streams, verbs
+from .oidc import provider_of
+from .routes import logins, oidc, streams, verbs
 
 # How long jobs that are at work may take to end when the service does.
 JOBS_PATIENCE_S = 5.0
@@ -31,10 +33,12 @@ def create_app(
 ) -> FastAPI:
     """`cluster`: a connection, which stays its owner's to close, or the URI of one to be made.
 
-    Whoever asks must know `token`, for everything but /health.
+    Whoever asks must know `token`, or come as a user, for everything but /health.
     """
     owned = not isinstance(cluster, Orchestrator)
     found = cluster if isinstance(cluster, Orchestrator) else connect(cluster)
+
+    keeper = Doorkeeper(found)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -67,9 +71,11 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
-        middleware=[Middleware(BearerToken, token=token)],
+        middleware=[Middleware(SafeHeaders), Middleware(Gate, keeper=keeper, token=token)],
     )
     app.state.cluster = found
+    app.state.keeper = keeper
+    app.state.oidc = provider_of(found.settings)
     app.state.hub = None
 
     def ending() -> None:
@@ -89,6 +95,9 @@ def create_app(
     def docs() -> HTMLResponse:
         return HTMLResponse(_page(app.openapi()), headers=_NOTHING_FROM_ELSEWHERE)
 
+    app.include_router(logins.router)
+    if app.state.oidc is not None:
+        app.include_router(oidc.router)
     verbs.add_to(app)
     app.add_route("/v1/events", streams.events, methods=["GET"], include_in_schema=False)
     document.add_to(app)

@@ -3,30 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from starlette.requests import Request
 
-from vorch import Verb, Vm
+from vorch import OnBehalf, Principal, Verb, Vm
+
+from .gate import principal_of
+
+
+def principal(request: Request) -> Principal:
+    return principal_of(request.scope)
 
 
 def who_asks(request: Request) -> str:
     """As it stands in tasks and jobs."""
-    return str(request.scope.get("vorch.who", "the service"))
+    return principal(request).who
+
+
+def on_behalf(request: Request) -> OnBehalf:
+    """The verbs, as far as whoever asks may use them."""
+    state = request.app.state
+    look = state.picture.look
+    return OnBehalf(state.cluster, principal(request), state.keeper, look=look)
 
 
 def permit(request: Request, entry: Verb, arguments: Mapping[str, Any]) -> None:
-    """Raises `Denied` if whoever asks may not ask for that. Called before each verb.
-
-    Whoever has the one token that there is may do everything.
-    """
+    """Raises what whoever asks would be told, before anything is written down of it."""
+    on_behalf(request).permit(entry.verb, arguments)
 
 
 def vms_seen(request: Request) -> Callable[[Vm], bool] | None:
     """Whether whoever asks may know of a VM; None: of all, which is quicker to find out."""
-    return None
+    who = principal(request)
+    return None if who.sees_all else lambda vm: who.has(vm.tags)
 
 
 def events_seen(request: Request) -> Callable[[str, str], bool]:
-    """The same of an event about a document, by its kind and name."""
-    return lambda kind, name: True
+    """The same of an event about a document, by its kind and name.
+
+    Whoever does not see everything hears of the own VMs alone.
+    """
+    who, picture = principal(request), request.app.state.picture
+
+    def seen(kind: str, name: str) -> bool:
+        if who.sees_all:
+            return True
+        vm = cast(Vm | None, picture.look().vms.get(name)) if kind == "vm" else None
+        return vm is not None and who.has(vm.tags)
+
+    return seen

@@ -1,8 +1,7 @@
-"""Who may ask: whoever knows the token. Everything is denied that is not open on purpose."""
+"""The service's own token: whoever may read its file may do everything."""
 
 from __future__ import annotations
 
-import hmac
 import os
 import re
 import secrets
@@ -10,54 +9,11 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from starlette.types import ASGIApp, Receive, Scope, Send
-
 from vorch import BadConfig, Denied, Unreachable
 
-from .problems import problem
-
-# Asked by those who watch over the service; says nothing that an open port does not.
-OPEN = frozenset({"/health"})
 TOKEN_BYTES = 32
 SHORTEST = 32
 _SOUND = re.compile(rf"[!-~]{{{SHORTEST},512}}")
-
-
-class BearerToken:
-    """In front of everything, routes that do not exist included: a stranger learns nothing."""
-
-    def __init__(self, app: ASGIApp, token: str) -> None:
-        if len(token) < SHORTEST:
-            raise BadConfig(
-                f"cannot use that token: it is shorter than {SHORTEST} characters; leave it to"
-                " `vorch serve` to make one"
-            )
-        self._app = app
-        self._token = token.encode()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or (scope["type"] == "http" and scope["path"] in OPEN):
-            await self._app(scope, receive, send)
-            return
-        if self._knows(scope):
-            await self._app(scope, receive, send)
-            return
-        if scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})
-            return
-        denied = Denied(
-            "cannot answer that: the token is missing or wrong; send it as 'Authorization: Bearer"
-            " TOKEN' (`vorch serve` prints it)"
-        )
-        response = problem(denied, status=401, headers={"WWW-Authenticate": "Bearer"})
-        await response(scope, receive, send)
-
-    def _knows(self, scope: Scope) -> bool:
-        given = [value for name, value in scope["headers"] if name == b"authorization"]
-        if len(given) != 1:
-            return False
-        scheme, _, token = given[0].partition(b" ")
-        return scheme.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token)
 
 
 def token_of(file: Path | None) -> str:

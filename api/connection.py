@@ -8,11 +8,17 @@ from fastapi import Request
 
 from vorch import Orchestrator, Picture
 
+from .asking import on_behalf
+
 
 def connected(request: Request) -> Orchestrator:
-    return cast(Orchestrator, request.app.state.cluster)
+    """The verbs, as far as whoever asks may use them."""
+    return cast(Orchestrator, on_behalf(request))
 
 
 def pictured(request: Request) -> Picture:
-    """For routes that show the cluster: it is fresh already, so that no host is asked."""
+    """For routes that show the cluster: it is fresh already, so that no host is asked.
+
+    It shows everything: a route shows of it what `asking.vms_seen` says.
+    """
     return cast(Picture, request.app.state.picture)

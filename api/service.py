@@ -28,6 +28,7 @@ from vorch import (
 
 from .app import create_app
 from .auth import token_of
+from .tls import tls_for
 
 TOKEN_FILE = "token"  # noqa: S105 - the file's name
 # How long requests may take to end when the service does.
@@ -47,13 +48,12 @@ class Service:
     ) -> None:
         """`watch`: high availability is looked after as well, and its log goes there."""
         settings = cluster.settings
+        where = settings.listen_host if host is None else host
         self._end: Callable[[], None] = lambda: None
         self._vigil = None if watch is None else Vigil(cluster, watch)
-        self._socket = _listen(
-            settings.listen_host if host is None else host,
-            settings.listen_port if port is None else port,
-        )
+        self._socket = _listen(where, settings.listen_port if port is None else port)
         try:
+            self.tls = tls_for(settings, where, loopback=_is_loopback(self._socket))
             file = None
             if settings.uri.startswith("sqlite:"):
                 file = state_path(settings.uri).with_name(TOKEN_FILE)
@@ -69,8 +69,12 @@ class Service:
 
     @property
     def address(self) -> str:
+        """As one can call it: of all addresses at once, this machine's name."""
         host, port = self._socket.getsockname()[:2]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        if ipaddress.ip_address(host.partition("%")[0]).is_unspecified:
+            host = socket.gethostname()
+        scheme = "http" if self.tls is None else "https"
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
     def run(self, ready: Callable[[], None] = lambda: None) -> None:
         """Serve until SIGTERM or Ctrl-C. `ready` is called once it answers."""
@@ -80,6 +84,8 @@ class Service:
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=PATIENCE_S,
+            ssl_certfile=None if self.tls is None else self.tls.certificate,
+            ssl_keyfile=None if self.tls is None else self.tls.key,
         )
         server = _Server(config, self._app.state.ending)
 
@@ -189,11 +195,6 @@ def _listen(host: str, port: int) -> socket.socket:
             f"cannot serve on {where}: that is no address of this machine; use 127.0.0.1"
         ) from exc
     family, _, _, _, address = found[0]
-    if not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
-        raise Denied(
-            f"cannot serve on {where}: others on the network would see the token, as there is no"
-            " encryption yet; use 127.0.0.1, and reach it from elsewhere through ssh -L"
-        )
     # With its protocol named: asyncio takes the delay (Nagle's) from such sockets only, and small
     # answers would wait for 40 ms.
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -205,6 +206,12 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.close()
         raise _refused(exc, where) from exc
     return listening
+
+
+def _is_loopback(listening: socket.socket) -> bool:
+    """Nobody listens between whoever comes to that address and this process."""
+    address = str(listening.getsockname()[0]).partition("%")[0]
+    return ipaddress.ip_address(address).is_loopback
 
 
 def _refused(exc: OSError, where: str) -> VorchError:

@@ -40,6 +40,7 @@ from .commands import (
     snapshots,
     state,
     tasks,
+    users,
     whatif,
 )
 
@@ -89,6 +90,7 @@ balance.add_to(app)
 room.add_to(app)
 whatif.add_to(app)
 tasks.add_to(app)
+users.add_to(app)
 jobs.add_to(app)
 state.add_to(app)
 simulate.add_to(app)

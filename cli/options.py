@@ -132,6 +132,12 @@ WatchdogOption = Annotated[
         help="A watchdog in it, and what that does when the guest feeds it no more.",
     ),
 ]
+Tags = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tag", metavar="TAG", help="A word to sort VMs by, as in shop or team:web; repeatable."
+    ),
+]
 RequireTags = Annotated[
     list[str] | None,
     typer.Option(

@@ -151,3 +151,28 @@ def test_the_last_room_is_kept_for_those_that_are_looked_after(
     cluster.ha_policy(spare="keep")
     # It is gone, so nothing is refused for it any more.
     made(cluster, "f", memory_mib=30000)
+
+
+def test_vms_are_sorted_by_their_tags(cluster: Orchestrator) -> None:
+    cluster.create("web", disk_gib=1, networks=(), tags=("shop", "team:web"))
+    cluster.create("db", disk_gib=1, networks=(), tags=("shop",))
+    cluster.create("other", disk_gib=1, networks=())
+    assert [one.name for one in cluster.list(tags=("shop",))] == ["db", "web"]
+    assert [one.name for one in cluster.list(tags=("shop", "team:web"))] == ["web"]
+    assert [one.name for one in cluster.list()] == ["db", "other", "web"]
+    before = cluster.show("db").vm.generation
+    cluster.start("db")
+    # No guest sees them, so they change at once.
+    cluster.change("db", tags=("archive",))
+    assert cluster.show("db").vm.tags == ("archive",)
+    assert cluster.show("db").vm.generation == before
+    cluster.change("db", tags=())
+    assert cluster.show("db").vm.tags == ()
+    with pytest.raises(Invalid, match="as a tag of VM 'db'"):
+        cluster.change("db", tags=("a b",))
+
+
+def test_vms_from_before_tags_are_read() -> None:
+    body = encode(Vm(name="web", id="0b0b0b0b-0000-4000-8000-000000000001", node="h1"))
+    del body["tags"]
+    assert decode(Vm, body).tags == ()

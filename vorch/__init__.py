@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from vorch.decide.filters import check_fields as check_filters
     from vorch.decide.filters import check_vms as check_vm_filters
     from vorch.decide.filters import fits
+    from vorch.decide.rights import NEEDS, Need
     from vorch.decide.room.capacity import Capacity
     from vorch.decide.room.imagine import Change
     from vorch.decide.whatif import WhatIf
@@ -80,9 +81,21 @@ if TYPE_CHECKING:
         Vm,
         VmStatus,
     )
-    from vorch.orchestrator import Balanced, Done, Orchestrator, Picture, Rebuilt
+    from vorch.orchestrator import Balanced, Done, Orchestrator, Picture, Rebuilt, UserStatus
+    from vorch.orchestrator.behalf import OnBehalf
+    from vorch.orchestrator.doorkeeper import Doorkeeper
     from vorch.plan import Plan
     from vorch.ports import Console, Display, VolumeInfo
+    from vorch.rights import (
+        AuditEntry,
+        Minted,
+        Principal,
+        Quota,
+        Role,
+        Session,
+        Token,
+        User,
+    )
     from vorch.telling import (
         Chosen,
         adapter_of,
@@ -101,9 +114,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "NEEDS",
     "NOT_OVER_HTTP",
     "ROLES",
     "VERBS",
+    "AuditEntry",
     "BadConfig",
     "Balanced",
     "Cancelled",
@@ -120,6 +135,7 @@ __all__ = [
     "DiskUse",
     "Display",
     "Done",
+    "Doorkeeper",
     "Drill",
     "Dump",
     "FenceFailed",
@@ -137,20 +153,27 @@ __all__ = [
     "IoLimits",
     "Job",
     "JobState",
+    "Minted",
+    "Need",
     "Network",
     "NoRoom",
     "Node",
     "NodeChoice",
     "NodeStatus",
     "NotFound",
+    "OnBehalf",
     "Orchestrator",
     "Picture",
     "Plan",
     "Pool",
     "PoolUsage",
+    "Principal",
+    "Quota",
     "Rebuilt",
+    "Role",
     "Rule",
     "RuleStatus",
+    "Session",
     "Settings",
     "Snapshot",
     "Stale",
@@ -161,10 +184,13 @@ __all__ = [
     "Task",
     "TaskState",
     "TimedOut",
+    "Token",
     "TooMany",
     "Trashed",
     "Unreachable",
     "Unsupported",
+    "User",
+    "UserStatus",
     "Verb",
     "Vm",
     "VmStatus",
@@ -220,6 +246,7 @@ _HOMES = {
         "Settings",
         "load as load_settings",
     ),
+    "vorch.decide.rights": ("NEEDS", "Need"),
     "vorch.decide.filters": (
         "check_fields as check_filters",
         "check_vms as check_vm_filters",
@@ -291,12 +318,25 @@ _HOMES = {
         "Orchestrator",
         "Picture",
         "Rebuilt",
+        "UserStatus",
     ),
+    "vorch.orchestrator.behalf": ("OnBehalf",),
+    "vorch.orchestrator.doorkeeper": ("Doorkeeper",),
     "vorch.plan": ("Plan",),
     "vorch.ports": (
         "Console",
         "Display",
         "VolumeInfo",
+    ),
+    "vorch.rights": (
+        "AuditEntry",
+        "Minted",
+        "Principal",
+        "Quota",
+        "Role",
+        "Session",
+        "Token",
+        "User",
     ),
     "vorch.telling": (
         "Chosen",

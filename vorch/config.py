@@ -17,6 +17,7 @@ from vorch.errors import BadConfig
 
 # What a storage fence may do to an address that is not the host's alone.
 SHARED = ("refuse", "clients", "whole")
+TLS = ("auto", "on", "off")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +65,28 @@ class Settings:
     migrations_per_link: int = 2
     # Ended tasks that are kept.
     tasks_kept: int = 500
+    # Entries of the audit log that are kept in the state.
+    audit_kept: int = 2000
+    # Where it goes beside that: a file by its whole path, or "syslog"; empty: nowhere else.
+    audit_log: str = ""
+    # How costly a password is to try out: memory and rounds of argon2.
+    password_memory_mib: int = 64
+    password_rounds: int = 3
+    # After so many wrong passwords in a row a user is locked out for so long, then twice as long.
+    login_lock_after: int = 5
+    login_lock_s: float = 60.0
+    # Logins that one address may try in a minute.
+    login_tries_per_minute: int = 10
+    # How long a login lasts.
+    session_h: float = 12.0
+    # A provider of logins (OpenID Connect); empty: none. This service's id and secret there, and
+    # where it is told to lead browsers back to: https://…/v1/login/oidc/done.
+    oidc_issuer: str = ""
+    oidc_client_id: str = ""
+    oidc_client_secret_file: str = ""
+    oidc_redirect_url: str = ""
+    # How long a token lasts where nobody says otherwise.
+    token_days: float = 90.0
     # Memory of a host that is never given to guests.
     node_reserve_mib: int = 512
     # Memory that the hypervisor needs for each VM beside the guest's own.
@@ -110,6 +133,11 @@ class Settings:
     # Address and port of the service.
     listen_host: str = "127.0.0.1"
     listen_port: int = 8420
+    # "auto": TLS wherever the address is not loopback; "on": there, too; "off": refused elsewhere.
+    tls: str = "auto"
+    # Its certificate, with the chain, and its key, as files; empty: one of its own.
+    tls_certificate: str = ""
+    tls_key: str = ""
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
@@ -120,6 +148,8 @@ class Settings:
                 raise BadConfig(
                     f"cannot use {item.name} = {value!r}: it must be one of {', '.join(SHARED)}"
                 )
+            if item.name == "tls" and value not in TLS:
+                raise BadConfig(f"cannot use tls = {value!r}: it must be one of {', '.join(TLS)}")
             if item.type == "int" and value < 0:
                 raise BadConfig(f"cannot use {item.name} = {value}: it must be 0 or more")
 

@@ -63,13 +63,14 @@ class Desk:
         arguments: Mapping[str, Any],
         *,
         who: str,
+        cluster: Orchestrator | None = None,
         key: str = "",
         expected: Mapping[str, int] | None = None,
     ) -> Job:
         """Write it down and let it begin. With the `key` of an earlier one: that one.
 
-        `expected`: documents that must still be at these versions (`Stale`). Raises `TooMany` when
-        too many are waiting already.
+        `cluster`: the verbs as whoever asks has them. `expected`: documents that must still be at
+        these versions (`Stale`). Raises `TooMany` when too many are waiting already.
         """
         self.check(expected or {})
         job = self._new(verb, arguments, who, key)
@@ -100,7 +101,7 @@ class Desk:
             return earlier
         self._keep_beating()
         one = Acting(who=who, job=job.id, expected=dict(expected or {}))
-        self._pool.submit(self._work, job, dict(arguments), one, future)
+        self._pool.submit(self._work, job, cluster or self._cluster, dict(arguments), one, future)
         return job
 
     def check(self, expected: Mapping[str, int]) -> None:
@@ -201,12 +202,19 @@ class Desk:
             return self._cluster.job_show(str(earlier.body["job"]))
         return None
 
-    def _work(self, job: Job, arguments: dict[str, Any], one: Acting, future: Future[Job]) -> None:
+    def _work(
+        self,
+        job: Job,
+        cluster: Orchestrator,
+        arguments: dict[str, Any],
+        one: Acting,
+        future: Future[Job],
+    ) -> None:
         clock = self._cluster.world.clock
         try:
             with acting(one):
                 self._cluster.executor.check_job(job.id, job.verb, job.subject)
-                value = getattr(self._cluster, job.verb)(**arguments)
+                value = getattr(cluster, job.verb)(**arguments)
             ended = dataclasses.replace(
                 job,
                 state=JobState.DONE,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ from vorch.acting import Acting, now_acting
 from vorch.acts import DO, UNDO, CameToPass
 from vorch.codec import decode, encode
 from vorch.config import Settings
+from vorch.decide import audit
 from vorch.errors import (
     BadConfig,
     Cancelled,
@@ -35,7 +36,7 @@ from vorch.errors import (
 )
 from vorch.model import TASK_LOG_LINES, Node, Task, TaskState
 from vorch.plan import FenceNode, Journal, Plan, Save, Step
-from vorch.ports import Change, Document, Fencer, Lease, Progress, World
+from vorch.ports import Change, Document, Fencer, Lease, Progress, State, World
 
 # Progress reaches the store at most this often, so that a fast copy is not slowed by it.
 PROGRESS_EVERY_S = 1.0
@@ -43,6 +44,8 @@ PROGRESS_EVERY_S = 1.0
 RETRY_STUCK_AFTER_S = 30.0
 # Old tasks are cleared away once in about this many plans.
 TRIM_EVERY = 16
+# And old entries of the audit log, of which there are more.
+TRIM_AUDIT_EVERY = 64
 
 # Errors that say: this was looked at and not done. Others leave it open whether it was.
 REFUSALS = (Conflict, Invalid, NotFound, NoRoom, Unsupported, Denied, BadConfig)
@@ -74,6 +77,22 @@ class _Lost(Conflict):
 
 def claim_key(key: str) -> str:
     return "claim/" + key.replace("/", ".", 1)
+
+
+def trim_audit(state: State, kept: int) -> None:
+    """The oldest go."""
+    for surplus in batched(by_time(state.read(["audit"]))[: -kept or None], 500):
+        state.commit([Change(key, None, None) for key in surplus])
+
+
+def by_time(documents: Mapping[str, Document]) -> list[str]:
+    """Ids begin with the time; in the same thousandth of a second, what was written first."""
+    return sorted(documents, key=lambda key: (key.partition(".")[0], documents[key].version))
+
+
+def batched(keys: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    for first in range(0, len(keys), size):
+        yield keys[first : first + size]
 
 
 class Executor:
@@ -269,11 +288,16 @@ class _Run:
             for key in self.plan.claims
         ]
         reads = [Change(key, version, check_only=True) for key, version in self.plan.reads.items()]
+        turns = [
+            Change(key, version, {"plan": self.journal.id})
+            for key, version in self.plan.turns.items()
+        ]
         self._say()
         self.version = self._commit(
             [
                 *claims,
                 *reads,
+                *turns,
                 Change(self.plan_key, 0, encode(self.journal)),
                 Change(self.task_key, 0, encode(self.task)),
             ],
@@ -345,6 +369,7 @@ class _Run:
                 result=dict(self.journal.outcomes),
             )
             self._hook("closing")
+            entry = audit.of_task(self.task)
             cancel = self.world.state.get(f"cancel/{self.task.id}")
             self.version = self._commit(
                 [
@@ -353,9 +378,12 @@ class _Run:
                     *(Change(claim_key(key), None, None) for key in self.plan.claims),
                     *([Change(cancel.key, None, None)] if cancel is not None else []),
                     Change(self.task_key, None, encode(self.task)),
+                    # In the same commit: what was done is in the log, whoever ended it.
+                    Change(f"audit/{entry.id}", None, encode(entry)),
                 ],
                 None,
             )
+        self.world.audit(entry)
         if int(self.journal.id[:4], 16) % TRIM_EVERY == 0:
             self._trim()
         self._tell()
@@ -369,6 +397,8 @@ class _Run:
         surplus = over[: max(0, len(over) - self.executor.settings.tasks_kept)]
         if surplus:
             self.world.state.commit([Change(f"task/{task.id}", None, None) for task in surplus])
+        if int(self.journal.id[:4], 16) % TRIM_AUDIT_EVERY == 0:
+            trim_audit(self.world.state, self.executor.settings.audit_kept)
 
     # -- forward ------------------------------------------------------------------------------
 

@@ -463,6 +463,8 @@ class Vm:
     nics: tuple[Nic, ...] = ()
     direct_boot: DirectBoot | None = None
     snapshots: tuple[Snapshot, ...] = ()
+    # What it is called beside its name: people sort VMs by these, and rights hang on them.
+    tags: tuple[str, ...] = ()
     # It runs only on hosts that have all of these tags.
     require_tags: tuple[str, ...] = ()
     # Its memory is huge pages of that size; "": ordinary memory.
@@ -483,6 +485,7 @@ class Vm:
         _check_pattern(_WORD, self.cpu, "CPU model", "qemu64")
         _check_pattern(_WORD, self.machine, "machine type", "q35")
         check_text(self.description, "description")
+        check_tags(self.tags, f"VM {self.name!r}")
         check_tags(self.require_tags, f"VM {self.name!r}")
         self._check_pages()
         if self.secure_boot and self.firmware is not Firmware.UEFI:

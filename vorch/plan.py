@@ -902,6 +902,9 @@ class Plan:
     reads: dict[str, int] = field(default_factory=dict)
     # What it is expected to come to, in figures, where that was reckoned beforehand.
     expected: dict[str, Any] = field(default_factory=dict)
+    # Documents that are written when it begins, by the version that they have before: of two plans
+    # that were decided from the same state, and must not both be, one is decided anew.
+    turns: dict[str, int] = field(default_factory=dict)
 
     @property
     def empty(self) -> bool:

@@ -39,6 +39,7 @@ from vorch.model import (
     Volume,
 )
 from vorch.plan import ExportFormat
+from vorch.rights import AuditEntry
 
 T = TypeVar("T")
 
@@ -934,6 +935,24 @@ class Processes(Protocol):
         ...
 
 
+class Passwords(Protocol):
+    """How passwords are kept: hashed so slowly that a stolen hash is of little use."""
+
+    def hash(self, password: str) -> str: ...
+
+    def matches(self, hashed: str, password: str) -> bool:
+        """False, too, for what is no hash."""
+        ...
+
+    def outdated(self, hashed: str) -> bool:
+        """It was made by weaker settings than those of now."""
+        ...
+
+
+def no_audit(entry: AuditEntry) -> None:
+    """The log in the state is all there is."""
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """All ports in one hand, as `execute` and `orchestrator` take them."""
@@ -962,6 +981,10 @@ class World:
     # What high availability sees and ends hosts by. None, and none: it cannot be had here.
     witness: Witness | None = None
     fencers: tuple[Fencer, ...] = ()
+    # None: nobody logs in here.
+    passwords: Passwords | None = None
+    # Where the audit log goes beside the state. Never fails.
+    audit: Callable[[AuditEntry], None] = no_audit
 
     def each(
         self, act: Callable[[str], T], names: Sequence[str], *, most: int = 16

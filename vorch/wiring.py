@@ -21,6 +21,8 @@ from urllib.parse import unquote, urlsplit
 from vorch import config
 from vorch.codec import decode
 from vorch.config import Settings
+from vorch.drivers.audit_log import audit_log
+from vorch.drivers.passwords import Argon2Passwords
 from vorch.drivers.side_by_side import side_by_side
 from vorch.drivers.state_copy import StateCopy, check_in_use, copy_documents, reopen
 from vorch.errors import BadConfig, NotFound, VorchError
@@ -93,7 +95,12 @@ def _world(settings: Settings) -> tuple[World, Callable[[Orchestrator], None]]:
             f"cannot connect to {settings.uri!r}: {scheme!r} is not a kind of store that vorch"
             " knows; use memory:, sqlite:///path/to/vorch.db, rados://POOL or https://SERVICE"
         )
-    return _WORLDS[scheme](settings)
+    world, make_cluster = _WORLDS[scheme](settings)
+    passwords = Argon2Passwords(
+        memory_mib=settings.password_memory_mib, rounds=settings.password_rounds
+    )
+    audit = audit_log(settings.audit_log)
+    return dataclasses.replace(world, passwords=passwords, audit=audit), make_cluster
 
 
 # ---------------------------------------------------------------------------------------------

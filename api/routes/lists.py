@@ -13,7 +13,6 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from vorch import (
-    VERBS,
     Chosen,
     Invalid,
     Verb,
@@ -47,7 +46,6 @@ def is_list(entry: Verb) -> bool:
 
 async def vms(request: Request) -> Response:
     """From the picture, which is fresh already: no host is asked."""
-    permit(request, VERBS["list"], {})
     wanted = _filters(request, ())
     check_vm_filters(wanted)
     chosen = fields_of(request, VmStatus)
@@ -78,13 +76,13 @@ def of(entry: Verb) -> Callable[[Request], Awaitable[Response]]:
             **from_query(request, entry.verb, but=(*OF_A_LIST, *wanted)),
             **{name: request.path_params[name] for name in request.path_params},
         }
-        permit(request, entry, arguments)
         chosen = fields_of(request, kind)
         after, limit = _cursor(request), _limit(request)
 
         def look() -> Response:
             values: Sequence[Any]
             if entry.verb == "node_list":
+                permit(request, entry, arguments)
                 values = pictured(request).nodes()
             else:
                 values = getattr(connected(request), entry.verb)(**arguments)

@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 
 from vorch import Invalid, NotFound, Verb, shown
 
-from ..asking import events_seen, permit
+from ..asking import events_seen
 from ..bodies import from_query, in_path
 from ..connection import connected
 from ..hub import Event, Hub
@@ -72,7 +72,6 @@ def watching(entry: Verb) -> Callable[[Request], Awaitable[Response]]:
 
     async def watch(request: Request) -> Response:
         arguments = {**from_query(request, entry.verb), **in_path(request, entry.verb)}
-        permit(request, entry, arguments)
         timeout_s: float | None = arguments.get("timeout_s")
         wanted = arguments[entry.named]
         cluster = connected(request)

@@ -71,7 +71,6 @@ def _reading(entry: Verb) -> Endpoint:
             **from_query(request, entry.verb, but=(lists.FIELDS,)),
             **in_path(request, entry.verb),
         }
-        permit(request, entry, arguments)
         chosen = lists.fields_of(request, kind)
 
         def look() -> Response:
@@ -81,6 +80,7 @@ def _reading(entry: Verb) -> Endpoint:
                 version = desk_of(request).version(entry.verb, arguments)
                 headers = {"ETag": f'"{version}"'} if version else {}
             if entry.verb == "node_show":
+                permit(request, entry, arguments)
                 # The verb tries out what a host can, if nobody has; to look changes nothing here.
                 value: Any = pictured(request).node(arguments["name"])
             else:
@@ -107,7 +107,7 @@ def _acting(entry: Verb) -> Endpoint:
                 )
             arguments = await from_body(request, entry.verb)
         arguments |= in_path(request, entry.verb)
-        permit(request, entry, arguments)
+        await run_in_threadpool(permit, request, entry, arguments)
         key = request.headers.get("idempotency-key", "")
         wait_s = _wait_s(request, default=WAIT_S)
         expected = _expected(request, entry, arguments)
@@ -115,7 +115,12 @@ def _acting(entry: Verb) -> Endpoint:
             return await run_in_threadpool(_at_once, request, entry, arguments, expected)
         job = await run_in_threadpool(
             lambda: desk_of(request).take(
-                entry.verb, arguments, who=who_asks(request), key=key, expected=expected
+                entry.verb,
+                arguments,
+                who=who_asks(request),
+                cluster=cluster_of(request),
+                key=key,
+                expected=expected,
             )
         )
         return _answer(entry, await _ended(request, job.id, wait_s, job))

@@ -15,6 +15,7 @@ from .hosts import node_facts
 
 if TYPE_CHECKING:
     from vorch import Check, Orchestrator
+    from vorch_api import Service
 
 
 def add_to(app: typer.Typer) -> None:
@@ -156,7 +157,7 @@ def serve(
         service = Service(found, host=host, port=port, watch=_log if watches else None)
         if lack and not no_watch:
             _log(f"no VM is watched over here: {lack}")
-        service.run(lambda: _say_where(service.address, service.token))
+        service.run(lambda: _say_where(service))
 
 
 def _log(line: str) -> None:
@@ -166,14 +167,20 @@ def _log(line: str) -> None:
     sys.stderr.flush()
 
 
-def _say_where(address: str, token: str) -> None:
+def _say_where(service: Service) -> None:
     """For people, once it really listens."""
     # Inside a virtual environment that is not active, the bare name would not be found.
     vorch = "vorch" if shutil.which("vorch") else sys.argv[0]
+    address, token, tls = service.address, service.token, service.tls
+    trusting, known_by = "", ""
+    if tls is not None and tls.own:
+        trusting = f"--cacert {tls.certificate} "
+        known_by = f"Its own certificate: {tls.certificate}\n  SHA-256 {tls.fingerprint}\n"
     render.out(
         f"vorch serves on {address} (Ctrl-C ends it).\n"
+        f"{known_by}"
         f"Token: {token}\n"
-        f"  curl -H 'Authorization: Bearer {token}' {address}/v1/vms\n"
+        f"  curl {trusting}-H 'Authorization: Bearer {token}' {address}/v1/vms\n"
         "Try next, in another terminal:\n"
         f"  {vorch} doctor\n"
         f"  {vorch} image import debian FILE-OR-URL\n"

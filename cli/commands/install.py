@@ -22,6 +22,7 @@ from ..options import (
     NodeOption,
     NoNetwork,
     PoolOption,
+    Tags,
     Tpm,
     Vcpus,
     Wait,
@@ -86,6 +87,7 @@ def install(
     node: NodeOption = None,
     pool: PoolOption = None,
     storage_class: ClassOption = None,
+    tag: Tags = None,
     description: Description = None,
     start: Annotated[
         bool, typer.Option("--start/--no-start", help="Start it when the installer is done.")
@@ -129,6 +131,7 @@ def install(
             cpu=cpu or "default",
             tpm=bool(tpm),
             node=node,
+            tags=tag or (),
             description=description or "",
             timeout_s=timeout,
             start=start,

@@ -33,6 +33,10 @@ def list_vms(
         int | None,
         typer.Option("--count", metavar="N", min=1, help="End after so many, with --watch."),
     ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option("--tag", metavar="TAG", help="Only those with this tag; repeatable."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """All VMs, with what they do now.
@@ -43,18 +47,18 @@ def list_vms(
         if watch:
             # Ctrl-C is how one leaves it, and no failure.
             with contextlib.suppress(KeyboardInterrupt), found.picture() as picture:
-                _watch(picture, count, as_json)
+                _watch(picture, count, as_json, set(tag or ()))
             return
-        vms = found.list()
+        vms = found.list(tags=tag or ())
     _show_list(vms, as_json)
 
 
-def _watch(picture: Picture, count: int | None, as_json: bool) -> None:
+def _watch(picture: Picture, count: int | None, as_json: bool, tags: set[str]) -> None:
     shown = 0
     before: object = None
     while True:
         known = picture.changes
-        vms = picture.list()
+        vms = tuple(one for one in picture.list() if tags <= set(one.vm.tags))
         # Processors run on without that anything has happened.
         now = [(one.vm, one.power, one.notes, one.silent_since) for one in vms]
         if now != before:
@@ -155,6 +159,7 @@ def _facts(status: VmStatus) -> list[tuple[str, object]]:
         ("memory", memory),
         ("firmware", f"{vm.firmware}, machine {vm.machine}"),
         ("has", ", ".join(options)),
+        ("tags", ", ".join(vm.tags)),
         ("asks for", ", ".join(vm.require_tags)),
         ("disks", "\n".join(disks)),
         ("NICs", "\n".join(nics)),

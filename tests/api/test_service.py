@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from vorch import Denied, Invalid, StepFailed, connect
+from vorch import Denied, Invalid, Settings, StepFailed, Unreachable, connect
 from vorch_api import Service, Vigil
 
 VORCH = (sys.executable, "-c", "import sys; from vorch_cli.main import main; sys.exit(main())")
@@ -125,10 +125,16 @@ def test_a_port_in_use_is_a_conflict() -> None:
     assert last.startswith(f"vorch: conflict: cannot serve on '127.0.0.1', port {port}: ")
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", ""])
-def test_only_this_machine_is_served(host: str) -> None:
-    with connect("memory:") as cluster, pytest.raises((Denied, Invalid)):
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", ""])
+def test_without_tls_only_this_machine_is_served(host: str) -> None:
+    plain = Settings(uri="memory:", tls="off")
+    with connect(settings=plain) as cluster, pytest.raises((Denied, Invalid)):
         Service(cluster, host=host, port=0)
+
+
+def test_an_address_of_another_machine_is_refused() -> None:
+    with connect("memory:") as cluster, pytest.raises(Unreachable, match=r"192\.0\.2\.1"):
+        Service(cluster, host="192.0.2.1", port=0)
 
 
 @pytest.mark.parametrize(("host", "port"), [("no such host", 0), ("a" * 300, 0), ("127.0.0.1", -1)])

@@ -580,7 +580,7 @@ def test_a_private_key_is_refused_and_not_repeated(web: Vorch, tmp_path: Path) -
 
 
 def test_what_nobody_foresaw_is_one_line(web: Vorch, monkeypatch: pytest.MonkeyPatch) -> None:
-    def mistaken(*_: object) -> None:
+    def mistaken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("division by zero")
 
     monkeypatch.setattr("vorch.Orchestrator.list", mistaken)
@@ -692,3 +692,15 @@ def test_tab_is_silent_where_nothing_can_be_opened(
         vorch.uri = uri
         assert completed(vorch, monkeypatch, "start ") == []
     assert not file.parent.exists()
+
+
+def test_vms_are_listed_by_tag(web: Vorch) -> None:
+    web.well("change", "web", "--tag", "shop", "--tag", "team:web")
+    web.well("create", "db", "--no-network", "--tag", "shop")
+    listed = [one["vm"]["name"] for one in web.well("list", "--tag", "shop", "--json").json]
+    assert listed == ["db", "web"]
+    assert "team:web" in web.well("show", "web").out
+    listed = [one["vm"]["name"] for one in web.well("list", "--tag", "team:web", "--json").json]
+    assert listed == ["web"]
+    web.well("change", "web", "--no-tags")
+    assert web.well("show", "web", "--json").json["vm"]["tags"] == []

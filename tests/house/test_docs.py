@@ -24,6 +24,13 @@ IN_WORDS = {
     "hypervisor_uri": "`qemu:///system` for root",
     "pool_path": "folder `disks` beside the state file",
     "fence_command": "none",
+    "audit_log": "none",
+    "oidc_issuer": "none",
+    "oidc_client_id": "none",
+    "oidc_client_secret_file": "none",
+    "oidc_redirect_url": "none",
+    "tls_certificate": "none",
+    "tls_key": "none",
     "token_file": "none",
     "ca_file": "none",
 }

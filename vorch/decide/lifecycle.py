@@ -115,6 +115,7 @@ class NewVm:
     graphics: bool = True
     agent: bool = True
     watchdog: Watchdog = Watchdog.NONE
+    tags: tuple[str, ...] = ()
     require_tags: tuple[str, ...] = ()
     huge_pages: Literal["", "2M", "1G"] = ""
     one_numa_cell: bool = False
@@ -247,6 +248,7 @@ def drawn_up(
         graphics=new.graphics,
         agent=new.agent,
         watchdog=new.watchdog,
+        tags=new.tags,
         require_tags=new.require_tags,
         huge_pages=new.huge_pages,
         one_numa_cell=new.one_numa_cell,
@@ -542,6 +544,7 @@ class Changes:
     graphics: bool | None = None
     agent: bool | None = None
     watchdog: Watchdog | None = None
+    tags: tuple[str, ...] | None = None
     require_tags: tuple[str, ...] | None = None
     huge_pages: Literal["", "2M", "1G"] | None = None
     one_numa_cell: bool | None = None
@@ -549,7 +552,7 @@ class Changes:
 
 
 # What no guest ever sees: it is asked of the next host.
-_AT_ONCE = {"description", "require_tags", "one_numa_cell"}
+_AT_ONCE = {"description", "tags", "require_tags", "one_numa_cell"}
 
 
 def change(cluster: Cluster, name: str, changes: Changes, *, live: bool) -> Plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from vorch.codec import encode
@@ -61,7 +62,11 @@ def save_trashed(
 
 def reads(cluster: Cluster, *keys: str) -> dict[str, int]:
     """The versions of documents that a decision rests on; 0 for one that must not be there."""
-    return {key: cluster.versions.get(key, 0) for key in keys}
+    return reads_of(cluster.versions, *keys)
+
+
+def reads_of(versions: Mapping[str, int], *keys: str) -> dict[str, int]:
+    return {key: versions.get(key, 0) for key in keys}
 
 
 def new_vm_name(cluster: Cluster, name: str, verb: str) -> str:

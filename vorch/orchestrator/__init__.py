@@ -16,15 +16,16 @@ from vorch.orchestrator.core import Done
 from vorch.orchestrator.devices import Devices
 from vorch.orchestrator.disks import Disks
 from vorch.orchestrator.images import ImageStore
+from vorch.orchestrator.people import Users, UserStatus
 from vorch.orchestrator.picture import Picture
 from vorch.orchestrator.pools import Pools, Rebuilt
 from vorch.orchestrator.vms import Vms
 from vorch.orchestrator.whole import Whole
 
-__all__ = ["Balanced", "Done", "Orchestrator", "Picture", "Rebuilt"]
+__all__ = ["Balanced", "Done", "Orchestrator", "Picture", "Rebuilt", "UserStatus"]
 
 
 class Orchestrator(
-    Vms, Changing, Copies, Devices, Disks, ImageStore, Whole, Pools, Classes, Balancing
+    Vms, Changing, Copies, Devices, Disks, ImageStore, Whole, Pools, Classes, Balancing, Users
 ):
     """A cluster in one hand. Made by `vorch.connect`; safe to use from several threads."""

@@ -31,6 +31,7 @@ class Changing(Core):
         graphics: bool | None = None,
         agent: bool | None = None,
         watchdog: Watchdog | str | None = None,
+        tags: Sequence[str] | None = None,
         require_tags: Sequence[str] | None = None,
         huge_pages: str | None = None,
         one_numa_cell: bool | None = None,
@@ -58,6 +59,7 @@ class Changing(Core):
             watchdog=None
             if watchdog is None
             else one_of(Watchdog, watchdog, "what a watchdog does"),
+            tags=None if tags is None else tuple(tags),
             require_tags=None if require_tags is None else tuple(require_tags),
             huge_pages=None if huge_pages is None else pages_word(huge_pages),
             one_numa_cell=one_numa_cell,

@@ -93,6 +93,8 @@ class Core:
         self.noter = Noter(world)
         self.executor = Executor(world, settings, watch=watch, hook=hook, beside=self.noter.markers)
         self.hosts = Hosts(world, settings.host_timeout_s)
+        # What else is to be said about a plan before it begins: rights and quotas of whoever asks.
+        self.judge: Callable[[Plan], Plan] = lambda plan: plan
         # What the documents of the last look said. They change rarely, and reading one costs more
         # than fetching it.
         self._known: dict[str, tuple[Document, Any]] = {}
@@ -265,7 +267,7 @@ class Core:
             if networks is not None:
                 cluster = self._connected(cluster, names, networks(cluster))
             try:
-                plan = decide(cluster)
+                plan = self.judge(decide(cluster))
             except VorchError as exc:
                 # What was seen may be half of what another process is doing (a domain that is just
                 # being started looks paused), so it counts only when nobody is at it.

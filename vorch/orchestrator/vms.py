@@ -40,10 +40,17 @@ from vorch.ports import (
 
 
 class Vms(Core):
-    def list(self) -> tuple[VmStatus, ...]:
-        """All VMs by name, with what they do now: one call per host."""
+    def list(self, *, tags: Sequence[str] = ()) -> tuple[VmStatus, ...]:
+        """All VMs by name, with what they do now: one call per host.
+
+        `tags`: only those that have all of these.
+        """
         cluster = self.look(None)
-        return tuple(status(cluster, cluster.vms[name]) for name in sorted(cluster.vms))
+        return tuple(
+            status(cluster, cluster.vms[name])
+            for name in sorted(cluster.vms)
+            if set(tags) <= set(cluster.vms[name].tags)
+        )
 
     def show(self, name: str) -> VmStatus:
         """One VM with everything about it, its guest's addresses included."""
@@ -109,6 +116,7 @@ class Vms(Core):
         graphics: bool = True,
         agent: bool = True,
         watchdog: Watchdog | str = Watchdog.NONE,
+        tags: Sequence[str] = (),
         require_tags: Sequence[str] = (),
         huge_pages: str = "",
         one_numa_cell: bool = False,
@@ -147,6 +155,7 @@ class Vms(Core):
             graphics=graphics,
             agent=agent,
             watchdog=one_of(Watchdog, watchdog, "what a watchdog does"),
+            tags=tuple(tags),
             require_tags=tuple(require_tags),
             huge_pages=pages_word(huge_pages),
             one_numa_cell=one_numa_cell,
@@ -207,6 +216,7 @@ class Vms(Core):
         cpu: str = "default",
         tpm: bool = False,
         node: str | None = None,
+        tags: Sequence[str] = (),
         description: str = "",
         timeout_s: float | None = None,
         start: bool = False,
@@ -236,6 +246,7 @@ class Vms(Core):
             machine=machine,
             cpu=cpu,
             tpm=tpm,
+            tags=tuple(tags),
             node=node,
             description=description,
             start=start,

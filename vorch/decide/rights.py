@@ -1,0 +1,405 @@
+"""Who may do what: one table of verbs, and the three questions that are decided from it.
+
+`may`: before a verb is carried out, from its arguments. `held`: over the plan that it made, so that
+no verb changes what is not its caller's, whatever the table says. `visible`: over what it answers.
+All are denied that are not in the table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeGuard
+
+from vorch.availability import HaVmStatus
+from vorch.errors import Denied, NotFound, VorchError
+from vorch.model import Cluster, Job, Task, Trashed, Vm, VmStatus
+from vorch.plan import Plan, Save
+from vorch.rights import Principal, Role
+
+About = Literal["vm", "new-vm", "trashed", "list", "shared", "task", "cluster", "self"]
+
+VIEWER, USER, OPERATOR, ADMIN = Role
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a verb takes of whoever asks.
+
+    `about` says what scopes mean for it:
+    vm        the VM that `name` says; to whom it is not visible it is not there
+    new-vm    a VM that is to be made, which gets its maker's scope
+    trashed   a deleted VM, by `name`
+    list      what it answers is cut down to what is visible
+    shared    the same for all: images, networks, classes
+    task      the task or job that `task_id` or `job_id` says: one's own, or of a VM that is visible
+    cluster   the whole, which is shown only to those who see all of it
+    self      the user that `user` or `name` says; of others only to admins
+    """
+
+    role: Role
+    about: About
+    changes: bool = True
+    # Arguments that take a higher role, if they are given.
+    above: Mapping[str, Role] = field(default_factory=dict)
+
+
+def _sees(about: About, role: Role = VIEWER, **above: Role) -> Need:
+    return Need(role, about, changes=False, above=above)
+
+
+def _does(role: Role, about: About, **above: Role) -> Need:
+    return Need(role, about, above=above)
+
+
+NEEDS: Mapping[str, Need] = {
+    # Looking
+    "list": _sees("list"),
+    "show": _sees("vm"),
+    "figures": _sees("vm"),
+    "disk_list": _sees("vm"),
+    "snapshot_list": _sees("vm"),
+    "ha_list": _sees("list"),
+    "ha_show": _sees("vm"),
+    "task_list": _sees("list"),
+    "job_list": _sees("list"),
+    "job_show": _sees("task"),
+    "job_watch": _sees("task"),
+    "task_show": _sees("task"),
+    "task_watch": _sees("task"),
+    "trash_list": _sees("list"),
+    "image_list": _sees("shared"),
+    "image_show": _sees("shared"),
+    "network_list": _sees("shared"),
+    "network_show": _sees("shared"),
+    "class_list": _sees("shared"),
+    "capacity": _sees("cluster"),
+    "doctor": _sees("cluster", OPERATOR),
+    "dump": _sees("cluster"),
+    "forward_list": _sees("cluster"),
+    "ha_status": _sees("cluster"),
+    "network_check": _sees("cluster"),
+    "node_list": _sees("cluster"),
+    "node_show": _sees("cluster"),
+    "pool_list": _sees("cluster"),
+    "rule_list": _sees("cluster"),
+    "rule_show": _sees("cluster"),
+    "volume_list": _sees("cluster"),
+    "whatif_add_host": _sees("cluster"),
+    "whatif_add_vms": _sees("cluster"),
+    "whatif_fail": _sees("cluster"),
+    "whatif_remove_host": _sees("cluster"),
+    # One's own VMs
+    "create": _does(USER, "new-vm", force=OPERATOR, node=OPERATOR),
+    "install": _does(USER, "new-vm", force=OPERATOR, node=OPERATOR, kernel=ADMIN, initrd=ADMIN),
+    "undelete": _does(USER, "trashed"),
+    "clone": _does(USER, "vm", force=OPERATOR),
+    "start": _does(USER, "vm", force=OPERATOR),
+    "stop": _does(USER, "vm"),
+    "restart": _does(USER, "vm"),
+    "reset": _does(USER, "vm"),
+    "pause": _does(USER, "vm"),
+    "resume": _does(USER, "vm"),
+    "delete": _does(USER, "vm"),
+    "rename": _does(USER, "vm"),
+    "change": _does(USER, "vm"),
+    # Whoever has a console or a screen has the keyboard, too.
+    "console": _does(USER, "vm"),
+    "display": _does(USER, "vm"),
+    "disk_attach": _does(USER, "vm", volume=OPERATOR),
+    "disk_detach": _does(USER, "vm"),
+    "disk_flatten": _does(USER, "vm"),
+    "disk_grow": _does(USER, "vm"),
+    "disk_sparsify": _does(USER, "vm"),
+    "nic_attach": _does(USER, "vm"),
+    "nic_detach": _does(USER, "vm"),
+    "cd_insert": _does(USER, "vm"),
+    "cd_eject": _does(USER, "vm"),
+    "snapshot_create": _does(USER, "vm"),
+    "snapshot_delete": _does(USER, "vm"),
+    "snapshot_rollback": _does(USER, "vm"),
+    "job_cancel": _does(USER, "task"),
+    "task_cancel": _does(USER, "task"),
+    # All VMs, images, networks, and hosts' maintenance
+    "balance": _does(OPERATOR, "cluster"),
+    "disk_limit": _does(OPERATOR, "vm"),
+    "disk_move": _does(OPERATOR, "vm"),
+    "forward_add": _does(OPERATOR, "vm"),
+    "forward_remove": _does(OPERATOR, "vm"),
+    "ha_remove": _does(OPERATOR, "vm"),
+    "ha_set": _does(OPERATOR, "vm"),
+    "image_delete": _does(OPERATOR, "shared"),
+    "image_import": _does(OPERATOR, "shared"),
+    "migrate": _does(OPERATOR, "vm"),
+    "network_change": _does(OPERATOR, "shared"),
+    "network_create": _does(OPERATOR, "shared"),
+    "network_delete": _does(OPERATOR, "shared"),
+    "node_check": _sees("cluster", OPERATOR),
+    "node_cordon": _does(OPERATOR, "cluster"),
+    "node_maintenance": _does(OPERATOR, "cluster"),
+    "node_probe": _does(OPERATOR, "cluster"),
+    "node_uncordon": _does(OPERATOR, "cluster"),
+    "recover": _does(OPERATOR, "cluster"),
+    "relocate": _does(OPERATOR, "vm"),
+    "rule_add": _does(OPERATOR, "cluster"),
+    "rule_remove": _does(OPERATOR, "cluster"),
+    "template": _does(OPERATOR, "vm"),
+    "trash_purge": _does(OPERATOR, "cluster"),
+    # Everything else
+    "class_add": _does(ADMIN, "cluster"),
+    "class_remove": _does(ADMIN, "cluster"),
+    # These two write files of the machine that serves.
+    "disk_export": _does(ADMIN, "vm"),
+    "image_export": _does(ADMIN, "shared"),
+    "ha_arm": _does(ADMIN, "cluster"),
+    "ha_balance": _does(ADMIN, "cluster"),
+    "ha_disarm": _does(ADMIN, "cluster"),
+    "ha_policy": _does(ADMIN, "cluster"),
+    "init": _does(ADMIN, "cluster"),
+    "node_add": _does(ADMIN, "cluster"),
+    "node_change": _does(ADMIN, "cluster"),
+    "node_fence": _does(ADMIN, "cluster"),
+    "node_remove": _does(ADMIN, "cluster"),
+    "node_unfence": _does(ADMIN, "cluster"),
+    "pool_add": _does(ADMIN, "cluster"),
+    "pool_remove": _does(ADMIN, "cluster"),
+    "send": _does(ADMIN, "vm"),
+    "state_rebuild": _does(ADMIN, "cluster"),
+    # Users. What of it each may do for itself is in `_about_self`.
+    "audit_list": _sees("cluster", ADMIN),
+    "token_create": _does(VIEWER, "self"),
+    "token_list": _sees("self"),
+    "token_revoke": _does(VIEWER, "self"),
+    "user_add": _does(ADMIN, "cluster"),
+    "user_change": _does(VIEWER, "self"),
+    "user_list": _sees("cluster", ADMIN),
+    "user_remove": _does(ADMIN, "cluster"),
+    "user_show": _sees("self"),
+}
+
+# What all may change of themselves.
+_OWN = {"name", "password", "dry_run", "wait_s"}
+# What is brought in from elsewhere; anything else would be a file of the machine that serves.
+_FROM_ELSEWHERE = re.compile(r"(https?://|upload:)", re.IGNORECASE)
+
+
+def may(
+    principal: Principal,
+    verb: str,
+    arguments: Mapping[str, Any],
+    cluster: Cluster,
+    task: Task | Job | None = None,
+) -> VorchError | None:
+    """Why somebody may not do this with these arguments; None: it is allowed.
+
+    `arguments` are those that were given and are not the default; `task` is the one that a verb
+    about a task names, if it is there.
+    """
+    need = NEEDS.get(verb)
+    if need is None:
+        return _denied(principal, verb, "nobody may by this way")
+    if not principal.role.covers(need.role):
+        return _denied(principal, verb, f"that takes the role {need.role}")
+    refusal = _about(principal, verb, need, arguments, cluster, task)
+    if refusal is not None:
+        return refusal
+    for name, role in need.above.items():
+        if name in arguments and not principal.role.covers(role):
+            return _denied(principal, verb, f"{name!r} takes the role {role}; leave it away")
+    location = str(arguments.get("location", ""))
+    from_here = verb == "image_import" and not _FROM_ELSEWHERE.match(location)
+    if from_here and principal.role is not ADMIN:
+        return _denied(principal, verb, "a file of the serving machine takes the role admin")
+    return None
+
+
+def _about(
+    principal: Principal,
+    verb: str,
+    need: Need,
+    arguments: Mapping[str, Any],
+    cluster: Cluster,
+    task: Task | Job | None,
+) -> VorchError | None:
+    if need.about == "self":
+        return _about_self(principal, verb, arguments)
+    if principal.sees_all:
+        return None
+    name = str(arguments.get("name", ""))
+    match need.about:
+        case "task":
+            if task is None or not sees_task(principal, task, cluster):
+                kind = "job" if "job_id" in arguments else "task"
+                called = str(arguments.get(f"{kind}_id", ""))
+                return NotFound(
+                    f"cannot find {kind} {called!r}: there is none of that id; `vorch {kind} list`"
+                    " shows all",
+                    **{kind: called},
+                )
+            if need.changes and task.who.partition(" from ")[0] != principal.name:
+                return _denied(principal, verb, "somebody else began it")
+        case "vm":
+            vm = cluster.vms.get(name)
+            if vm is None or not principal.has(vm.tags):
+                return hidden(name)
+        case "trashed":
+            found = [one for one in cluster.trash.values() if one.vm and one.name == name]
+            last = max(found, key=lambda one: (one.deleted_at, one.key), default=None)
+            if last is None or last.vm is None or not principal.has(last.vm.tags):
+                return NotFound(
+                    f"cannot undelete VM {name!r}: there is none of that name in the trash;"
+                    " `vorch trash list` shows what is",
+                    vm=name,
+                )
+        case "new-vm":
+            if not principal.scopes:
+                return _denied(principal, verb, "no scope is set that its VMs could be in")
+        case "cluster":
+            return _denied(principal, verb, "that takes the scope '*', which is all of it")
+        case _:
+            pass
+    return None
+
+
+def hidden(name: str) -> NotFound:
+    """The same words as of a VM that is not there."""
+    return NotFound(
+        f"cannot find VM {name!r}: there is none of that name; `vorch list` shows all", vm=name
+    )
+
+
+def _about_self(principal: Principal, verb: str, arguments: Mapping[str, Any]) -> VorchError | None:
+    if principal.role is ADMIN:
+        return None
+    if verb == "user_change" and not set(arguments) <= _OWN:
+        return _denied(principal, verb, "of oneself one may change the password alone")
+    if principal.via == "token" and verb in ("user_change", "token_create"):
+        return _denied(principal, verb, "that takes a login; a token makes no other way in")
+    whose = arguments.get("name" if verb.startswith("user") else "user")
+    if whose != principal.name:
+        return _denied(principal, verb, "of other users only an admin may")
+    return None
+
+
+def _denied(principal: Principal, verb: str, why: str) -> Denied:
+    return Denied(
+        f"cannot {verb.replace('_', ' ')} as {principal.name!r}, who is {principal.role}: {why}",
+        verb=verb,
+        user=principal.name,
+        role=str(principal.role),
+    )
+
+
+# ---------------------------------------------------------------------------------------------
+# Over the plan
+
+
+def held(principal: Principal, plan: Plan, reserved: Collection[str]) -> Plan:
+    """The plan, as far as it keeps to the principal's scopes: else it is refused.
+
+    A new VM gets the first of them. `reserved` are the scopes of all users: nobody puts a VM into
+    somebody else's.
+    """
+    if principal.sees_all:
+        return plan
+    steps = list(plan.steps)
+    saves = [(number, step) for number, step in enumerate(steps) if _of_vm(step)]
+    # A VM that goes and comes under another name is no new one.
+    moved = [_tags(step.before) for _, step in saves if step.after is None]
+    new = {
+        step.key: _tags(step.after)
+        for _, step in saves
+        if step.before is None and _tags(step.after) not in moved
+    }
+    for key, tags in new.items():
+        if not principal.has(tags):
+            new[key] = (*tags, principal.scopes[0])
+        _check_foreign(principal, plan, key, set(new[key]), reserved)
+    for step in steps:
+        vm = getattr(step, "vm", None)
+        if isinstance(vm, Vm) and f"vm/{vm.name}" not in new and not principal.has(vm.tags):
+            raise hidden(vm.name)
+    for number, step in saves:
+        if step.key in new:
+            steps[number] = dataclasses.replace(
+                step,
+                before=_with(step.before, new[step.key]),
+                after=_with(step.after, new[step.key]),
+            )
+            continue
+        name = step.key.partition("/")[2]
+        if step.before is not None and not principal.has(_tags(step.before)):
+            raise hidden(name)
+        if step.after is None:
+            continue
+        if not principal.has(_tags(step.after)):
+            raise Denied(
+                f"cannot {plan.verb} VM {name!r}: it would be none of yours any more; leave it one"
+                f" of the tags {', '.join(principal.scopes)}",
+                vm=name,
+            )
+        if step.before is not None:
+            changed = set(_tags(step.before)) ^ set(_tags(step.after))
+            _check_foreign(principal, plan, step.key, changed, reserved)
+    return dataclasses.replace(plan, steps=tuple(steps))
+
+
+def _check_foreign(
+    principal: Principal, plan: Plan, key: str, changed: set[str], reserved: Collection[str]
+) -> None:
+    foreign = changed & (set(reserved) - set(principal.scopes))
+    if foreign:
+        name = key.partition("/")[2]
+        raise Denied(
+            f"cannot {plan.verb} VM {name!r}: tag {sorted(foreign)[0]!r} is the scope of somebody"
+            " else; leave it as it is",
+            vm=name,
+        )
+
+
+def _of_vm(step: object) -> TypeGuard[Save]:
+    return isinstance(step, Save) and step.key.startswith("vm/")
+
+
+def _with(body: dict[str, Any] | None, tags: tuple[str, ...]) -> dict[str, Any] | None:
+    return None if body is None else {**body, "tags": [*tags]}
+
+
+def _tags(body: Mapping[str, Any] | None) -> tuple[str, ...]:
+    return tuple((body or {}).get("tags", ()))
+
+
+# ---------------------------------------------------------------------------------------------
+# Over the answer
+
+
+def visible(principal: Principal, answer: tuple[Any, ...], cluster: Cluster) -> tuple[Any, ...]:
+    """A list, without what is not the principal's."""
+    if principal.sees_all:
+        return answer
+    return tuple(one for one in answer if _sees_one(principal, one, cluster))
+
+
+def _sees_one(principal: Principal, one: object, cluster: Cluster) -> bool:
+    match one:
+        case VmStatus():
+            return principal.has(one.vm.tags)
+        case Trashed():
+            return one.vm is not None and principal.has(one.vm.tags)
+        case Task() | Job():
+            return sees_task(principal, one, cluster)
+        case HaVmStatus():
+            vm = cluster.vms.get(one.settings.vm)
+            return vm is not None and principal.has(vm.tags)
+    return False
+
+
+def sees_task(principal: Principal, task: Task | Job, cluster: Cluster) -> bool:
+    """One's own, and those of VMs that one sees."""
+    if principal.sees_all or task.who.partition(" from ")[0] == principal.name:
+        return True
+    need = NEEDS.get(task.verb.replace(" ", "_"))
+    vm = cluster.vms.get(task.subject)
+    return need is not None and need.about == "vm" and vm is not None and principal.has(vm.tags)
