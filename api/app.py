@@ -1,7 +1,8 @@
-"""The FastAPI application: /health, /openapi.json, /docs, and the routes of vorch."""
+"""The FastAPI application: /health, /ready, /openapi.json, /docs, and the routes of vorch."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from html import escape
@@ -12,14 +13,17 @@ from fastapi.responses import HTMLResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 
-from vorch import Desk, Doorkeeper, Orchestrator, __version__, connect
+from vorch import Desk, Doorkeeper, Orchestrator, Recorder, __version__, connect
 
-from . import document, problems, upkeep
+from . import document, health, metrics, problems, upkeep
 from .gate import Gate
 from .headers import SafeHeaders
 from .hub import Hub
+from .metrics import Measuring, Metrics
 from .oidc import provider_of
-from .routes import logins, oidc, streams, verbs
+from .routes import downloads, logins, oidc, streams, uploads, verbs
+from .sampler import Sampler
+from .unread import CloseUnread
 
 # How long jobs that are at work may take to end when the service does.
 JOBS_PATIENCE_S = 5.0
@@ -30,10 +34,12 @@ def create_app(
     *,
     token: str,
     upkeep_every_s: float | None = upkeep.EVERY_S,
+    counted: Metrics | None = None,
 ) -> FastAPI:
     """`cluster`: a connection, which stays its owner's to close, or the URI of one to be made.
 
-    Whoever asks must know `token`, or come as a user, for everything but /health.
+    Whoever asks must know `token`, or come as a user, for everything but /health and /ready.
+    `counted`: what has been counted before, to be shown with all that comes.
     """
     owned = not isinstance(cluster, Orchestrator)
     found = cluster if isinstance(cluster, Orchestrator) else connect(cluster)
@@ -44,6 +50,17 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         aside = None
         app.state.picture = await run_in_threadpool(found.picture)
+        sampler = Sampler(
+            found,
+            app.state.picture,
+            every_s=found.settings.measure_every_s,
+            taken=Recorder(found).take,
+        )
+        app.state.sampler = sampler
+        # In a world whose time stands still nothing goes on by itself.
+        if found.settings.measure_every_s and found.world.threads:
+            sampler.start()
+        app.state.metrics.show(found, app.state.picture, sampler)
         found.lean_on(app.state.picture)
         app.state.desk = Desk(found)
         app.state.hub = Hub(found, app.state.picture)
@@ -58,12 +75,15 @@ def create_app(
             await run_in_threadpool(app.state.desk.close, JOBS_PATIENCE_S)
             if aside is not None:
                 await run_in_threadpool(aside.stop)
+            await run_in_threadpool(sampler.stop)
             found.lean_on(None)
             await run_in_threadpool(app.state.hub.join)
             await run_in_threadpool(app.state.picture.close)
             if owned:
                 await run_in_threadpool(found.close)
 
+    counting = counted or Metrics()
+    near = frozenset({"/metrics"}) if found.settings.metrics_open else frozenset()
     app = FastAPI(
         title="vorch",
         version=__version__,
@@ -71,33 +91,39 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
-        middleware=[Middleware(SafeHeaders), Middleware(Gate, keeper=keeper, token=token)],
+        # The outermost first: all are counted, cut off and told of safety, strangers as well.
+        middleware=[
+            Middleware(Measuring, metrics=counting),
+            Middleware(CloseUnread),
+            Middleware(SafeHeaders),
+            Middleware(Gate, keeper=keeper, token=token, near=near),
+        ],
     )
     app.state.cluster = found
     app.state.keeper = keeper
     app.state.oidc = provider_of(found.settings)
+    app.state.ending = threading.Event()
+    app.state.metrics = counting
     app.state.hub = None
 
-    def ending() -> None:
+    def let_go() -> None:
         if app.state.hub is not None:
             app.state.hub.end()
 
-    app.state.ending = ending
+    app.state.let_go = let_go
     problems.add_to(app)
-
-    # Plain `def`: FastAPI runs it in a thread of its pool, as the library blocks.
-    @app.get("/health", summary="Whether the state can be reached", tags=["service"])
-    def health() -> dict[str, str]:
-        found.look()
-        return {"status": "ok", "state": "reachable", "version": __version__}
 
     @app.get("/docs", include_in_schema=False)
     def docs() -> HTMLResponse:
         return HTMLResponse(_page(app.openapi()), headers=_NOTHING_FROM_ELSEWHERE)
 
+    app.include_router(health.router)
+    app.include_router(metrics.router)
     app.include_router(logins.router)
     if app.state.oidc is not None:
         app.include_router(oidc.router)
+    app.include_router(uploads.router)
+    app.include_router(downloads.router)
     verbs.add_to(app)
     app.add_route("/v1/events", streams.events, methods=["GET"], include_in_schema=False)
     document.add_to(app)

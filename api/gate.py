@@ -8,7 +8,8 @@ that logged in: its origin is this service's, and it knows what only that page w
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
+import ipaddress
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 
@@ -21,10 +22,14 @@ from .auth import SHORTEST
 from .problems import problem
 
 # Asked by those who watch over the service; says nothing that an open port does not.
-OPEN = frozenset({"/health", "/v1/login", "/v1/login/oidc", "/v1/login/oidc/done"})
+OPEN = frozenset({"/health", "/ready", "/v1/login", "/v1/login/oidc", "/v1/login/oidc/done"})
 # Read methods change nothing, so nobody gains by having somebody else's browser send them.
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 CSRF_HEADER = b"x-csrf-token"
+# A request with one of these was passed on by somebody.
+_OF_PROXIES = frozenset(
+    {b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip"}
+)
 _WHO = "vorch.principal"
 _CSRF = "vorch.csrf"
 
@@ -49,7 +54,10 @@ class _Came:
 class Gate:
     """`OPEN` is answered to all; everything else to those who are recognized."""
 
-    def __init__(self, app: ASGIApp, keeper: Doorkeeper, token: str) -> None:
+    def __init__(
+        self, app: ASGIApp, keeper: Doorkeeper, token: str, near: Collection[str] = ()
+    ) -> None:
+        """`near`: what programs on this machine itself may read without being anybody."""
         if len(token) < SHORTEST:
             raise BadConfig(
                 f"cannot use that token: it is shorter than {SHORTEST} characters; leave it to"
@@ -58,6 +66,7 @@ class Gate:
         self._app = app
         self._keeper = keeper
         self._token = token.encode()
+        self._near = near
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" or (scope["type"] == "http" and scope["path"] in OPEN):
@@ -82,7 +91,9 @@ class Gate:
         except VorchError as exc:
             await _refuse(exc, None, scope, receive, send)
             return
-        if came is None:
+        if came is None and self._is_near(scope):
+            await self._app(scope, receive, send)
+        elif came is None:
             denied = Denied(
                 "cannot answer that: the token or login is missing, wrong or over; send a token as"
                 " 'Authorization: Bearer TOKEN' (`vorch serve` prints one, `vorch token create`"
@@ -94,6 +105,18 @@ class Gate:
         else:
             scope[_WHO], scope[_CSRF] = came.principal, came.csrf
             await self._app(scope, receive, send)
+
+    def _is_near(self, scope: Scope) -> bool:
+        """Whether it comes from this machine, and no proxy here brings it from elsewhere."""
+        if scope["type"] != "http" or scope["method"] != "GET" or scope["path"] not in self._near:
+            return False
+        if {name for name, _ in scope["headers"]} & _OF_PROXIES:
+            return False
+        host = (scope.get("client") or ("",))[0]
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return False
 
     async def _came(self, scope: Scope) -> _Came | None:
         source = source_of(scope)
@@ -121,6 +144,11 @@ class Gate:
             )
             return None
         return _Came(principal)
+
+
+def is_known(scope: Scope) -> bool:
+    """Not so of what is answered to all, or to those who are near."""
+    return _WHO in scope
 
 
 def principal_of(scope: Scope) -> Principal:

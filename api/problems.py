@@ -23,7 +23,7 @@ def problem(
     number = error.http_status if status is None else status
     body = {
         "type": f"urn:vorch:error:{error.code}",
-        "title": HTTPStatus(number).phrase,
+        "title": _title(number),
         "status": number,
         "detail": error.message,
         "code": error.code,
@@ -34,6 +34,14 @@ def problem(
     if "retry_after_s" in error.fields:
         more["Retry-After"] = str(math.ceil(error.fields["retry_after_s"]))
     return JSONResponse(body, status_code=number, headers=more, media_type=MEDIA_TYPE)
+
+
+def _title(number: int) -> str:
+    try:
+        return HTTPStatus(number).phrase
+    except ValueError:
+        # Protocols that stand on HTTP have numbers of their own.
+        return "Refused"
 
 
 def add_to(app: FastAPI) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import ipaddress
+import logging
 import signal
 import socket
 import threading
@@ -23,16 +24,21 @@ from vorch import (
     Unreachable,
     VorchError,
     WatchLoop,
+    await_tasks,
     state_path,
 )
 
+from . import systemd
 from .app import create_app
 from .auth import token_of
+from .metrics import Metrics
 from .tls import tls_for
 
 TOKEN_FILE = "token"  # noqa: S105 - the file's name
 # How long requests may take to end when the service does.
 PATIENCE_S = 5
+
+log = logging.getLogger(__name__)
 
 
 class Service:
@@ -45,10 +51,15 @@ class Service:
         host: str | None = None,
         port: int | None = None,
         watch: Callable[[str], None] | None = None,
+        counted: Metrics | None = None,
     ) -> None:
-        """`watch`: high availability is looked after as well, and its log goes there."""
+        """`watch`: high availability is looked after as well, and its log goes there.
+
+        `counted`: what has been counted of the connection until now.
+        """
         settings = cluster.settings
         where = settings.listen_host if host is None else host
+        self._notice_s, self._patience_s = settings.stop_notice_s, settings.stop_patience_s
         self._end: Callable[[], None] = lambda: None
         self._vigil = None if watch is None else Vigil(cluster, watch)
         self._socket = _listen(where, settings.listen_port if port is None else port)
@@ -58,7 +69,7 @@ class Service:
             if settings.uri.startswith("sqlite:"):
                 file = state_path(settings.uri).with_name(TOKEN_FILE)
             self.token = token_of(file)
-            self._app = create_app(cluster, token=self.token)
+            self._app = create_app(cluster, token=self.token, counted=counted)
         except BaseException:
             self._socket.close()
             raise
@@ -82,14 +93,17 @@ class Service:
             self._app,
             log_level="warning",
             access_log=False,
+            log_config=None,
             server_header=False,
             timeout_graceful_shutdown=PATIENCE_S,
             ssl_certfile=None if self.tls is None else self.tls.certificate,
             ssl_keyfile=None if self.tls is None else self.tls.key,
         )
-        server = _Server(config, self._app.state.ending)
+        server = _Server(config, self._app.state.let_go)
+        server.ending, server.notice_s = self._app.state.ending, self._notice_s
 
         def end() -> None:
+            server.ending.set()
             server.should_exit = True
 
         self._end = end
@@ -98,6 +112,18 @@ class Service:
             if vigil is not None:
                 vigil.on_crash(end)
             asyncio.run(_until_ended(server, self._socket, ready))
+        self._finish_tasks(0.0 if server.force_exit else self._patience_s)
+
+    @staticmethod
+    def _finish_tasks(patience_s: float) -> None:
+        """What is not over then ends with the process; its journal is for others to carry on."""
+        left = await_tasks(patience_s)
+        if left:
+            log.warning(
+                "ends while it is at %d tasks (%s); another vorch finishes or undoes them",
+                len(left),
+                ", ".join(left),
+            )
 
 
 class Vigil:
@@ -147,13 +173,16 @@ class Vigil:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, ending: Callable[[], None]) -> None:
+    ending: threading.Event
+    notice_s: float
+
+    def __init__(self, config: uvicorn.Config, let_go: Callable[[], None]) -> None:
         super().__init__(config)
-        self._ending = ending
+        self._let_go = let_go
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # Whoever listens to a stream is let go first: it would be waited for.
-        self._ending()
+        self._let_go()
         await super().shutdown(sockets)
 
     @contextlib.contextmanager
@@ -168,9 +197,14 @@ async def _until_ended(
     loop = asyncio.get_running_loop()
 
     def end() -> None:
-        # A second one does not wait for what is still being answered.
-        server.force_exit = server.should_exit
-        server.should_exit = True
+        # A second one waits for nothing: neither for answers under way, nor for tasks.
+        if server.ending.is_set():
+            server.force_exit = server.should_exit = True
+            return
+        server.ending.set()
+        systemd.notify("STOPPING=1")
+        # Proxies that ask /ready send no more by then.
+        loop.call_later(server.notice_s, setattr, server, "should_exit", True)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         # Only a main thread hears signals; elsewhere (tests) somebody else ends it.
@@ -181,7 +215,10 @@ async def _until_ended(
         await asyncio.sleep(0.01)
     if server.started:
         ready()
+        systemd.notify("READY=1")
+    alive = asyncio.create_task(systemd.keep_alive())
     await serving
+    alive.cancel()
 
 
 def _listen(host: str, port: int) -> socket.socket:

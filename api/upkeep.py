@@ -44,6 +44,8 @@ class Upkeep:
                 log.info("recovered %s %s: %s", task.verb, task.subject, task.state)
             for done in self._cluster.trash_purge():
                 log.info("purged %s", done.plan.subject)
+            if self._cluster.world.uploads is not None:
+                self._cluster.world.uploads.expire()
             if self._lasting is None or not self._lasting.is_alive():
                 self._lasting = threading.Thread(
                     target=self._carry_on, name="vorch-lasting", daemon=True

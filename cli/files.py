@@ -54,7 +54,7 @@ def write_text(name: str, text: str) -> None:
 
 def whole(location: str) -> str:
     """The library knows no current folder; whoever types a file's name stands in one."""
-    if "://" in location or location.startswith("file:"):
+    if "://" in location or location.startswith(("file:", "upload:")):
         return location
     try:
         return str(Path(location).expanduser().absolute())

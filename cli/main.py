@@ -25,10 +25,12 @@ from .commands import (
     classes,
     devices,
     ha,
+    history,
     hosts,
     house,
     images,
     install,
+    inventory,
     jobs,
     lab,
     life,
@@ -89,6 +91,8 @@ rules.add_to(app)
 balance.add_to(app)
 room.add_to(app)
 whatif.add_to(app)
+history.add_to(app)
+inventory.add_to(app)
 tasks.add_to(app)
 users.add_to(app)
 jobs.add_to(app)

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from vorch import Done, Orchestrator, Task
 
 
+class Watch(Protocol):
+    """Told of each task whenever it gets on."""
+
+    def __call__(self, task: Task) -> None: ...
+
+
 @dataclass(slots=True)
 class Session:
     """The global options, the last task that was heard of, and what Ctrl-C did not end."""
@@ -23,6 +29,10 @@ class Session:
     verbose: bool = False
     task: Task | None = None
     goes_on: str = ""
+    # Told of tasks in place of the progress on stderr.
+    watch: Watch | None = None
+    # Told how long the store takes.
+    observe: Callable[[str, float, bool], None] | None = None
 
 
 # There is one command per process; main() sets it anew.
@@ -40,7 +50,12 @@ def cluster(as_json: bool = False, *, recover: bool = True) -> Iterator[Orchestr
 
     with Progress(quiet=as_json) as progress:
         try:
-            with connect(current.uri, watch=progress, recover=recover) as found:
+            with connect(
+                current.uri,
+                watch=current.watch or progress,
+                recover=recover,
+                observe=current.observe,
+            ) as found:
                 yield found
         finally:
             current.task = progress.last

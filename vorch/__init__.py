@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from vorch.decide.filters import check_fields as check_filters
     from vorch.decide.filters import check_vms as check_vm_filters
     from vorch.decide.filters import fits
+    from vorch.decide.inventory import Inventory, InventoryHost, ansible_host
+    from vorch.decide.inventory import ansible as ansible_inventory
     from vorch.decide.rights import NEEDS, Need
     from vorch.decide.room.capacity import Capacity
     from vorch.decide.room.imagine import Change
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     )
     from vorch.errors import from_dict as error_from_dict
     from vorch.errors import table as errors_table
+    from vorch.execute import await_tasks, current_task
     from vorch.loop import WatchLoop, why_no_watch
     from vorch.model import (
         Check,
@@ -62,7 +65,10 @@ if TYPE_CHECKING:
         Figures,
         Forward,
         ForwardStatus,
+        History,
+        HistoryPoint,
         HostFacts,
+        HostFigures,
         Image,
         IoLimits,
         Job,
@@ -72,20 +78,32 @@ if TYPE_CHECKING:
         NodeStatus,
         Pool,
         PoolUsage,
+        Rates,
+        Room,
         Snapshot,
         StaticAddress,
         StorageClass,
+        StorageHealth,
         Task,
         TaskState,
         Trashed,
+        Upload,
         Vm,
         VmStatus,
     )
-    from vorch.orchestrator import Balanced, Done, Orchestrator, Picture, Rebuilt, UserStatus
+    from vorch.orchestrator import (
+        Balanced,
+        Done,
+        Orchestrator,
+        Picture,
+        Rebuilt,
+        Recorder,
+        UserStatus,
+    )
     from vorch.orchestrator.behalf import OnBehalf
     from vorch.orchestrator.doorkeeper import Doorkeeper
     from vorch.plan import Plan
-    from vorch.ports import Console, Display, VolumeInfo
+    from vorch.ports import Console, Content, Display, Uploads, VolumeInfo
     from vorch.rights import (
         AuditEntry,
         Minted,
@@ -130,6 +148,7 @@ __all__ = [
     "Cluster",
     "Conflict",
     "Console",
+    "Content",
     "Denied",
     "Desk",
     "DiskUse",
@@ -147,9 +166,14 @@ __all__ = [
     "HaStatus",
     "HaVm",
     "HaVmStatus",
+    "History",
+    "HistoryPoint",
     "HostFacts",
+    "HostFigures",
     "Image",
     "Invalid",
+    "Inventory",
+    "InventoryHost",
     "IoLimits",
     "Job",
     "JobState",
@@ -169,8 +193,11 @@ __all__ = [
     "PoolUsage",
     "Principal",
     "Quota",
+    "Rates",
     "Rebuilt",
+    "Recorder",
     "Role",
+    "Room",
     "Rule",
     "RuleStatus",
     "Session",
@@ -181,6 +208,7 @@ __all__ = [
     "StaticAddress",
     "StepFailed",
     "StorageClass",
+    "StorageHealth",
     "Task",
     "TaskState",
     "TimedOut",
@@ -189,6 +217,8 @@ __all__ = [
     "Trashed",
     "Unreachable",
     "Unsupported",
+    "Upload",
+    "Uploads",
     "User",
     "UserStatus",
     "Verb",
@@ -200,12 +230,16 @@ __all__ = [
     "WhatIf",
     "__version__",
     "adapter_of",
+    "ansible_host",
+    "ansible_inventory",
+    "await_tasks",
     "call_of",
     "check_filters",
     "check_vm_filters",
     "chosen_fields",
     "connect",
     "copy_state",
+    "current_task",
     "document_as",
     "error_from_dict",
     "errors_table",
@@ -247,6 +281,12 @@ _HOMES = {
         "load as load_settings",
     ),
     "vorch.decide.rights": ("NEEDS", "Need"),
+    "vorch.decide.inventory": (
+        "Inventory",
+        "InventoryHost",
+        "ansible as ansible_inventory",
+        "ansible_host",
+    ),
     "vorch.decide.filters": (
         "check_fields as check_filters",
         "check_vms as check_vm_filters",
@@ -281,6 +321,10 @@ _HOMES = {
         "from_dict as error_from_dict",
         "table as errors_table",
     ),
+    "vorch.execute": (
+        "await_tasks",
+        "current_task",
+    ),
     "vorch.loop": (
         "WatchLoop",
         "why_no_watch",
@@ -293,7 +337,10 @@ _HOMES = {
         "Figures",
         "Forward",
         "ForwardStatus",
+        "History",
+        "HistoryPoint",
         "HostFacts",
+        "HostFigures",
         "Image",
         "IoLimits",
         "Job",
@@ -303,12 +350,16 @@ _HOMES = {
         "NodeStatus",
         "Pool",
         "PoolUsage",
+        "Rates",
+        "Room",
         "Snapshot",
         "StaticAddress",
         "StorageClass",
+        "StorageHealth",
         "Task",
         "TaskState",
         "Trashed",
+        "Upload",
         "Vm",
         "VmStatus",
     ),
@@ -318,6 +369,7 @@ _HOMES = {
         "Orchestrator",
         "Picture",
         "Rebuilt",
+        "Recorder",
         "UserStatus",
     ),
     "vorch.orchestrator.behalf": ("OnBehalf",),
@@ -325,7 +377,9 @@ _HOMES = {
     "vorch.plan": ("Plan",),
     "vorch.ports": (
         "Console",
+        "Content",
         "Display",
+        "Uploads",
         "VolumeInfo",
     ),
     "vorch.rights": (

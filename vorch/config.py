@@ -1,7 +1,7 @@
 """vorch.toml → Settings: every limit and timeout, named with its unit, checked when it is read.
 
 Order, the later wins: the defaults below, /etc/vorch/vorch.toml, the user's own vorch.toml (or the
-one file that VORCH_CONFIG names), then VORCH_URI for the state.
+one file that VORCH_CONFIG names), then the environment: VORCH_ and the name in capitals.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from vorch.errors import BadConfig
 # What a storage fence may do to an address that is not the host's alone.
 SHARED = ("refuse", "clients", "whole")
 TLS = ("auto", "on", "off")
+LOG_FORMATS = ("text", "json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +139,26 @@ class Settings:
     # Its certificate, with the chain, and its key, as files; empty: one of its own.
     tls_certificate: str = ""
     tls_key: str = ""
+    # An ending service says so by /ready for so long before it takes no more requests.
+    stop_notice_s: float = 0.0
+    # How long it then waits for the tasks that it is at. What is left is carried on by others.
+    stop_patience_s: float = 30.0
+    # Folder that uploads come to; empty: "uploads" beside the state file.
+    upload_path: str = ""
+    # How large one may be.
+    upload_limit_gib: float = 64.0
+    # When nothing has come for so long it is thrown away.
+    upload_keep_h: float = 24.0
+    # File of what it measured; empty: "history.db" beside the state file.
+    history_path: str = ""
+    # How often it measures hosts and VMs; 0: never.
+    measure_every_s: float = 15.0
+    # Whether /metrics shows each VM by itself; with very many that is much to read.
+    metrics_vms: bool = True
+    # Whether programs on the service's own machine may read /metrics without a token.
+    metrics_open: bool = False
+    # Lines of its log: "text" for people, or "json" for programs that collect them.
+    log_format: str = "text"
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
@@ -150,6 +171,11 @@ class Settings:
                 )
             if item.name == "tls" and value not in TLS:
                 raise BadConfig(f"cannot use tls = {value!r}: it must be one of {', '.join(TLS)}")
+            if item.name == "log_format" and value not in LOG_FORMATS:
+                raise BadConfig(
+                    f"cannot use {item.name} = {value!r}: it must be one of"
+                    f" {', '.join(LOG_FORMATS)}"
+                )
             if item.type == "int" and value < 0:
                 raise BadConfig(f"cannot use {item.name} = {value}: it must be 0 or more")
 
@@ -185,8 +211,7 @@ def load(uri: str | None = None) -> Settings:
         except (OSError, UnicodeDecodeError) as exc:
             raise BadConfig(f"cannot read {str(path)!r}: {exc}; mend or remove it") from exc
         values.update(_parse(text, path))
-    if os.environ.get("VORCH_URI"):
-        values["uri"] = os.environ["VORCH_URI"]
+    values.update(_from_environment())
     if uri:
         values["uri"] = uri
     if not values.get("uri"):
@@ -195,6 +220,37 @@ def load(uri: str | None = None) -> Settings:
         # Only root may use the system's libvirt without asking; a user has one of their own.
         values["hypervisor_uri"] = "qemu:///session"
     return Settings(**values)
+
+
+def _from_environment() -> dict[str, Any]:
+    """What is set as VORCH_NAME. An empty one is as if it were not there."""
+    values: dict[str, Any] = {}
+    for item in dataclasses.fields(Settings):
+        variable = f"VORCH_{item.name.upper()}"
+        text = os.environ.get(variable, "")
+        if text:
+            values[item.name] = _read_as(str(item.type), text, variable)
+    return values
+
+
+_SWITCHES = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+
+def _read_as(kind: str, text: str, variable: str) -> Any:
+    try:
+        match kind:
+            case "int":
+                return int(text)
+            case "float":
+                return float(text)
+            case "bool":
+                return _SWITCHES[text.lower()]
+    except (ValueError, KeyError):
+        raise BadConfig(
+            f"cannot use {variable} = {text!r}: it must be of type {kind}"
+            + (", as in true or false" if kind == "bool" else "")
+        ) from None
+    return text
 
 
 def _parse(text: str, path: Path) -> dict[str, Any]:

@@ -11,8 +11,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from vorch.acting import Acting, now_acting
@@ -60,15 +62,32 @@ Beside = Callable[[Sequence[tuple[Save, dict[str, Any] | None]]], Sequence[Chang
 
 # Plans that a thread of this process is at, by their ids.
 _at_work: set[str] = set()
+# The one that this thread is at, for its log.
+_current: ContextVar[str] = ContextVar("vorch-task", default="")
 
 
 @contextmanager
 def _working_on(plan_id: str) -> Iterator[None]:
     _at_work.add(plan_id)
+    token = _current.set(plan_id)
     try:
         yield
     finally:
+        _current.reset(token)
         _at_work.discard(plan_id)
+
+
+def current_task() -> str:
+    """The id of the task that this thread is at; "" when it is at none."""
+    return _current.get()
+
+
+def await_tasks(timeout_s: float) -> tuple[str, ...]:
+    """Waits until this process is at no task any more. Those that it still is at, by their ids."""
+    until = time.monotonic() + timeout_s
+    while _at_work and time.monotonic() < until:
+        time.sleep(0.05)
+    return tuple(sorted(_at_work))
 
 
 class _Lost(Conflict):

@@ -641,6 +641,49 @@ class Figures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HostFigures:
+    """Counters of a host and of all that runs on it, at one moment."""
+
+    at: float
+    cpus: int
+    # Time that its processors were busy, all together.
+    cpu_time_ns: int
+    memory_mib: int
+    # What cannot be given to anybody else: caches can.
+    memory_used_mib: int
+    # By the VM's id.
+    vms: dict[str, Figures] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What a VM or host did between two moments: a mean, per second."""
+
+    # Processors in use.
+    cpu: float
+    memory_mib: float
+    disk_read_bytes_s: float = 0.0
+    disk_written_bytes_s: float = 0.0
+    received_bytes_s: float = 0.0
+    sent_bytes_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryPoint:
+    # When the stretch of time began that it is a mean of.
+    at: float
+    rates: Rates
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """What a VM or host did of late, oldest first. Where nobody measured there is no point."""
+
+    step_s: float
+    points: tuple[HistoryPoint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MoveFigures:
     """What a live migration came to. None is what nobody can say any more."""
 
@@ -726,6 +769,26 @@ class Image:
     @property
     def size_bytes(self) -> int:
         return sum(disk.size_bytes for disk in self.disks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """A file that somebody sends to the service in pieces, to be imported from there."""
+
+    id: str
+    name: str
+    size_bytes: int
+    # So much has come.
+    offset_bytes: int = 0
+    # What it is to have, and is refused without; "": nobody said.
+    sha256: str = ""
+    owner: str = ""
+    # It goes then, unless more comes before.
+    expires_at: float = 0.0
+
+    @property
+    def complete(self) -> bool:
+        return self.offset_bytes == self.size_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -934,6 +997,27 @@ class Room:
 
     capacity_bytes: int
     free_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageHealth:
+    """What a storage cluster says of itself."""
+
+    # Its own name, the same for all pools in it.
+    cluster: str
+    # As Ceph writes it: HEALTH_OK, HEALTH_WARN, HEALTH_ERR.
+    status: str
+    # Why it is not well, by the code of each reason.
+    checks: dict[str, str] = field(default_factory=dict)
+    monitors: int = 0
+    monitors_in_quorum: int = 0
+    osds: int = 0
+    osds_up: int = 0
+    osds_in: int = 0
+    capacity_bytes: int = 0
+    free_bytes: int = 0
+    # Copies of objects that should be there and are not.
+    degraded_objects: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,16 +25,21 @@ from vorch.model import (
     Disk,
     Domain,
     Figures,
+    History,
     Holder,
     HostFacts,
+    HostFigures,
     MoveFigures,
     Network,
     Nic,
     Node,
     Pool,
     PoolUsage,
+    Rates,
     Room,
     Source,
+    StorageHealth,
+    Upload,
     Vm,
     Volume,
 )
@@ -429,6 +434,13 @@ class Images(Protocol):
 
     def usage(self) -> PoolUsage: ...
 
+    def health(self) -> StorageHealth | None:
+        """What the cluster that it is in says of itself. None: it is in none.
+
+        `Denied` where this user may not ask.
+        """
+        ...
+
     def room(self) -> Room:
         """The part of `usage` that can be had without looking at each volume."""
         ...
@@ -761,6 +773,13 @@ class Hypervisor(Protocol):
 
     def figures(self, vm: Vm, *, now: float) -> Figures: ...
 
+    def host_figures(self, *, now: float) -> HostFigures:
+        """Of the host and of all that runs on it, in one go; no guest is waited for.
+
+        Disks and NICs may bear the names that the host has for them.
+        """
+        ...
+
     def display(self, vm_id: str) -> Display | None: ...
 
     def console(self, vm_id: str) -> Console: ...
@@ -879,6 +898,80 @@ class Fencer(Protocol):
 
 
 # ---------------------------------------------------------------------------------------------
+# History
+
+
+class Past(Protocol):
+    """What was measured of late on this machine, of bounded size. For plots: it may be lost."""
+
+    def write(self, at: float, vms: Mapping[str, Rates], nodes: Mapping[str, Rates]) -> None:
+        """One round: VMs by their ids, hosts by their names."""
+        ...
+
+    def read(self, kind: str, name: str, *, now: float, for_s: float) -> History:
+        """`kind` is "vm" or "node". Of one that nobody knows it is empty.
+
+        `Unsupported` where nothing was ever measured.
+        """
+        ...
+
+    def close(self) -> None:
+        """Safe to repeat."""
+        ...
+
+
+# ---------------------------------------------------------------------------------------------
+# Uploads
+
+
+class Appending(Protocol):
+    """A piece of an upload, while it comes."""
+
+    @property
+    def offset_bytes(self) -> int:
+        """How far the upload is now."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """`Invalid` when more comes than was said; nothing of that is kept."""
+        ...
+
+
+class Uploads(Protocol):
+    """Files that come to this machine in pieces. An id that is none is `NotFound`."""
+
+    @property
+    def limit_bytes(self) -> int: ...
+
+    def create(self, *, name: str, size_bytes: int, sha256: str, owner: str) -> Upload:
+        """`NoRoom` unless there is room for all of it beside all others."""
+        ...
+
+    def find(self, upload_id: str) -> Upload: ...
+
+    def list(self) -> tuple[Upload, ...]: ...
+
+    def append(
+        self, upload_id: str, offset_bytes: int, checksum: str = ""
+    ) -> AbstractContextManager[Appending]:
+        """Write on from there, which must be where it stands, alone (`Conflict`).
+
+        What has come stays, however that ends; with a checksum (SHA-256) all of it or nothing.
+        """
+        ...
+
+    def path(self, upload_id: str) -> str:
+        """Where it is, once all of it is there (`Conflict`)."""
+        ...
+
+    def remove(self, upload_id: str) -> None: ...
+
+    def expire(self) -> None:
+        """Those go to which nothing has come for too long."""
+        ...
+
+
+# ---------------------------------------------------------------------------------------------
 # Files of this machine
 
 
@@ -985,6 +1078,10 @@ class World:
     passwords: Passwords | None = None
     # Where the audit log goes beside the state. Never fails.
     audit: Callable[[AuditEntry], None] = no_audit
+    # None: this machine takes none.
+    uploads: Uploads | None = None
+    # None: nothing is kept here of what was measured.
+    past: Past | None = None
 
     def each(
         self, act: Callable[[str], T], names: Sequence[str], *, most: int = 16

@@ -155,7 +155,7 @@ def _of(about: str, kind: Kind, role: RoleName, *verbs: str, named: str = "") ->
 _ENTRIES = [
     # -- VMs
     *_of("vm", "read", "viewer", "list"),
-    *_of_vms("read", "viewer", "show", "figures", "disk_list", "snapshot_list"),
+    *_of_vms("read", "viewer", "show", "figures", "history", "disk_list", "snapshot_list"),
     *_of("vm", "read", "viewer", "forward_list"),
     Entry(
         verb="install",
@@ -219,7 +219,7 @@ _ENTRIES = [
     *_of("trash", "task", "operator", "trash_purge"),
     # -- hosts
     *_of("node", "read", "viewer", "node_list"),
-    *_of("node", "read", "viewer", "node_show", named="name"),
+    *_of("node", "read", "viewer", "node_show", "node_history", named="name"),
     *_of("node", "read", "operator", "node_check", named="name"),
     *_of("node", "task", "operator", "node_cordon", "node_uncordon", named="name"),
     *_of("node", "task", "operator", "node_maintenance", "node_probe", named="name"),
@@ -254,7 +254,7 @@ _ENTRIES = [
     *_of("rule", "task", "operator", "rule_add", "rule_remove", named="name"),
     *_of("cluster", "task", "operator", "balance"),
     # -- questions
-    *_of("cluster", "read", "viewer", "capacity"),
+    *_of("cluster", "read", "viewer", "capacity", "inventory"),
     *_of("cluster", "read", "viewer", "whatif_fail", "whatif_add_host"),
     *_of("cluster", "read", "viewer", "whatif_remove_host", "whatif_add_vms"),
     *_of("cluster", "read", "viewer", "dump"),

@@ -22,9 +22,12 @@ from vorch import config
 from vorch.codec import decode
 from vorch.config import Settings
 from vorch.drivers.audit_log import audit_log
+from vorch.drivers.history import FileHistory
 from vorch.drivers.passwords import Argon2Passwords
 from vorch.drivers.side_by_side import side_by_side
 from vorch.drivers.state_copy import StateCopy, check_in_use, copy_documents, reopen
+from vorch.drivers.timed_state import Observer, TimedState
+from vorch.drivers.uploads import FolderUploads
 from vorch.errors import BadConfig, NotFound, VorchError
 from vorch.execute import Hook, Watcher
 from vorch.model import Cluster, Node, Pool
@@ -50,6 +53,7 @@ def connect(
     hook: Hook | None = None,
     recover: bool = True,
     prepare: bool = True,
+    observe: Observer | None = None,
     token: str | None = None,
     ca: str | None = None,
 ) -> Orchestrator:
@@ -61,7 +65,8 @@ def connect(
     Without a URI: VORCH_URI, then vorch.toml, then the embedded cluster of this machine. A file
     that is empty is made an embedded cluster of this host. What earlier processes left unfinished
     is finished or undone first, unless `recover` is False; a store is left as empty as it is when
-    `prepare` is False.
+    `prepare` is False. `observe` is told what the store was asked, how long its answer took, and
+    whether there was one.
     """
     settings = settings or config.load(uri)
     if uri is not None and uri != settings.uri:
@@ -72,6 +77,9 @@ def connect(
         link = link_to(settings.uri, settings, token=token, ca=ca)
         return RemoteOrchestrator(link, settings, watch=watch)
     world, make_cluster = _world(settings)
+    if observe is not None:
+        world = dataclasses.replace(world, state=TimedState(world.state, observe))
+    world = dataclasses.replace(world, uploads=_uploads(settings), past=_past(settings))
     orchestrator = Orchestrator(world, settings, watch=watch, hook=hook)
     try:
         check_in_use(world.state, settings.uri)
@@ -101,6 +109,28 @@ def _world(settings: Settings) -> tuple[World, Callable[[Orchestrator], None]]:
     )
     audit = audit_log(settings.audit_log)
     return dataclasses.replace(world, passwords=passwords, audit=audit), make_cluster
+
+
+def _here(settings: Settings) -> Path:
+    """Where this machine keeps its own: beside a state that is a file, or where that would be."""
+    uri = settings.uri if settings.uri.startswith("sqlite:") else config.default_uri()
+    return state_path(uri).parent
+
+
+def _past(settings: Settings) -> FileHistory:
+    if settings.history_path:
+        return FileHistory(Path(settings.history_path))
+    of_this_process = settings.uri.startswith("memory:")
+    return FileHistory(None if of_this_process else _here(settings) / "history.db")
+
+
+def _uploads(settings: Settings) -> FolderUploads:
+    folder = Path(settings.upload_path) if settings.upload_path else _here(settings) / "uploads"
+    return FolderUploads(
+        folder,
+        limit_bytes=int(settings.upload_limit_gib * 1024**3),
+        keep_s=settings.upload_keep_h * 3600,
+    )
 
 
 # ---------------------------------------------------------------------------------------------

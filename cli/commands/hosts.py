@@ -14,6 +14,7 @@ from .. import completion, render, sizes
 from ..options import AsJson, DryRun, NodeName, Wait
 from ..session import ask_and_do, cluster, run, show_all, show_done
 from .group import noun
+from .history import node_history
 
 if TYPE_CHECKING:
     from vorch import Done, HostFacts, NodeStatus
@@ -39,6 +40,7 @@ def add_to(app: typer.Typer) -> None:
     nodes.command("unfence")(node_unfence)
     nodes.command("remove")(node_remove)
     nodes.command("hook")(node_hook)
+    nodes.command("history")(node_history)
     pools = noun(app, "pool", "Places for volumes: add, list, remove.")
     pools.command("add")(pool_add)
     pools.command("list")(pool_list)

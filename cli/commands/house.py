@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -138,11 +137,17 @@ def serve(
     Where the state is in Ceph, hosts are looked at all the time: one that is lost is fenced, and
     its VMs start elsewhere. Run it on several machines; one of them leads.
     """
-    from vorch import Invalid, Unsupported, why_no_watch
-    from vorch_api import Service, Vigil
+    import logging
+
+    from vorch import Invalid, Unsupported, load_settings, why_no_watch
+    from vorch_api import Metrics, Service, TaskLog, Vigil, log_to_stderr
 
     if no_watch and watch_only:
         raise Invalid("cannot serve with --no-watch and --watch-only: nothing is left; leave one")
+    log_to_stderr(load_settings(session.current.uri).log_format)
+    log = logging.getLogger("vorch.watch").info
+    counted = Metrics()
+    session.current.watch, session.current.observe = TaskLog(), counted.observe_state
     with session.cluster() as found:
         lack = why_no_watch(found)
         if watch_only:
@@ -151,20 +156,15 @@ def serve(
                     f"cannot watch over {found.settings.uri!r}: {lack}; keep the state in Ceph"
                     " (rados://POOL)"
                 )
-            Vigil(found, _log).run()
+            Vigil(found, log).run()
             return
         watches = not (no_watch or lack)
-        service = Service(found, host=host, port=port, watch=_log if watches else None)
+        service = Service(
+            found, host=host, port=port, watch=log if watches else None, counted=counted
+        )
         if lack and not no_watch:
-            _log(f"no VM is watched over here: {lack}")
+            log(f"no VM is watched over here: {lack}")
         service.run(lambda: _say_where(service))
-
-
-def _log(line: str) -> None:
-    """One line of the log, with its time."""
-    now = time.strftime("%Y-%m-%d %H:%M:%S")
-    sys.stderr.write(f"{now} {render.clean(line)}\n")
-    sys.stderr.flush()
 
 
 def _say_where(service: Service) -> None:

@@ -69,6 +69,14 @@ def test_vms(client: TestClient, cluster: Orchestrator) -> None:
     assert [one["vm"]["name"] for one in answer.json()] == ["web"]
 
 
+def test_inventory(client: TestClient, cluster: Orchestrator) -> None:
+    cluster.create("web", disk_gib=1)
+    assert client.get("/v1/inventory").status_code == 401
+    answer = client.get("/v1/inventory", headers=BEARER)
+    assert answer.json() == vorch.shown(cluster.inventory())
+    assert answer.json()["groups"]["state"] == {"stopped": ["web"]}
+
+
 PATHS = ("/v1/vms", "/openapi.json", "/docs", "/", "/nosuch", "/health/", "/HEALTH", "//health")
 
 

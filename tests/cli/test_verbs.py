@@ -18,6 +18,7 @@ OF_THE_LIBRARY_ALONE = {
     "close",  # the end of a connection; a command has one of its own
     "picture",  # a look that keeps itself fresh: `list --watch`, and the service
     "cluster_of",  # what a picture has read, as a look has it
+    "image_content",  # `image export` writes it to a file, and the service sends it
     "lean_on",  # makes looks of a process that keeps a picture cheap
     "now",  # a clock
     "look",  # what the verbs decide from: a value for programs, seen through `list` and `show`
@@ -128,6 +129,9 @@ def test_what_a_verb_takes_in_the_library_can_be_said_here(entry: reference.Entr
 def test_what_changes_something_can_be_tried_dry() -> None:
     looking = {
         "doctor",
+        "history",
+        "node_history",
+        "inventory",
         "list",
         "show",
         "figures",

@@ -889,3 +889,20 @@ def test_a_guest_shuts_down_when_it_is_asked(host: Host, booted: Vm) -> None:
         booted = host.booted()
     assert ending is not None
     assert ending.by_guest, ending
+
+
+def test_figures_of_the_host_are_those_of_all_on_it(host: Host, booted: Vm) -> None:
+    alone = host.hypervisor.figures(booted, now=5.0)
+    found = host.hypervisor.host_figures(now=6.0)
+    mine = found.vms[booted.id]
+    assert (found.at, mine.at, mine.power) == (6.0, 6.0, alone.power)
+    assert mine.cpu_time_ns >= alone.cpu_time_ns
+    assert (mine.vcpus, len(mine.disks), len(mine.nics)) == (
+        alone.vcpus,
+        len(alone.disks),
+        len(alone.nics),
+    )
+    assert sum(one.read_bytes for one in mine.disks) >= sum(one.read_bytes for one in alone.disks)
+    assert found.cpus >= 1
+    assert 0 < found.memory_used_mib <= found.memory_mib
+    assert found.cpu_time_ns > 0

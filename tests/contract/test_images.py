@@ -570,6 +570,16 @@ def test_usage_counts_what_is_promised(images: Images, store: ImageStore) -> Non
     assert 0 < usage.free_bytes <= usage.capacity_bytes
 
 
+def test_the_cluster_that_it_is_in_says_how_it_is(images: Images, store: ImageStore) -> None:
+    found = images.health()
+    assert (found is not None) == (store.name == "rbd")
+    if found is not None:
+        assert found.status.startswith("HEALTH_")
+        assert 0 < found.monitors_in_quorum <= found.monitors
+        assert 0 < found.osds_up <= found.osds
+        assert 0 < found.free_bytes <= found.capacity_bytes
+
+
 def test_notes_are_kept_or_refused(images: Images) -> None:
     images.create("a", SIZE)
     if not images.keeps_notes:

@@ -31,6 +31,8 @@ IN_WORDS = {
     "oidc_redirect_url": "none",
     "tls_certificate": "none",
     "tls_key": "none",
+    "history_path": "file `history.db` beside the state file",
+    "upload_path": "folder `uploads` beside the state file",
     "token_file": "none",
     "ca_file": "none",
 }

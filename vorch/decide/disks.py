@@ -10,7 +10,7 @@ from vorch.decide.clients import save_clients
 from vorch.decide.fresh import Fresh
 from vorch.decide.records import is_on, known_power, reads, save_trashed, save_vm
 from vorch.errors import Conflict, Invalid, Unsupported
-from vorch.model import Cluster, Disk, IoLimits, Pool, Power, Vm, Volume
+from vorch.model import Cluster, Disk, ImageDisk, IoLimits, Pool, Power, Vm, Volume
 from vorch.plan import (
     ChangeMedia,
     CopyVolume,
@@ -266,6 +266,19 @@ def disk_export(
 def image_export(
     cluster: Cluster, name: str, path: str, fresh: Fresh, *, disk: str | None, format_: str
 ) -> Plan:
+    part = exported_part(cluster, name, disk, format_)
+    return Plan(
+        verb="image export",
+        subject=name,
+        why=f"{part.volume} as {format_}",
+        steps=_written(part.volume, None, path, format_, fresh),
+        claims=(f"image/{name}",),
+        reads=reads(cluster, f"image/{name}"),
+    )
+
+
+def exported_part(cluster: Cluster, name: str, disk: str | None, format_: str) -> ImageDisk:
+    """The disk of the image that is meant, if it can be had in that form."""
     image = cluster.image(name)
     parts = {part.name: part for part in image.disks}
     if disk is None and len(parts) > 1:
@@ -277,15 +290,7 @@ def image_export(
     if image.kind == "iso" and format_ != "raw":
         raise Invalid(f"cannot export image {name!r} as {format_}: it is a CD; export it as raw")
     check_arrived(image, f"export image {name!r}")
-    part = parts[disk] if disk is not None else image.disks[0]
-    return Plan(
-        verb="image export",
-        subject=name,
-        why=f"{part.volume} as {format_}",
-        steps=_written(part.volume, None, path, format_, fresh),
-        claims=(f"image/{name}",),
-        reads=reads(cluster, f"image/{name}"),
-    )
+    return parts[disk] if disk is not None else image.disks[0]
 
 
 # ---------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeGuard
 
 from vorch.availability import HaVmStatus
+from vorch.decide.inventory import Inventory
 from vorch.errors import Denied, NotFound, VorchError
 from vorch.model import Cluster, Job, Task, Trashed, Vm, VmStatus
 from vorch.plan import Plan, Save
@@ -59,6 +60,7 @@ NEEDS: Mapping[str, Need] = {
     "list": _sees("list"),
     "show": _sees("vm"),
     "figures": _sees("vm"),
+    "history": _sees("vm"),
     "disk_list": _sees("vm"),
     "snapshot_list": _sees("vm"),
     "ha_list": _sees("list"),
@@ -75,12 +77,16 @@ NEEDS: Mapping[str, Need] = {
     "network_list": _sees("shared"),
     "network_show": _sees("shared"),
     "class_list": _sees("shared"),
+    # Whoever may make a VM of an image can read all of it there.
+    "image_content": _sees("shared", USER),
+    "inventory": _sees("list"),
     "capacity": _sees("cluster"),
     "doctor": _sees("cluster", OPERATOR),
     "dump": _sees("cluster"),
     "forward_list": _sees("cluster"),
     "ha_status": _sees("cluster"),
     "network_check": _sees("cluster"),
+    "node_history": _sees("cluster"),
     "node_list": _sees("cluster"),
     "node_show": _sees("cluster"),
     "pool_list": _sees("cluster"),
@@ -177,12 +183,20 @@ NEEDS: Mapping[str, Need] = {
     "user_list": _sees("cluster", ADMIN),
     "user_remove": _does(ADMIN, "cluster"),
     "user_show": _sees("self"),
+    # No verbs, and asked for at the service's door all the same: BESIDE. Uploads are there to be
+    # imported, so they take what `image_import` does.
+    "metrics": _sees("cluster"),
+    "upload_list": _sees("shared", OPERATOR),
+    "upload_create": _does(OPERATOR, "shared"),
+    "upload_delete": _does(OPERATOR, "shared"),
 }
+
+BESIDE = frozenset({"metrics", "upload_create", "upload_delete", "upload_list"})
 
 # What all may change of themselves.
 _OWN = {"name", "password", "dry_run", "wait_s"}
 # What is brought in from elsewhere; anything else would be a file of the machine that serves.
-_FROM_ELSEWHERE = re.compile(r"(https?://|upload:)", re.IGNORECASE)
+_FROM_ELSEWHERE = re.compile(r"(?:[hH][tT][tT][pP][sS]?://|upload:)")
 
 
 def may(
@@ -380,6 +394,23 @@ def visible(principal: Principal, answer: tuple[Any, ...], cluster: Cluster) -> 
     if principal.sees_all:
         return answer
     return tuple(one for one in answer if _sees_one(principal, one, cluster))
+
+
+def inventoried(principal: Principal, found: Inventory, cluster: Cluster) -> Inventory:
+    """The machines that are the principal's, and of each group those; no group without any."""
+    if principal.sees_all:
+        return found
+    seen = {name for name, vm in cluster.vms.items() if principal.has(vm.tags)}
+    groups = {
+        kind: {
+            value: left
+            for value, names in by_value.items()
+            if (left := tuple(name for name in names if name in seen))
+        }
+        for kind, by_value in found.groups.items()
+    }
+    hosts = tuple(host for host in found.hosts if host.name in seen)
+    return Inventory(hosts=hosts, groups=groups)
 
 
 def _sees_one(principal: Principal, one: object, cluster: Cluster) -> bool:

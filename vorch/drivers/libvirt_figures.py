@@ -84,9 +84,11 @@ def _numbered(stats: Mapping[str, Any], group: str) -> Iterator[Callable[[str], 
     return map(part, range(stats.get(f"{group}.count", 0)))
 
 
-def read_figures(stats: Mapping[str, Any], seen: SeenDomain, now: float) -> Figures:
-    disk_names = {disk.target: disk.name or disk.target for disk in seen.disks}
-    nic_names = {nic.host_interface: nic.name or nic.mac for nic in seen.nics}
+def read_figures(stats: Mapping[str, Any], seen: SeenDomain | None, now: float) -> Figures:
+    """`seen`: None leaves disks and NICs the names that the host has for them."""
+    disks, nics = (seen.disks, seen.nics) if seen is not None else ((), ())
+    disk_names = {disk.target: disk.name or disk.target for disk in disks}
+    nic_names = {nic.host_interface: nic.name or nic.mac for nic in nics}
     used_mib = None
     if "balloon.available" in stats:
         free = stats.get("balloon.usable", stats.get("balloon.unused", 0))

@@ -53,6 +53,7 @@ from vorch.model import (
     Figures,
     Firmware,
     HostFacts,
+    HostFigures,
     MoveFigures,
     Network,
     Nic,
@@ -918,6 +919,31 @@ class LibvirtHost:
             return read_figures(stats, domain_xml.read_domain(domain.XMLDesc(0)), now)
 
         return self._call(what, work)
+
+    def host_figures(self, *, now: float) -> HostFigures:
+        groups = _STATS | libvirt.VIR_DOMAIN_STATS_BLOCK | libvirt.VIR_DOMAIN_STATS_INTERFACE
+
+        def work(handle: Handle) -> HostFigures:
+            found = handle.getAllDomainStats(
+                groups,
+                libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE
+                | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT,
+            )
+            processors = handle.getCPUStats(libvirt.VIR_NODE_CPU_STATS_ALL_CPUS, 0)
+            memory = handle.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS, 0)
+            spare = sum(memory.get(what, 0) for what in ("free", "buffers", "cached"))
+            return HostFigures(
+                at=now,
+                cpus=int(handle.getInfo()[2]),
+                cpu_time_ns=sum(processors.get(what, 0) for what in ("kernel", "user")),
+                memory_mib=memory.get("total", 0) // 1024,
+                memory_used_mib=max(0, memory.get("total", 0) - spare) // 1024,
+                vms={
+                    domain.UUIDString(): read_figures(stats, None, now) for domain, stats in found
+                },
+            )
+
+        return self._call("take the figures of the host", work)
 
     def display(self, vm_id: str) -> Display | None:
         def work(domain: Handle) -> Display | None:

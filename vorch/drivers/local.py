@@ -45,7 +45,7 @@ from vorch.drivers.pool_folder import (
 )
 from vorch.drivers.qemu_img import cpu_limit_s, qemu_img
 from vorch.errors import Conflict, Invalid, NotFound, StepFailed, Unsupported
-from vorch.model import FileSource, Holder, PoolUsage, Room, Source
+from vorch.model import FileSource, Holder, PoolUsage, Room, Source, StorageHealth
 from vorch.plan import ExportFormat
 from vorch.ports import Content, HostSecret, Imported, Progress, VolumeInfo
 
@@ -592,6 +592,10 @@ class LocalImages:
             used_bytes=sum(one.used_bytes for one in infos),
             provisioned_bytes=sum(one.size_bytes for one in infos),
         )
+
+    def health(self) -> StorageHealth | None:
+        """A folder is in no cluster."""
+        return None
 
     def room(self) -> Room:
         with translated(f"look at pool {self.pool!r}"):

@@ -36,6 +36,7 @@ from vorch.model import (
     Figures,
     Firmware,
     HostFacts,
+    HostFigures,
     MoveFigures,
     Network,
     Nic,
@@ -801,7 +802,9 @@ class MemoryHost:
 
     @gated
     def figures(self, vm: Vm, *, now: float) -> Figures:
-        guest = self._running(vm.id, "measure")
+        return self._figures(self._running(vm.id, "measure"), now)
+
+    def _figures(self, guest: MemoryGuest, now: float) -> Figures:
         ran = int(guest.ran_s)
         return Figures(
             at=now,
@@ -831,6 +834,21 @@ class MemoryHost:
                 )
                 for name in guest.nics
             ),
+        )
+
+    @gated
+    def host_figures(self, *, now: float) -> HostFigures:
+        guests = self._machine.settled()
+        facts = self._machine.facts
+        return HostFigures(
+            at=now,
+            cpus=facts.cpus,
+            cpu_time_ns=sum(map(self._cpu_time_ns, guests.values())),
+            memory_mib=facts.memory_mib,
+            memory_used_mib=min(
+                facts.memory_mib, sum(guest.memory_mib for guest in guests.values())
+            ),
+            vms={vm_id: self._figures(guest, now) for vm_id, guest in guests.items()},
         )
 
     @gated

@@ -18,7 +18,7 @@ from vorch.drivers.memory_pool import BLOCK_BYTES, MemoryPool, Stored, path_of
 from vorch.drivers.memory_sources import Files, judge
 from vorch.drivers.memory_time import wait
 from vorch.errors import Conflict, Invalid, NotFound, Unsupported
-from vorch.model import FileSource, Holder, PoolUsage, Room, Source
+from vorch.model import FileSource, Holder, PoolUsage, Room, Source, StorageHealth
 from vorch.plan import ExportFormat
 from vorch.ports import Content, HostSecret, Imported, Progress, VolumeInfo, no_progress
 
@@ -332,6 +332,11 @@ class MemoryImages:
             return
         self._pool.check_closed(stored, "grow")
         stored.size_bytes = size_bytes
+
+    @gated
+    def health(self) -> StorageHealth | None:
+        """A pool here is in no cluster that has figures."""
+        return None
 
     @gated
     def room(self) -> Room:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from vorch.drivers import image_export, rbd_import, rbd_link
+from vorch.drivers.ceph_health import read_status
 from vorch.drivers.disk_formats import LARGEST_BYTES, SECTOR
 from vorch.drivers.image_import import check_sha256
 from vorch.drivers.rados_connection import TIMEOUT_S
@@ -38,7 +39,7 @@ from vorch.drivers.rbd_pool import (
 )
 from vorch.drivers.rbd_snapshots import RbdSnapshots, snapshots_of
 from vorch.errors import BadConfig, Invalid, NotFound
-from vorch.model import Holder, PoolUsage, RbdSource, Room, Source
+from vorch.model import Holder, PoolUsage, RbdSource, Room, Source, StorageHealth
 from vorch.plan import ExportFormat
 from vorch.ports import (
     Content,
@@ -486,6 +487,10 @@ class RbdImages:
             used_bytes=sum(one.used_bytes for one in infos),
             provisioned_bytes=sum(one.size_bytes for one in infos),
         )
+
+    def health(self) -> StorageHealth | None:
+        with self._pool.translated("ask Ceph how it is"):
+            return read_status(self._pool.ask(prefix="status"))
 
     def room(self) -> Room:
         with self._pool.translated("look at its room"):

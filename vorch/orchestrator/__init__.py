@@ -15,17 +15,31 @@ from vorch.orchestrator.copies import Copies
 from vorch.orchestrator.core import Done
 from vorch.orchestrator.devices import Devices
 from vorch.orchestrator.disks import Disks
+from vorch.orchestrator.histories import Histories, Recorder
 from vorch.orchestrator.images import ImageStore
+from vorch.orchestrator.inventory import Inventories
 from vorch.orchestrator.people import Users, UserStatus
 from vorch.orchestrator.picture import Picture
 from vorch.orchestrator.pools import Pools, Rebuilt
 from vorch.orchestrator.vms import Vms
 from vorch.orchestrator.whole import Whole
 
-__all__ = ["Balanced", "Done", "Orchestrator", "Picture", "Rebuilt", "UserStatus"]
+__all__ = ["Balanced", "Done", "Orchestrator", "Picture", "Rebuilt", "Recorder", "UserStatus"]
 
 
 class Orchestrator(
-    Vms, Changing, Copies, Devices, Disks, ImageStore, Whole, Pools, Classes, Balancing, Users
+    Vms,
+    Changing,
+    Copies,
+    Devices,
+    Disks,
+    ImageStore,
+    Whole,
+    Pools,
+    Classes,
+    Balancing,
+    Users,
+    Inventories,
+    Histories,
 ):
     """A cluster in one hand. Made by `vorch.connect`; safe to use from several threads."""

@@ -17,6 +17,7 @@ from typing import Any
 
 from vorch.codec import decode
 from vorch.decide import quota, rights
+from vorch.decide.inventory import Inventory
 from vorch.errors import Denied, VorchError
 from vorch.execute import Executor
 from vorch.model import Cluster, Job, Task, Vm
@@ -75,7 +76,7 @@ class OnBehalf:
         need = rights.NEEDS.get(verb)
         parameters = {}
         if need is not None:
-            parameters = dict(inspect.signature(getattr(self._cluster, verb)).parameters)
+            parameters = self._parameters(verb)
         # What is said as it would be anyway was not said.
         given = {
             name: value
@@ -90,7 +91,16 @@ class OnBehalf:
             self._note(verb, given, refusal)
         raise refusal
 
+    def noted(self, what: str, **arguments: Any) -> None:
+        """Something is done that is no verb: for the audit log."""
+        self._note(what, arguments, None)
+
     # -- a call
+
+    def _parameters(self, verb: str) -> dict[str, inspect.Parameter]:
+        if verb in rights.BESIDE:
+            return {}
+        return dict(inspect.signature(getattr(self._cluster, verb)).parameters)
 
     def _call(self, verb: str, method: Callable[..., Any], *args: Any, **named: Any) -> Any:
         need = rights.NEEDS.get(verb)
@@ -113,6 +123,8 @@ class OnBehalf:
             raise
         if changes and not _has_tasks(answer):
             self._note(verb, arguments, None)
+        if isinstance(answer, Inventory):
+            return rights.inventoried(self.principal, answer, self._known())
         if need.about == "list":
             return rights.visible(self.principal, answer, self._known())
         return answer
@@ -184,7 +196,16 @@ class OnBehalf:
         subject = next(
             (
                 str(arguments[name])
-                for name in ("name", "task_id", "job_id", "token", "user", "key", "pool")
+                for name in (
+                    "name",
+                    "task_id",
+                    "job_id",
+                    "upload_id",
+                    "token",
+                    "user",
+                    "key",
+                    "pool",
+                )
                 if name in arguments
             ),
             "",

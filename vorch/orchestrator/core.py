@@ -114,6 +114,8 @@ class Core:
 
     def close(self) -> None:
         self.noter.close()
+        if self.world.past is not None:
+            self.world.past.close()
         self.world.close()
 
     def now(self) -> float:

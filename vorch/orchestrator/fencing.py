@@ -10,12 +10,12 @@ from vorch.decide import fence
 from vorch.errors import Unsupported, VorchError
 from vorch.model import Check, Cluster, Node
 from vorch.orchestrator.core import Core, Done
+from vorch.orchestrator.kept import DRILL, last_drill
 from vorch.plan import Plan
 from vorch.ports import Change, no_progress
 
 # How long a host may take to answer a knock of a drill, or before it is fenced by hand.
 KNOCK_S = 2.0
-DRILL = "drill/fencing"
 
 
 class Fencing(Core):
@@ -117,8 +117,7 @@ class Fencing(Core):
         )
 
     def _last_drill(self) -> Drill | None:
-        document = self.world.state.get(DRILL)
-        return None if document is None else decode(Drill, document.body)
+        return last_drill(self.world.state)
 
     # -- what is known
 

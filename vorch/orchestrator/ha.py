@@ -15,7 +15,6 @@ from vorch.availability import (
     Requested,
     RuleStatus,
 )
-from vorch.codec import decode
 from vorch.decide import ha_settings, ha_status, rule_settings, spared
 from vorch.decide.ha_settings import HaChanges, PolicyChanges
 from vorch.decide.rules import resolve
@@ -113,20 +112,10 @@ class HighAvailability(Fencing):
 
     def ha_status(self) -> HaStatus:
         """Who leads, what every host and VM is, and what a person has to know. No host is asked."""
-        state = self.world.state
-        lease = state.lease(kept.LEASE)
-        return ha_status.status(
-            self.look(),
-            kept.availability(state),
-            self._report(),
-            self._last_drill(),
-            lease=None if lease is None else (lease.holder, lease.epoch, lease.expires_at),
-            now=self.world.clock.now(),
-        )
+        return kept.status_of(self.world.state, self.look(), self.world.clock.now())
 
     def _report(self) -> Report | None:
-        document = self.world.state.get(kept.REPORT)
-        return None if document is None else decode(Report, document.body)
+        return kept.report(self.world.state)
 
     def ha_policy(
         self,

@@ -7,15 +7,19 @@ from typing import Any
 
 from vorch.availability import (
     Availability,
+    Drill,
     HaPolicy,
+    HaStatus,
     HaVm,
     HostOrder,
     MoveOrder,
     NodeRecord,
+    Report,
     Rule,
     VmRecord,
 )
 from vorch.codec import decode
+from vorch.decide import ha_status
 from vorch.decide.place import NOTHING_KEPT, Keeping
 from vorch.model import Cluster
 from vorch.plan import Journal, Plan
@@ -25,6 +29,8 @@ from vorch.ports import Lease, State
 LEASE = "ha"
 # What the leader has to say.
 REPORT = "report/ha"
+# What came of the last drill of the fences.
+DRILL = "drill/fencing"
 KINDS: dict[str, type[Any]] = {
     "ha": HaVm,
     "rule": Rule,
@@ -64,6 +70,30 @@ def leader(state: State, now: float) -> Lease | None:
 def plans(state: State) -> list[Plan]:
     """What is being carried out, whoever does it."""
     return [decode(Journal, document.body).plan for document in state.read(["plan"]).values()]
+
+
+def report(state: State) -> Report | None:
+    """What the leader has to say."""
+    document = state.get(REPORT)
+    return None if document is None else decode(Report, document.body)
+
+
+def last_drill(state: State) -> Drill | None:
+    document = state.get(DRILL)
+    return None if document is None else decode(Drill, document.body)
+
+
+def status_of(state: State, cluster: Cluster, now: float) -> HaStatus:
+    """All of high availability; no host is asked."""
+    lease = state.lease(LEASE)
+    return ha_status.status(
+        cluster,
+        availability(state),
+        report(state),
+        last_drill(state),
+        lease=None if lease is None else (lease.holder, lease.epoch, lease.expires_at),
+        now=now,
+    )
 
 
 def availability(state: State) -> Availability:

@@ -19,13 +19,14 @@ from operator import is_
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from vorch.availability import HaStatus
 from vorch.decide import filters
 from vorch.decide.hosts import statuses
 from vorch.decide.seen import seen
 from vorch.decide.status import status
 from vorch.errors import Unreachable, Unsupported, VorchError
-from vorch.model import Cluster, Domain, NodeStatus, Silence, Vm, VmStatus
-from vorch.orchestrator import silence
+from vorch.model import Cluster, Domain, HostFigures, NodeStatus, Silence, Vm, VmStatus
+from vorch.orchestrator import kept, silence
 from vorch.ports import Document, Hypervisor, Subscription
 
 if TYPE_CHECKING:
@@ -186,6 +187,19 @@ class Picture:
         """All VMs by name, as `Orchestrator.list` shows them."""
         cluster = self.look(max_age_s)
         return tuple(status(cluster, cluster.vms[name]) for name in sorted(cluster.vms))
+
+    def ha_status(self, cluster: Cluster) -> HaStatus:
+        """All of high availability, as `Orchestrator.ha_status` shows it, of this look."""
+        return kept.status_of(self._core.world.state, cluster, self._core.world.clock.now())
+
+    def figures(self) -> dict[str, HostFigures]:
+        """Counters of every host that answers now, and of all that runs there."""
+        clock = self._core.world.clock
+        self._follow()
+        with self._reading:
+            names = sorted(self._cluster.nodes)
+        answers = self._core.hosts.ask(names, lambda host: host.host_figures(now=clock.now()))
+        return {name: answer for name, answer in answers.items() if isinstance(answer, HostFigures)}
 
     def page(
         self,

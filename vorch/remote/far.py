@@ -7,7 +7,7 @@ import functools
 import inspect
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 from urllib.parse import quote, urlencode
 
@@ -17,6 +17,7 @@ from vorch.errors import StepFailed, Unreachable, Unsupported, VorchError, from_
 from vorch.execute import Watcher
 from vorch.model import Cluster, Job, JobState, Task
 from vorch.orchestrator import Orchestrator, Picture
+from vorch.ports import Content
 from vorch.remote.link import Link
 from vorch.telling import adapter_of, from_json
 from vorch.verbs import ENTRIES, NOT_OVER_HTTP, Entry
@@ -54,6 +55,11 @@ class RemoteOrchestrator(Orchestrator):
 
     def picture(self, *, refresh_s: float = 0.0) -> Picture:
         self._not_here("keep a picture")
+
+    @contextlib.contextmanager
+    def image_content(self, name: str, disk: str | None = None) -> Iterator[Content]:
+        self._not_here("read what an image holds", f"GET /v1/images/{name}/content has it")
+        yield  # type: ignore[unreachable]
 
     def cluster_of(self, documents: Mapping[str, Any]) -> Cluster:
         self._not_here("read documents")
