@@ -19,10 +19,12 @@ from vorch import (
     Invalid,
     Job,
     JobState,
+    Minted,
     Verb,
     call_of,
     error_from_dict,
     json_text,
+    shown,
     to_json,
 )
 
@@ -135,6 +137,9 @@ def _at_once(
     value = getattr(cluster_of(request), entry.verb)(**arguments)
     if value is None:
         return Response(status_code=204)
+    if isinstance(value, Minted):
+        # The one answer with a secret in it, and the only time that it is seen.
+        return Response(json_text({**shown(value), "secret": value.secret}), media_type=JSON)
     return Response(to_json(value, call_of(entry.verb).returns), media_type=JSON)
 
 

@@ -314,3 +314,28 @@ def test_a_websocket_by_cookie_comes_from_the_services_own_page(client: TestClie
         ):
             pass
         assert caught.value.code == 1008
+
+
+def test_jobs_are_done_as_whoever_asked(client: TestClient, cluster: Orchestrator) -> None:
+    alice = {**bearer(cluster, "alice"), "Prefer": "wait=30"}
+    body = {"name": "web", "disk_gib": 1, "networks": []}
+    made = client.post("/v1/vms", json=body, headers=alice)
+    assert made.status_code == 201, made.text
+    assert cluster.show("web").vm.tags == ("owner:alice",)
+    assert {one.who for one in cluster.job_list()} == {"alice from testclient"}
+    # Her quota is one VM.
+    more = client.post("/v1/vms", json={**body, "name": "more"}, headers=alice)
+    assert (more.status_code, more.json()["fields"]["quota"]) == (403, "vms")
+    assert [one["subject"] for one in client.get("/v1/jobs", headers=alice).json()]
+    assert client.get("/v1/jobs", headers=bearer(cluster, "vic")).status_code == 200
+
+
+def test_a_token_is_shown_once(client: TestClient, cluster: Orchestrator) -> None:
+    csrf = log_in(client, "olga")
+    made = client.post("/v1/tokens", json={"user": "olga", "role": "viewer"}, headers=csrf)
+    assert made.status_code == 200, made.text
+    secret = made.json()["secret"]
+    assert client.get("/v1/self", headers={"Authorization": f"Bearer {secret}"}).status_code == 200
+    world = memory.world_named(cluster.settings.uri.partition(":")[2])
+    assert secret.rpartition("_")[2] not in str(world.store.texts)
+    assert client.post("/v1/tokens", json={"user": "vic"}, headers=csrf).status_code == 403
