@@ -67,7 +67,7 @@ class Entry:
 
     verb: str
     kind: Kind
-    # The least role. Whoever has more may, too.
+    # The least role; who has more may, too. vorch/decide/rights.py decides by it.
     role: RoleName
     # What it is about: a kind of document, or "cluster", or "self" for whoever asks.
     about: str

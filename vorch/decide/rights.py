@@ -19,6 +19,7 @@ from vorch.errors import Denied, NotFound, VorchError
 from vorch.model import Cluster, Job, Task, Trashed, Vm, VmStatus
 from vorch.plan import Plan, Save
 from vorch.rights import Principal, Role
+from vorch.verbs import ENTRIES
 
 About = Literal["vm", "new-vm", "trashed", "list", "shared", "task", "cluster", "self"]
 
@@ -47,148 +48,69 @@ class Need:
     above: Mapping[str, Role] = field(default_factory=dict)
 
 
-def _sees(about: About, role: Role = VIEWER, **above: Role) -> Need:
-    return Need(role, about, changes=False, above=above)
+# The least role of each verb stands where its route does. The others have no route there: what is
+# no request, and what is asked for at the service's door all the same (BESIDE). Whoever may make a
+# VM of an image can read all of it there; whoever has a console or a screen has the keyboard, too.
+_ROLES: Mapping[str, Role] = {
+    **{verb: Role(entry.role) for verb, entry in ENTRIES.items()},
+    "console": USER,
+    "display": USER,
+    "image_content": USER,
+    "init": ADMIN,
+    "metrics": VIEWER,
+    "upload_list": OPERATOR,
+    "upload_create": OPERATOR,
+    "upload_delete": OPERATOR,
+}
 
 
-def _does(role: Role, about: About, **above: Role) -> Need:
-    return Need(role, about, above=above)
+def _sees(about: About, *verbs: str) -> dict[str, Need]:
+    return {verb: Need(_ROLES[verb], about, changes=False) for verb in verbs}
+
+
+def _does(about: About, *verbs: str, **above: Role) -> dict[str, Need]:
+    return {verb: Need(_ROLES[verb], about, above=above) for verb in verbs}
 
 
 NEEDS: Mapping[str, Need] = {
     # Looking
-    "list": _sees("list"),
-    "show": _sees("vm"),
-    "figures": _sees("vm"),
-    "history": _sees("vm"),
-    "disk_list": _sees("vm"),
-    "snapshot_list": _sees("vm"),
-    "ha_list": _sees("list"),
-    "ha_show": _sees("vm"),
-    "task_list": _sees("list"),
-    "job_list": _sees("list"),
-    "job_show": _sees("task"),
-    "job_watch": _sees("task"),
-    "task_show": _sees("task"),
-    "task_watch": _sees("task"),
-    "trash_list": _sees("list"),
-    "image_list": _sees("shared"),
-    "image_show": _sees("shared"),
-    "network_list": _sees("shared"),
-    "network_show": _sees("shared"),
-    "class_list": _sees("shared"),
-    # Whoever may make a VM of an image can read all of it there.
-    "image_content": _sees("shared", USER),
-    "inventory": _sees("list"),
-    "capacity": _sees("cluster"),
-    "doctor": _sees("cluster", OPERATOR),
-    "dump": _sees("cluster"),
-    "forward_list": _sees("cluster"),
-    "ha_status": _sees("cluster"),
-    "network_check": _sees("cluster"),
-    "node_history": _sees("cluster"),
-    "node_list": _sees("cluster"),
-    "node_show": _sees("cluster"),
-    "pool_list": _sees("cluster"),
-    "rule_list": _sees("cluster"),
-    "rule_show": _sees("cluster"),
-    "volume_list": _sees("cluster"),
-    "whatif_add_host": _sees("cluster"),
-    "whatif_add_vms": _sees("cluster"),
-    "whatif_fail": _sees("cluster"),
-    "whatif_remove_host": _sees("cluster"),
-    # One's own VMs
-    "create": _does(USER, "new-vm", force=OPERATOR, node=OPERATOR),
-    "install": _does(USER, "new-vm", force=OPERATOR, node=OPERATOR, kernel=ADMIN, initrd=ADMIN),
-    "undelete": _does(USER, "trashed"),
-    "clone": _does(USER, "vm", force=OPERATOR),
-    "start": _does(USER, "vm", force=OPERATOR),
-    "stop": _does(USER, "vm"),
-    "restart": _does(USER, "vm"),
-    "reset": _does(USER, "vm"),
-    "pause": _does(USER, "vm"),
-    "resume": _does(USER, "vm"),
-    "delete": _does(USER, "vm"),
-    "rename": _does(USER, "vm"),
-    "change": _does(USER, "vm"),
-    # Whoever has a console or a screen has the keyboard, too.
-    "console": _does(USER, "vm"),
-    "display": _does(USER, "vm"),
-    "disk_attach": _does(USER, "vm", volume=OPERATOR),
-    "disk_detach": _does(USER, "vm"),
-    "disk_flatten": _does(USER, "vm"),
-    "disk_grow": _does(USER, "vm"),
-    "disk_sparsify": _does(USER, "vm"),
-    "nic_attach": _does(USER, "vm"),
-    "nic_detach": _does(USER, "vm"),
-    "cd_insert": _does(USER, "vm"),
-    "cd_eject": _does(USER, "vm"),
-    "snapshot_create": _does(USER, "vm"),
-    "snapshot_delete": _does(USER, "vm"),
-    "snapshot_rollback": _does(USER, "vm"),
-    "job_cancel": _does(USER, "task"),
-    "task_cancel": _does(USER, "task"),
-    # All VMs, images, networks, and hosts' maintenance
-    "balance": _does(OPERATOR, "cluster"),
-    "disk_limit": _does(OPERATOR, "vm"),
-    "disk_move": _does(OPERATOR, "vm"),
-    "forward_add": _does(OPERATOR, "vm"),
-    "forward_remove": _does(OPERATOR, "vm"),
-    "ha_remove": _does(OPERATOR, "vm"),
-    "ha_set": _does(OPERATOR, "vm"),
-    "image_delete": _does(OPERATOR, "shared"),
-    "image_import": _does(OPERATOR, "shared"),
-    "migrate": _does(OPERATOR, "vm"),
-    "network_change": _does(OPERATOR, "shared"),
-    "network_create": _does(OPERATOR, "shared"),
-    "network_delete": _does(OPERATOR, "shared"),
-    "node_check": _sees("cluster", OPERATOR),
-    "node_cordon": _does(OPERATOR, "cluster"),
-    "node_maintenance": _does(OPERATOR, "cluster"),
-    "node_probe": _does(OPERATOR, "cluster"),
-    "node_uncordon": _does(OPERATOR, "cluster"),
-    "recover": _does(OPERATOR, "cluster"),
-    "relocate": _does(OPERATOR, "vm"),
-    "rule_add": _does(OPERATOR, "cluster"),
-    "rule_remove": _does(OPERATOR, "cluster"),
-    "template": _does(OPERATOR, "vm"),
-    "trash_purge": _does(OPERATOR, "cluster"),
-    # Everything else
-    "class_add": _does(ADMIN, "cluster"),
-    "class_remove": _does(ADMIN, "cluster"),
-    # These two write files of the machine that serves.
-    "disk_export": _does(ADMIN, "vm"),
-    "image_export": _does(ADMIN, "shared"),
-    "ha_arm": _does(ADMIN, "cluster"),
-    "ha_balance": _does(ADMIN, "cluster"),
-    "ha_disarm": _does(ADMIN, "cluster"),
-    "ha_policy": _does(ADMIN, "cluster"),
-    "init": _does(ADMIN, "cluster"),
-    "node_add": _does(ADMIN, "cluster"),
-    "node_change": _does(ADMIN, "cluster"),
-    "node_fence": _does(ADMIN, "cluster"),
-    "node_remove": _does(ADMIN, "cluster"),
-    "node_unfence": _does(ADMIN, "cluster"),
-    "pool_add": _does(ADMIN, "cluster"),
-    "pool_remove": _does(ADMIN, "cluster"),
-    "send": _does(ADMIN, "vm"),
-    "state_rebuild": _does(ADMIN, "cluster"),
+    **_sees("list", "list", "ha_list", "task_list", "job_list", "trash_list", "inventory"),
+    **_sees("vm", "show", "figures", "history", "disk_list", "snapshot_list", "ha_show"),
+    **_sees("task", "task_show", "task_watch", "job_show", "job_watch"),
+    **_sees("shared", "image_list", "image_show", "image_content", "network_list", "network_show"),
+    **_sees("shared", "class_list", "upload_list"),
+    **_sees("cluster", "capacity", "doctor", "dump", "forward_list", "ha_status", "network_check"),
+    **_sees("cluster", "node_list", "node_show", "node_check", "node_history", "pool_list"),
+    **_sees("cluster", "rule_list", "rule_show", "volume_list", "metrics", "audit_list"),
+    **_sees("cluster", "whatif_add_host", "whatif_add_vms", "whatif_fail", "whatif_remove_host"),
+    # VMs
+    **_does("new-vm", "create", force=OPERATOR, node=OPERATOR),
+    **_does("new-vm", "install", force=OPERATOR, node=OPERATOR, kernel=ADMIN, initrd=ADMIN),
+    **_does("trashed", "undelete"),
+    **_does("vm", "clone", "start", force=OPERATOR),
+    **_does("vm", "stop", "restart", "reset", "pause", "resume", "delete", "rename", "change"),
+    **_does("vm", "console", "display", "cd_insert", "cd_eject", "nic_attach", "nic_detach"),
+    **_does("vm", "disk_attach", volume=OPERATOR),
+    **_does("vm", "disk_detach", "disk_flatten", "disk_grow", "disk_sparsify", "disk_limit"),
+    **_does("vm", "snapshot_create", "snapshot_delete", "snapshot_rollback"),
+    **_does("vm", "migrate", "relocate", "disk_move", "template", "ha_set", "ha_remove"),
+    **_does("vm", "forward_add", "forward_remove", "disk_export", "send"),
+    **_does("task", "task_cancel", "job_cancel"),
+    # What all have. Uploads are there to be imported, so they take what `image_import` does.
+    **_does("shared", "image_import", "image_export", "image_delete"),
+    **_does("shared", "network_create", "network_change", "network_delete"),
+    **_does("shared", "upload_create", "upload_delete"),
+    # The whole
+    **_does("cluster", "balance", "recover", "rule_add", "rule_remove", "trash_purge"),
+    **_does("cluster", "node_cordon", "node_uncordon", "node_maintenance", "node_probe"),
+    **_does("cluster", "node_add", "node_change", "node_remove", "node_fence", "node_unfence"),
+    **_does("cluster", "class_add", "class_remove", "pool_add", "pool_remove"),
+    **_does("cluster", "ha_arm", "ha_disarm", "ha_policy", "ha_balance", "init", "state_rebuild"),
     # Users. What of it each may do for itself is in `_about_self`.
-    "audit_list": _sees("cluster", ADMIN),
-    "token_create": _does(VIEWER, "self"),
-    "token_list": _sees("self"),
-    "token_revoke": _does(VIEWER, "self"),
-    "user_add": _does(ADMIN, "cluster"),
-    "user_change": _does(VIEWER, "self"),
-    "user_list": _sees("cluster", ADMIN),
-    "user_remove": _does(ADMIN, "cluster"),
-    "user_show": _sees("self"),
-    # No verbs, and asked for at the service's door all the same: BESIDE. Uploads are there to be
-    # imported, so they take what `image_import` does.
-    "metrics": _sees("cluster"),
-    "upload_list": _sees("shared", OPERATOR),
-    "upload_create": _does(OPERATOR, "shared"),
-    "upload_delete": _does(OPERATOR, "shared"),
+    **_does("cluster", "user_add", "user_remove"),
+    **_sees("cluster", "user_list"),
+    **_sees("self", "user_show", "token_list"),
+    **_does("self", "user_change", "token_create", "token_revoke"),
 }
 
 BESIDE = frozenset({"metrics", "upload_create", "upload_delete", "upload_list"})
