@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from vorch.codec import decode
+from vorch.decide.records import written
 from vorch.errors import Denied
 from vorch.model import GIB, Vm
-from vorch.plan import Plan, Save
+from vorch.plan import Plan
 from vorch.rights import Principal
 
 
@@ -41,22 +41,13 @@ def in_use(principal: Principal, vms: Mapping[str, Vm], under_way: Iterable[Plan
     """
     found = {name: use_of(vm) for name, vm in vms.items() if principal.has(vm.tags)}
     for plan in under_way:
-        for name, vm in saved(plan).items():
+        for name, vm in written(plan, "vm", Vm).items():
             if vm is not None and principal.has(vm.tags):
                 now, then = found.get(name, Use()), use_of(vm)
                 found[name] = Use(
                     **{part: max(getattr(now, part), getattr(then, part)) for part in PARTS}
                 )
     return sum(found.values(), Use())
-
-
-def saved(plan: Plan) -> dict[str, Vm | None]:
-    """The VMs that it writes, as they will be; None: it is gone then."""
-    return {
-        step.key.partition("/")[2]: None if step.after is None else decode(Vm, step.after)
-        for step in plan.steps
-        if isinstance(step, Save) and step.key.startswith("vm/")
-    }
 
 
 def check(
@@ -66,7 +57,7 @@ def check(
 
     What is over the quota already may stay, and may become less.
     """
-    after = saved(plan)
+    after = written(plan, "vm", Vm)
     # A VM under its new name is no more than it was under the old one.
     now = sum((use_of(vms[name]) for name in after if name in vms), Use())
     then = sum((use_of(vm) for vm in after.values() if vm is not None), Use())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
-from vorch.codec import encode
+from vorch.codec import decode, encode
 from vorch.decide.fresh import Fresh
 from vorch.errors import Conflict, Invalid, Unreachable
 from vorch.model import (
@@ -21,7 +21,9 @@ from vorch.model import (
     check_name,
     check_vm_name,
 )
-from vorch.plan import EnsureNetwork, Save, Step
+from vorch.plan import EnsureNetwork, Plan, Save, Step
+
+T = TypeVar("T")
 
 
 def save_vm(before: Vm | None, after: Vm | None, fill: dict[str, str] | None = None) -> Save:
@@ -37,6 +39,15 @@ def save(kind: str, name: str, before: Any, after: Any, fill: dict[str, str] | N
         after=None if after is None else encode(after),
         fill=fill or {},
     )
+
+
+def written(plan: Plan, kind: str, made: type[T]) -> dict[str, T | None]:
+    """What a plan writes of one kind, by name, as it will be; None: it is gone then."""
+    return {
+        step.key.partition("/")[2]: None if step.after is None else decode(made, step.after)
+        for step in plan.steps
+        if isinstance(step, Save) and step.key.startswith(f"{kind}/")
+    }
 
 
 def save_trashed(

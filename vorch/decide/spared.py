@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import TypeVar
 
 from vorch.availability import Availability, HaVm, Rule
-from vorch.codec import decode
 from vorch.decide.place import SPARE_HINT, Keeping
+from vorch.decide.records import written
 from vorch.errors import NoRoom
 from vorch.model import Cluster, Node, Vm
-from vorch.plan import Plan, Save
+from vorch.plan import Plan
+
+T = TypeVar("T")
 
 # Names that are given where there are more.
 TOLD = 3
@@ -84,24 +86,15 @@ def standing(cluster: Cluster, ha: Availability, overhead_mib: int) -> str:
 
 def _after(plan: Plan, cluster: Cluster, ha: Availability) -> tuple[Cluster, Availability]:
     """Both as they are when the plan has written what it writes."""
-    vms, nodes = dict(cluster.vms), dict(cluster.nodes)
-    settings, rules = dict(ha.vms), dict(ha.rules)
-    kinds: dict[str, tuple[type[Any], dict[str, Any]]] = {
-        "vm": (Vm, vms),
-        "node": (Node, nodes),
-        "ha": (HaVm, settings),
-        "rule": (Rule, rules),
-    }
-    for step in plan.steps:
-        kind, _, name = step.key.partition("/") if isinstance(step, Save) else ("", "", "")
-        if not isinstance(step, Save) or kind not in kinds:
-            continue
-        made, known = kinds[kind]
-        if step.after is None:
-            known.pop(name, None)
-        else:
-            known[name] = decode(made, step.after)
+    vms = _as_written(cluster.vms, written(plan, "vm", Vm))
+    nodes = _as_written(cluster.nodes, written(plan, "node", Node))
+    settings = _as_written(ha.vms, written(plan, "ha", HaVm))
+    rules = _as_written(ha.rules, written(plan, "rule", Rule))
     return (
         dataclasses.replace(cluster, vms=vms, nodes=nodes),
         dataclasses.replace(ha, vms=settings, rules=rules),
     )
+
+
+def _as_written(before: Mapping[str, T], new: Mapping[str, T | None]) -> dict[str, T]:
+    return {name: one for name, one in {**before, **new}.items() if one is not None}
