@@ -38,14 +38,12 @@ class Turn:
         """None: somebody else has it."""
         state, now = world.state, world.clock.now()
         last = state.lease(name)
-        if last is not None and last.expires_at > now and _is_dead(world, last):
-            state.release(last)
-        words = {"who": world.who, "runner": world.processes.me(), "id": world.chance.uuid()}
-        holder = json.dumps(words, sort_keys=True)
         # Whoever comes once cannot watch it for a while, so its own word counts. A clock that is
         # wrong may make two of it, which costs moves and no more.
-        lapsed = last if last is not None and last.expires_at <= now else None
-        lease = state.acquire(name, holder, _ttl_s(world), now=now, over=lapsed)
+        free = last if last is not None and _is_free(world, last) else None
+        words = {"who": world.who, "runner": world.processes.me(), "id": world.chance.uuid()}
+        holder = json.dumps(words, sort_keys=True)
+        lease = state.acquire(name, holder, _ttl_s(world), now=now, over=free)
         return None if lease is None else cls(world, name, lease)
 
     @property
@@ -73,7 +71,7 @@ class Turn:
 def holder(world: World, name: str) -> str:
     """Who has a turn now, as people say it; "" when it is free."""
     lease = world.state.lease(name)
-    if lease is None or lease.expires_at <= world.clock.now() or _is_dead(world, lease):
+    if lease is None or _is_free(world, lease):
         return ""
     return str(_words(lease).get("who") or "somebody")
 
@@ -122,6 +120,9 @@ def _words(lease: Lease) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _is_dead(world: World, lease: Lease) -> bool:
+def _is_free(world: World, lease: Lease) -> bool:
+    """It has lapsed, or whoever had it has ended."""
+    if lease.expires_at <= world.clock.now():
+        return True
     runner = _words(lease).get("runner")
     return isinstance(runner, dict) and world.processes.alive(runner) is False
