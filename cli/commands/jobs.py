@@ -11,12 +11,10 @@ from ..options import AsJson
 from ..progress import Progress
 from ..session import cluster, show_all
 from .group import noun
+from .tasks import AS_IT_IS, tell_end, took
 
 if TYPE_CHECKING:
     from vorch import Job
-
-# As with tasks: what is looked at must be found as it is.
-AS_IT_IS = {"recover": False}
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Its id; `vorch job list` shows all.")]
 
@@ -48,7 +46,7 @@ def job_list(
                     one.state,
                     f"{one.verb} {one.subject}".rstrip(),
                     render.moment(one.started_at),
-                    _took(one),
+                    took(one),
                     one.who,
                 )
                 for one in jobs
@@ -76,7 +74,7 @@ def job_show(job_id: JobId, as_json: AsJson = False) -> None:
             ("state", job.state),
             ("by", job.who),
             ("started", render.moment(job.started_at)),
-            ("took", _took(job)),
+            ("took", took(job)),
             ("tasks", "\n".join(job.tasks)),
             ("error", f"{error['code']}: {error['message']}" if error else ""),
         ]
@@ -100,7 +98,7 @@ def job_watch(
 
     Ends as the job did, with the exit code of its error.
     """
-    from vorch import JobState, Task, error_from_dict
+    from vorch import Task
 
     with cluster(as_json, **AS_IT_IS) as found, Progress(quiet=as_json) as progress:
 
@@ -113,12 +111,7 @@ def job_watch(
         except KeyboardInterrupt:
             session.current.goes_on = f"job {job_id} goes on without being watched"
             raise
-    if as_json:
-        render.print_json(job)
-    else:
-        render.out(render.clean(f"{job.verb} {job.subject}".rstrip() + f": {job.state}"))
-    if job.state is not JobState.DONE and job.error:
-        raise error_from_dict(dict(job.error))
+    tell_end(job, as_json)
 
 
 def job_cancel(job_id: JobId, as_json: AsJson = False) -> None:
@@ -129,9 +122,3 @@ def job_cancel(job_id: JobId, as_json: AsJson = False) -> None:
             render.print_json(found.job_show(job_id))
     if not as_json:
         render.out(f"job {render.clean(job_id)}: asked to stop; `vorch job show` tells its end")
-
-
-def _took(job: Job) -> str:
-    if job.finished_at is None:
-        return ""
-    return sizes.shown_span(job.finished_at - job.started_at)

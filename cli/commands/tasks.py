@@ -13,7 +13,7 @@ from ..session import ask, cluster, show_all
 from .group import noun
 
 if TYPE_CHECKING:
-    from vorch import Done, Task
+    from vorch import Done, Job, Task
 
 # What dead processes left is dealt with before most commands; one that looks at exactly that, or
 # stops it, must find it as it is.
@@ -51,7 +51,7 @@ def task_list(
                     one.state,
                     f"{one.verb} {one.subject}",
                     render.moment(one.started_at),
-                    _took(one),
+                    took(one),
                     one.who,
                     f"{one.percent:.0f}% {one.doing}".strip() if not one.over else "",
                 )
@@ -63,10 +63,10 @@ def task_list(
     show_all(tasks, as_json, table, "There is no task yet.")
 
 
-def _took(task: Task) -> str:
-    if task.finished_at is None:
+def took(one: Task | Job) -> str:
+    if one.finished_at is None:
         return ""
-    return sizes.shown_span(task.finished_at - task.started_at)
+    return sizes.shown_span(one.finished_at - one.started_at)
 
 
 def task_show(task_id: TaskId, as_json: AsJson = False) -> None:
@@ -89,7 +89,7 @@ def _facts(task: Task) -> list[tuple[str, object]]:
         ("now", task.doing),
         ("by", task.who),
         ("started", render.moment(task.started_at)),
-        ("took", _took(task)),
+        ("took", took(task)),
         ("error", f"{error['code']}: {error['message']}" if error else ""),
         ("open", error.get("open", "")),
         ("result", "\n".join(f"{name}: {value}" for name, value in task.result.items())),
@@ -114,20 +114,25 @@ def task_watch(
 
     Ends as the task did, with the exit code of its error.
     """
-    from vorch import TaskState, error_from_dict
-
     with cluster(as_json, **AS_IT_IS) as found, Progress(quiet=as_json) as progress:
         try:
             task = found.task_watch(task_id, progress, timeout_s=timeout)
         except KeyboardInterrupt:
             session.current.goes_on = f"task {task_id} goes on without being watched"
             raise
+    tell_end(task, as_json)
+
+
+def tell_end(one: Task | Job, as_json: bool) -> None:
+    """How it ended; raises its error."""
+    from vorch import error_from_dict
+
     if as_json:
-        render.print_json(task)
+        render.print_json(one)
     else:
-        render.out(render.clean(f"{task.verb} {task.subject}: {task.state}"))
-    if task.state is not TaskState.DONE and task.error:
-        raise error_from_dict(dict(task.error))
+        render.out(render.clean(f"{one.verb} {one.subject}".rstrip() + f": {one.state}"))
+    if one.state != "done" and one.error:
+        raise error_from_dict(dict(one.error))
 
 
 def task_cancel(task_id: TaskId, as_json: AsJson = False) -> None:
