@@ -68,30 +68,21 @@ class Changing(Core):
         sizes = (vcpus, memory_mib, memory_max_mib, require_tags, huge_pages, one_numa_cell)
         takes = any(value is not None for value in sizes)
 
-        def decide(cluster: Cluster, *, live: bool) -> Plan:
-            plan = lifecycle.change(cluster, name, changes, live=live)
-            if not takes:
-                return plan
-            ha = kept.availability(self.world.state)
-            overhead, what = self.settings.vm_overhead_mib, f"change VM {name!r}"
-            return spared.held(plan, cluster, ha, overhead, what, force=force)
+        def change(*, live: bool) -> Done:
+            def decide(cluster: Cluster) -> Plan:
+                plan = lifecycle.change(cluster, name, changes, live=live)
+                if not takes:
+                    return plan
+                ha = kept.availability(self.world.state)
+                overhead, what = self.settings.vm_overhead_mib, f"change VM {name!r}"
+                return spared.held(plan, cluster, ha, overhead, what, force=force)
+
+            return self._on_vm(name, decide, dry_run=dry_run, wait_s=wait_s, whole_host=takes)
 
         try:
-            return self._on_vm(
-                name,
-                lambda cluster: decide(cluster, live=True),
-                dry_run=dry_run,
-                wait_s=wait_s,
-                whole_host=takes,
-            )
+            return change(live=True)
         except Unsupported as exc:
             if "task" not in exc.fields:
                 raise
             # The host or guest cannot do it live: the definition is changed all the same.
-            return self._on_vm(
-                name,
-                lambda cluster: decide(cluster, live=False),
-                dry_run=dry_run,
-                wait_s=wait_s,
-                whole_host=takes,
-            )
+            return change(live=False)
