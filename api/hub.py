@@ -125,10 +125,6 @@ class Hub:
         finally:
             self._listeners.discard(listener)
 
-    @property
-    def listeners(self) -> int:
-        return len(self._listeners)
-
     def since(self, revision: int | None) -> tuple[int, list[Event], bool]:
         """(the revision now, what was written since, whether that is all of it)."""
         if revision is None:
