@@ -1,4 +1,4 @@
-"""The FastAPI application: /health, /ready, /openapi.json, /docs, and the routes of vorch."""
+"""The FastAPI application: the page, /health, /ready, /openapi.json, /docs, the routes of vorch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .headers import SafeHeaders
 from .hub import Hub
 from .metrics import Measuring, Metrics
 from .oidc import provider_of
-from .routes import downloads, logins, oidc, streams, uploads, verbs
+from .routes import downloads, logins, oidc, page, streams, uploads, verbs
 from .sampler import Sampler
 from .unread import CloseUnread
 
@@ -102,6 +102,7 @@ def create_app(
     app.state.cluster = found
     app.state.keeper = keeper
     app.state.oidc = provider_of(found.settings)
+    app.state.page = page.page_of(oidc=app.state.oidc is not None)
     app.state.ending = threading.Event()
     app.state.metrics = counting
     app.state.hub = None
@@ -117,6 +118,7 @@ def create_app(
     def docs() -> HTMLResponse:
         return HTMLResponse(_page(app.openapi()), headers=_NOTHING_FROM_ELSEWHERE)
 
+    app.include_router(page.router)
     app.include_router(health.router)
     app.include_router(metrics.router)
     app.include_router(logins.router)

@@ -20,6 +20,7 @@ from vorch import BadConfig, Denied, Doorkeeper, Principal, Role, VorchError
 
 from .auth import SHORTEST
 from .problems import problem
+from .routes.page import is_of_the_page
 
 # Asked by those who watch over the service; says nothing that an open port does not.
 OPEN = frozenset({"/health", "/ready", "/v1/login", "/v1/login/oidc", "/v1/login/oidc/done"})
@@ -52,7 +53,7 @@ class _Came:
 
 
 class Gate:
-    """`OPEN` is answered to all; everything else to those who are recognized."""
+    """`OPEN` and the page's files are for all; everything else to those who are recognized."""
 
     def __init__(
         self, app: ASGIApp, keeper: Doorkeeper, token: str, near: Collection[str] = ()
@@ -69,7 +70,7 @@ class Gate:
         self._near = near
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or (scope["type"] == "http" and scope["path"] in OPEN):
+        if scope["type"] == "lifespan" or (scope["type"] == "http" and _is_open(scope)):
             await self._app(scope, receive, send)
             return
         try:
@@ -144,6 +145,10 @@ class Gate:
             )
             return None
         return _Came(principal)
+
+
+def _is_open(scope: Scope) -> bool:
+    return scope["path"] in OPEN or is_of_the_page(scope["method"], scope["path"])
 
 
 def is_known(scope: Scope) -> bool:

@@ -1,0 +1,39 @@
+// A small plot of one or two curves over time, with its figures in words for screen readers.
+//
+//   plot({name, curves: [{name, points: [[at_s, value], …]}], format: v => text, from, to, stepS})
+//     Where nobody measured (a gap of more than two steps) the line is broken.
+import { h } from "./dom.js";
+import { time } from "./format.js";
+import { t } from "./i18n.js";
+
+const WIDE = 320;
+const HIGH = 96;
+const LEFT = 2;
+const TOP = 14;
+const BOTTOM = 80;
+
+export function plot({ name, curves, format, from, to, stepS = 15, most = 0 }) {
+  const values = curves.flatMap((one) => one.points.map(([, value]) => value));
+  if (!values.length) return h("div.hint", t("plot.none"));
+  const top = Math.max(most, ...values) || 1;
+  const x = (at) => LEFT + ((at - from) / Math.max(1, to - from)) * (WIDE - 2 * LEFT);
+  const y = (value) => BOTTOM - (value / top) * (BOTTOM - TOP);
+  const lines = curves.map((curve, number) => {
+    let d = "";
+    let before = null;
+    for (const [at, value] of curve.points) {
+      d += `${before !== null && at - before <= 2.5 * stepS ? "L" : "M"}${x(at).toFixed(1)} ${y(value).toFixed(1)}`;
+      before = at;
+    }
+    if (curve.points.length === 1) d += "h1";
+    return h("path.curve", { d, class: number ? "second" : "" });
+  });
+  const said = curves.map((one) => {
+    const own = one.points.map(([, value]) => value);
+    return own.length ? t("plot.said", { name: one.name || name, last: format(own[own.length - 1]), most: format(Math.max(...own)) }) : "";
+  }).join("; ");
+  return h("svg.plot", { viewBox: `0 0 ${WIDE} ${HIGH}`, role: "img", "aria-label": `${name}: ${said}`, preserveAspectRatio: "none" },
+    h("line.rule", { x1: 0, y1: TOP, x2: WIDE, y2: TOP }), h("line.rule", { x1: 0, y1: BOTTOM, x2: WIDE, y2: BOTTOM }),
+    lines, h("text", { x: LEFT, y: TOP - 4 }, format(top)),
+    h("text", { x: LEFT, y: HIGH - 4 }, time(from)), h("text", { x: WIDE - LEFT, y: HIGH - 4, "text-anchor": "end" }, time(to)));
+}

@@ -1,0 +1,2 @@
+// One VM: filled in next.
+export const views = [];

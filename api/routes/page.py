@@ -1,0 +1,160 @@
+"""The web page: its files, as they lie in api/page/, and the one document that begins it.
+
+All files are read once. Their addresses bear a digest over all of them, so browsers may keep them
+for good, and a new version is taken whole or not at all. To strangers the page shows how to log in
+and nothing else: all that it knows comes from /v1.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+from fastapi import APIRouter, Request, Response
+
+from vorch import NotFound, __version__
+
+# What a browser may do with the page. No script stands in a document, nothing comes from elsewhere.
+# Consoles are websockets to this service, which 'self' covers.
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data: blob:",
+        "font-src 'self'",
+        "connect-src 'self'",
+        "manifest-src 'self'",
+        "form-action 'self'",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain; charset=utf-8",
+    ".wasm": "application/wasm",
+    ".woff2": "font/woff2",
+}
+SQUEEZED = (".css", ".html", ".js", ".json", ".svg", ".txt")
+# Less than this is as quick as it is.
+SQUEEZED_FROM = 1024
+FIRST = "index.html"
+FOREVER = "public, max-age=31536000, immutable"
+ASK_AGAIN = "no-cache"
+
+router = APIRouter(include_in_schema=False)
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """What is sent of one file."""
+
+    body: bytes
+    # The same in fewer bytes; none where that is not worth it.
+    squeezed: bytes
+    media_type: str
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """All files of the page by their paths."""
+
+    files: Mapping[str, File]
+    digest: str
+    first: File
+
+
+def page_of(*, oidc: bool, root: Traversable | None = None) -> Page:
+    """`oidc`: logins at a provider are set up, so the page offers them."""
+    found = dict(_read(root or files(__package__.partition(".")[0]) / "page", ""))
+    whole = hashlib.sha256()
+    for path in sorted(found):
+        whole.update(path.encode() + b"\0" + hashlib.sha256(found[path]).digest())
+    digest = whole.hexdigest()[:16]
+    words = {"base": f"page/{digest}", "version": __version__, "oidc": "yes" if oidc else "no"}
+    text = found.pop(FIRST).decode("utf-8")
+    for word, value in words.items():
+        text = text.replace(f"{{{{{word}}}}}", escape(value))
+    return Page(
+        files={path: _file(path, body) for path, body in found.items()},
+        digest=digest,
+        first=_file(FIRST, text.encode()),
+    )
+
+
+def _read(folder: Traversable, prefix: str) -> list[tuple[str, bytes]]:
+    found = []
+    for one in sorted(folder.iterdir(), key=lambda one: one.name):
+        if one.is_dir():
+            found += _read(one, f"{prefix}{one.name}/")
+        elif _suffix(one.name) in TYPES:
+            found.append((prefix + one.name, one.read_bytes()))
+    return found
+
+
+def _suffix(path: str) -> str:
+    return "." + path.rpartition(".")[2]
+
+
+def _file(path: str, body: bytes) -> File:
+    suffix = _suffix(path)
+    squeezed = b""
+    if suffix in SQUEEZED and len(body) >= SQUEEZED_FROM:
+        squeezed = gzip.compress(body, mtime=0)
+    return File(body, squeezed, TYPES[suffix], f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+
+
+def is_of_the_page(method: str, path: str) -> bool:
+    """Whether it may be asked for by anybody: the page itself knows nothing."""
+    return method in ("GET", "HEAD") and (path == "/" or path.startswith("/page/"))
+
+
+@router.get("/")
+@router.head("/")
+def first(request: Request) -> Response:
+    return _answer(request, _page(request).first, ASK_AGAIN)
+
+
+@router.get("/page/{digest}/{path:path}")
+@router.head("/page/{digest}/{path:path}")
+def file(request: Request, digest: str, path: str) -> Response:
+    page = _page(request)
+    found = page.files.get(path)
+    if found is None:
+        raise NotFound("cannot find that part of the page: it is not there; load the page again")
+    # Of another version of the service: it is let in, and not kept.
+    return _answer(request, found, FOREVER if digest == page.digest else ASK_AGAIN)
+
+
+def _page(request: Request) -> Page:
+    page = request.app.state.page
+    assert isinstance(page, Page)
+    return page
+
+
+def _answer(request: Request, found: File, keep: str) -> Response:
+    headers = {
+        "Cache-Control": keep,
+        "Content-Security-Policy": POLICY,
+        "ETag": found.etag,
+        "Vary": "Accept-Encoding",
+    }
+    known = [one.strip() for one in request.headers.get("if-none-match", "").split(",")]
+    if found.etag in known or f"W/{found.etag}" in known:
+        return Response(status_code=304, headers=headers)
+    body = found.body
+    if found.squeezed and "gzip" in request.headers.get("accept-encoding", ""):
+        body, headers["Content-Encoding"] = found.squeezed, "gzip"
+    return Response(body, media_type=found.media_type, headers=headers)
