@@ -19,7 +19,7 @@ from starlette.middleware.base import RequestResponseEndpoint
 from vorch import Orchestrator, connect
 from vorch.codec import encode
 from vorch.drivers import memory
-from vorch.model import Consistency, Disk, DiskBus, Nic, Node, Snapshot, Vm, Volume
+from vorch.model import Consistency, Disk, DiskBus, Image, ImageDisk, Nic, Node, Snapshot, Vm, Volume
 from vorch.ports import Change
 from vorch_api import Service
 from vorch_api.routes import page
@@ -41,6 +41,7 @@ def seeded(name: str, *, vms: int = 40, hosts: int = 6) -> Iterator[Orchestrator
         world.add_host(f"h{number}")
     with connect(f"memory:{name}") as cluster:
         _hosts(cluster, name, hosts)
+        _images(cluster)
         _vms(cluster, vms)
         for user, role in USERS.items():
             cluster.user_add(user, role=role, password=PASSWORD)
@@ -67,6 +68,17 @@ def _hosts(cluster: Orchestrator, world: str, hosts: int) -> None:
             if name not in found
         ]
     )
+
+
+def _images(cluster: Orchestrator) -> None:
+    pool = next(iter(cluster.look().pools))
+    for name, kind, gib in (("debian-13", "disk", 8), ("shop", "template", 20), ("rescue", "iso", 1)):
+        volume = Volume(pool=pool, name=f"image.{name}")
+        # The bytes are there: VMs can be made of it.
+        cluster.world.images(pool).create(volume.name, gib * 2**30)
+        disk = ImageDisk(name="root", volume=volume, size_bytes=gib * 2**30)
+        image = Image(name=name, kind=kind, disks=(disk,), created_at=1_785_000_000.0)
+        cluster.world.state.commit([Change(f"image/{name}", 0, encode(image))])
 
 
 def _vms(cluster: Orchestrator, vms: int) -> None:
@@ -123,7 +135,11 @@ def _vms(cluster: Orchestrator, vms: int) -> None:
     for begin in range(0, len(made), 1000):
         part = made[begin : begin + 1000]
         cluster.world.state.commit([Change(f"vm/{vm.name}", 0, encode(vm)) for vm in part])
+    images = cluster.world.images(pool)
     for vm in made:
+        for disk in vm.disks:
+            if disk.volume is not None:
+                images.create(disk.volume.name, disk.size_bytes)
         if vm.wanted == "running":
             bare = dataclasses.replace(vm, disks=(), nics=())
             cluster.world.hypervisor(vm.node).start(bare, {}, {})

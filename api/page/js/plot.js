@@ -32,7 +32,7 @@ export function plot({ name, curves, format, from, to, stepS = 15, most = 0 }) {
     const own = one.points.map(([, value]) => value);
     return own.length ? t("plot.said", { name: one.name || name, last: format(own[own.length - 1]), most: format(Math.max(...own)) }) : "";
   }).join("; ");
-  return h("svg.plot", { viewBox: `0 0 ${WIDE} ${HIGH}`, role: "img", "aria-label": `${name}: ${said}`, preserveAspectRatio: "none" },
+  return h("svg.plot", { viewBox: `0 0 ${WIDE} ${HIGH}`, role: "img", "aria-label": `${name}: ${said}` },
     h("line.rule", { x1: 0, y1: TOP, x2: WIDE, y2: TOP }), h("line.rule", { x1: 0, y1: BOTTOM, x2: WIDE, y2: BOTTOM }),
     lines, h("text", { x: LEFT, y: TOP - 4 }, format(top)),
     h("text", { x: LEFT, y: HIGH - 4 }, time(from)), h("text", { x: WIDE - LEFT, y: HIGH - 4, "text-anchor": "end" }, time(to)));

@@ -220,7 +220,7 @@ const VM_FIELDS = [
   "power", "notes", "silent_since",
 ].join(",");
 define("vms", { path: "/v1/vms", query: { fields: VM_FIELDS }, id: (one) => one.vm.name, kinds: ["vm", "power"], byName: true });
-define("ha_vms", { verb: "ha_list", id: (one) => one.name ?? one.vm, kinds: ["havm", "ha"] });
+define("ha_vms", { verb: "ha_list", id: (one) => one.settings.vm, kinds: ["havm", "ha"] });
 define("ha_status", { verb: "ha_status", kinds: ["ha", "hanode", "havm"], everyS: 15 });
 define("nodes", { verb: "node_list", id: (one) => one.node.name, kinds: ["node", "hanode"], everyS: 15 });
 define("images", { verb: "image_list", id: (one) => one.name, kinds: ["image"] });

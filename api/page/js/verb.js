@@ -4,7 +4,9 @@
 //     args that are given are not asked for again, unless `ask` names them (then they are shown).
 //     title, ask: [names], only: [names] (no other field is offered), current: {field: value now}
 //     (only what differs from it is sent), choices: {field: [value | {value, text, why, disabled}]},
-//     etag (If-Match), skipForm: true (straight to the plan), done(result, job)
+//     before: {nodes, values(), check()}  fields of one's own above the others (skip: [names] of those
+//     that they stand for), etag (If-Match), skipForm: true (straight to the plan), confirmed: true (its plan was shown
+//     already), done(result, job)
 //
 // Forms are made from /openapi.json, so no verb is missing: labels and hints are texts of the
 // catalogue (`field.NAME`, `field.NAME.hint`), choices come from what the page knows (fields.js).
@@ -21,8 +23,9 @@ export async function openVerb(verb, args = {}, options = {}) {
   const entry = (await api.verbs()).get(verb);
   if (!entry) { notice(t("error.no_verb", { verb }), { kind: "bad" }); return null; }
   const title = options.title || titleOf(verb, args, entry);
-  const wanted = entry.fields.filter((one) => (options.only ? options.only.includes(one.name) : true) && (!(one.name in args) || options.ask?.includes(one.name)));
-  const form = wanted.length ? await fieldset(wanted, { ...options, verb, args, ctx: options.ctx }) : null;
+  const wanted = entry.fields.filter((one) => !options.skip?.includes(one.name) && (options.only ? options.only.includes(one.name) : true) && (!(one.name in args) || options.ask?.includes(one.name)));
+  const own = wanted.length ? await fieldset(wanted, { ...options, verb, args }) : null;
+  const form = options.before ? joined(options.before, own) : own;
   const leaving = new AbortController();
   const box = openDialog({ title, wide: wanted.length > 6, onClose: () => leaving.abort() });
   const danger = DANGEROUS.has(verb);
@@ -115,8 +118,20 @@ export async function openVerb(verb, args = {}, options = {}) {
     box.foot.lastChild.focus();
   }
 
-  if (form && !options.skipForm) showForm(); else showPlan();
+  if (options.confirmed) carryOut(given());
+  else if (form && !options.skipForm) showForm();
+  else showPlan();
   return box;
+}
+
+// Two sets of fields as one form.
+function joined(first, second) {
+  if (!second) return first;
+  return {
+    nodes: [first.nodes, second.nodes],
+    values: () => ({ ...second.values(), ...first.values() }),
+    check: () => first.check() && second.check(),
+  };
 }
 
 export const DANGEROUS = new Set(["delete", "reset", "snapshot_rollback", "snapshot_delete", "disk_detach", "image_delete", "network_delete",
