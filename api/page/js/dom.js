@@ -136,7 +136,7 @@ const ICONS = {
   edit: "M4 20l1-4L16 5l3 3L8 19zM14 7l3 3", refresh: "M20 12a8 8 0 1 1-2.3-5.7L20 8M20 4v4h-4", upload: "M12 16V4M7 9l5-5 5 5M4 20h16", shield: "M12 3l8 3v6c0 5-4 8-8 9-4-1-8-4-8-9V6z", tag: "M4 4h8l8 8-8 8-8-8zM8 8h.01",
 };
 export function icon(name) {
-  return h("svg.icon", { viewBox: "0 0 24 24", "aria-hidden": "true", focusable: "false" }, h("path", { d: ICONS[name] || ICONS.info }));
+  return h("svg.icon", { class: name === "more" ? "dots" : "", viewBox: "0 0 24 24", "aria-hidden": "true", focusable: "false" }, h("path", { d: ICONS[name] || ICONS.info }));
 }
 
 export function button(text, onclick, { kind = "", icon: picture, disabled = false, title, key, type = "button", ...more } = {}) {

@@ -44,8 +44,8 @@ export async function fieldset(fields, options) {
   const must = made.filter((one) => one.first);
   const rest = made.filter((one) => !one.first);
   const nodes = [must.map((one) => one.el),
-    rest.length > 0 && (must.length === 0 && rest.length <= 4 ? rest.map((one) => one.el)
-      : h("details", { open: must.length === 0 || Boolean(options.open) }, h("summary", t("form.more")), h("div.form", rest.map((one) => one.el))))];
+    rest.length > 0 && (!options.before && must.length === 0 && (options.open || rest.length <= 4) ? rest.map((one) => one.el)
+      : h("details", { open: Boolean(options.open) }, h("summary", t("form.more")), h("div.form", rest.map((one) => one.el))))];
   return {
     nodes, fields: made,
     values: () => Object.fromEntries(made.map((one) => [one.name, one.value()]).filter(([, value]) => value !== undefined)),
@@ -105,7 +105,7 @@ function control(field, choices, { args, ask = [], current = {} }) {
     input = h("textarea", { rows: "3", spellcheck: "false" }, before === undefined || before === null ? "" : JSON.stringify(before));
     read = () => (input.value.trim() === "" ? undefined : JSON.parse(input.value));
   } else if (LONG.has(name)) {
-    input = h("textarea", { rows: name === "answers" ? "10" : "2" });
+    input = h("textarea", { rows: name === "answers" ? "10" : "2", class: name === "answers" ? "" : "prose" });
     input.value = before ?? "";
     read = () => (input.value === (before ?? "") && before !== undefined ? before : plain(input.value));
   } else {

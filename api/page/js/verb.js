@@ -139,7 +139,7 @@ export const DANGEROUS = new Set(["delete", "reset", "snapshot_rollback", "snaps
 
 export function titleOf(verb, args, entry) {
   const about = args[entry?.inPath] ?? args.name ?? "";
-  return about ? `${verbName(verb)}: ${about}` : verbName(verb);
+  return about ? t("verb.about", { verb: verbName(verb), about }) : verbName(verb);
 }
 
 // An error in the service's own words, which say what to do.
