@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
-from vorch import VERBS, Job, Task, Verb, __version__, adapter_of, call_of, errors_table, item_of
+from vorch import NEEDS, VERBS, Job, Task, Verb, __version__, adapter_of, call_of, errors_table, item_of
 
 from .bodies import model_of
 from .examples import EXAMPLES
@@ -96,6 +96,10 @@ def operation(entry: Verb, schemas: dict[str, Any]) -> dict[str, Any]:
         "responses": _responses(entry, schemas),
         "x-vorch-role": entry.role,
     }
+    above = NEEDS[entry.verb].above
+    if above:
+        # Arguments that take a higher role than the verb itself.
+        made["x-vorch-above"] = {name: str(role) for name, role in above.items()}
     if entry.method in ("POST", "PATCH"):
         ref = _add(schemas, TypeAdapter(model_of(entry.verb)), mode="validation")
         required = any(field.is_required() for field in model_of(entry.verb).model_fields.values())

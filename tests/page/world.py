@@ -54,8 +54,11 @@ def seeded(name: str, *, vms: int = 40, hosts: int = 6) -> Iterator[Orchestrator
 
 
 def _hosts(cluster: Orchestrator, world: str, hosts: int) -> None:
+    # What the first is and can is found out by trying; the others are the same.
+    first = next(iter(cluster.look().nodes))
+    cluster.node_probe(first)
     found = cluster.look().nodes
-    template = next(iter(found.values()))
+    template = found[first]
     names = [f"h{number}" for number in range(1, hosts + 1)]
     cluster.world.state.commit(
         [
@@ -65,7 +68,7 @@ def _hosts(cluster: Orchestrator, world: str, hosts: int) -> None:
                 encode(Node(name=name, uri=f"memory:{name}", facts=template.facts)),
             )
             for name in names
-            if name not in found
+            if name != first
         ]
     )
 

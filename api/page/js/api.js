@@ -4,7 +4,7 @@
 //   getAll / list(path, query, {signal})  → the array
 //   send(method, path, {body, query, etag, key, wait, signal}) → {data, status, etag, job}
 //   verbs()                               → Map of every verb out of /openapi.json:
-//        {name, method, path, role, kind, about, summary, description, inPath, fields: [
+//        {name, method, path, role, above: {field: role that it takes}, about, summary, description, inPath, fields: [
 //          {name, required, schema, nullable, kinds, default, choices}], dryRun}
 //   call(verb, args, {etag, signal})      a verb by its name; of reads the data
 //   plan(verb, args, {etag})              the same with dry_run: {plan, task, …}
@@ -179,7 +179,7 @@ function verbOf(about, method, path, whole) {
   const fieldNames = new Set(fields.map((one) => one.name));
   return {
     name: about.operationId, method, path, inPath,
-    role: about["x-vorch-role"], about: (about.tags || [])[0] || "",
+    role: about["x-vorch-role"], above: about["x-vorch-above"] || {}, about: (about.tags || [])[0] || "",
     summary: about.summary || "", description: about.description || "",
     reads: method === "GET", dryRun: fieldNames.has("dry_run"),
     fields: fields.filter((one) => !["dry_run", "wait_s", inPath].includes(one.name)),

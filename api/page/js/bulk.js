@@ -23,7 +23,7 @@ export async function spread(items, many, work, signal) {
 export async function openBulk(verb, rows, ctx) {
   const entry = (await api.verbs()).get(verb);
   const title = t("bulk.title", { verb: verbName(verb), n: rows.length });
-  const fields = entry.fields.filter((one) => one.name !== "name");
+  const fields = entry.fields.filter((one) => one.name !== "name" && (!entry.above[one.name] || ctx.is(entry.above[one.name])));
   const form = fields.length ? await fieldset(fields, { verb, args: {} }) : null;
   const leaving = new AbortController();
   const box = openDialog({ title, wide: true, onClose: () => leaving.abort() });

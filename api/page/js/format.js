@@ -29,6 +29,19 @@ export function bytes(value) {
 export function mib(value) { return bytes(value * 1024 * 1024); }
 export function rate(value) { return t("unit.per_second", { what: bytes(value) }); }
 
+// A figure in words, by the unit that its name ends with.
+export function figure(name, value) {
+  if (typeof value !== "number") return String(value);
+  if (name.endsWith("_mib_s")) return rate(value * 1024 ** 2);
+  if (name.endsWith("bytes_per_s") || name.endsWith("bytes_s")) return rate(value);
+  if (name.endsWith("_percent")) return percent(value);
+  if (name.endsWith("_mib")) return mib(value);
+  if (name.endsWith("bytes")) return bytes(value);
+  if (name.endsWith("_ms")) return t("unit.milliseconds", { n: Math.round(value) });
+  if (name.endsWith("_s")) return duration(value);
+  return number(value, 2);
+}
+
 // 95 → "1 min 35 s"
 export function duration(seconds) {
   if (seconds < 1) return t("unit.seconds", { n: number(seconds, 1) });

@@ -5,7 +5,7 @@
 //     `moves` of a balance); what has none is shown as it is.
 //   stepText(step)  one step as a sentence, by its `kind`: texts `step.KIND` of the catalogue
 import { h, icon } from "./dom.js";
-import { bytes, duration, mib, percent, rate } from "./format.js";
+import { bytes, duration, figure, mib } from "./format.js";
 import { has, t, word } from "./i18n.js";
 
 function plansIn(answer) {
@@ -47,10 +47,7 @@ export function stepText(step) {
 }
 
 function figures(expected) {
-  return Object.entries(expected || {}).filter(([, value]) => value !== null && value !== 0 && typeof value !== "object").map(([name, value]) => {
-    const text = name.endsWith("_bytes") ? bytes(value) : name.endsWith("_mib_s") ? rate(value * 1024 ** 2) : name.endsWith("_percent") ? percent(value) : name.endsWith("_mib") ? mib(value) : name.endsWith("_s") ? duration(value) : name.endsWith("_ms") ? `${Math.round(value)} ms` : String(value);
-    return [word("figure", name), text];
-  });
+  return Object.entries(expected || {}).filter(([, value]) => value !== null && value !== 0 && typeof value !== "object").map(([name, value]) => [word("figure", name), figure(name, value)]);
 }
 
 export function planEl(plan) {

@@ -9,7 +9,7 @@
 //     render(root, ctx) {…},      draws into root; may return a function for when it is left
 //   }
 //   ctx: {params, query, signal (aborted when it is left), go(path), setQuery({…}), setTitle(text),
-//         me, can(verb), api, store, t, openVerb(verb, args, options)}
+//         me, can(verb), is(role), api, store, t, openVerb(verb, args, options)}
 // A view whose path is the same pattern as before is not drawn anew when only parameters or query
 // change, if it has `update(ctx)`.
 

@@ -76,7 +76,7 @@ export async function showShell(root, me, { again, logOut }) {
   const frame = h("div.frame", h("a.skip", { href: "#main", onclick: (event) => { event.preventDefault(); main.focus(); } }, t("skip")), nav, h("div.scrim", { onclick: () => frame.classList.remove("nav-open") }), h("div.body", top, main), panel.el, crumbs);
   clear(root, frame);
 
-  const base = { me, can, api, store, t, go, link, openVerb: (verb, args, options = {}) => openVerb(verb, args, { ctx: base, ...options }) };
+  const base = { me, can, is: (role) => atLeast(me, role), api, store, t, go, link, openVerb: (verb, args, options = {}) => openVerb(verb, args, { ctx: base, ...options }) };
   let current = null;
 
   function leaveView() {

@@ -136,7 +136,7 @@ function define(name, spec) {
 
 function collection(name) {
   const found = all.get(name);
-  if (!found) throw new Error(`no collection ${name}`);
+  if (!found) throw new Error(name);
   return found;
 }
 

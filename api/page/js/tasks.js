@@ -7,7 +7,7 @@
 import * as api from "./api.js";
 import { notice } from "./dialog.js";
 import { button, h, icon, iconButton, patch } from "./dom.js";
-import { ago, bytes, duration, percent, time } from "./format.js";
+import { ago, duration, figure, percent, time } from "./format.js";
 import { t, word } from "./i18n.js";
 import { link } from "./router.js";
 import { store } from "./store.js";
@@ -51,10 +51,7 @@ function percentOf(job, tasks) {
 
 // Figures of a task's result that are bytes or seconds, in words.
 function figures(task) {
-  return Object.entries(task.result || {}).filter(([, value]) => typeof value === "number").map(([name, value]) => {
-    const text = name.endsWith("bytes") ? bytes(value) : name.endsWith("bytes_per_s") ? `${bytes(value)}/s` : name.endsWith("_s") ? duration(value) : name.endsWith("_ms") ? `${value} ms` : String(value);
-    return `${word("figure", name)}: ${text}`;
-  });
+  return Object.entries(task.result || {}).filter(([, value]) => typeof value === "number" && value !== 0).map(([name, value]) => t("figure.said", { name: word("figure", name), value: figure(name, value) }));
 }
 
 export function progressOf(job, tasks) {

@@ -23,7 +23,8 @@ export async function openVerb(verb, args = {}, options = {}) {
   const entry = (await api.verbs()).get(verb);
   if (!entry) { notice(t("error.no_verb", { verb }), { kind: "bad" }); return null; }
   const title = options.title || titleOf(verb, args, entry);
-  const wanted = entry.fields.filter((one) => !options.skip?.includes(one.name) && (options.only ? options.only.includes(one.name) : true) && (!(one.name in args) || options.ask?.includes(one.name)));
+  const permitted = (one) => !entry.above[one.name] || !options.ctx || options.ctx.is(entry.above[one.name]);
+  const wanted = entry.fields.filter((one) => permitted(one) && !options.skip?.includes(one.name) && (options.only ? options.only.includes(one.name) : true) && (!(one.name in args) || options.ask?.includes(one.name)));
   const own = wanted.length ? await fieldset(wanted, { ...options, verb, args }) : null;
   const form = options.before ? joined(options.before, own) : own;
   const leaving = new AbortController();
@@ -60,7 +61,7 @@ export async function openVerb(verb, args = {}, options = {}) {
       if (error.name === "AbortError") return;
       if (form) { showForm(error); return; }
       clear(box.body, problemOf(error));
-      const force = entry.fields.some((one) => one.name === "force") && !values.force;
+      const force = entry.fields.some((one) => one.name === "force" && permitted(one)) && !values.force;
       box.setFoot(force && button(t("plan.force"), () => { args.force = true; showPlan(); }), button(t("again"), showPlan), button(t("close"), () => box.close(), { kind: "main" }));
       return;
     }

@@ -80,5 +80,5 @@ export function actionsOf(row, ctx, { without = [] } = {}) {
     if (fit.length && found.length) found.push(null);
     for (const verb of fit) found.push({ text: t(`verb.${verb}`), icon: ICONS[verb], danger: verb === "delete" || verb === "reset", run: () => act(verb, row, ctx) });
   }
-  return found.length ? found : [{ text: t("vms.no_actions"), disabled: true, icon: "info", run: () => {} }];
+  return found;
 }

@@ -106,7 +106,7 @@ function render(root, ctx) {
         h("span.badges", vm.tags.map((one) => h("a.badge", { href: link("/vms", { tag: one }) }, one))),
         h("span.grow"),
         h("div.buttons", quick.map(([verb, picture]) => button(t(`verb.${verb}`), () => act(verb, seen, ctx), { icon: picture, key: verb })),
-          h("button.button", { key: "more", type: "button", "aria-haspopup": "menu", "aria-expanded": "false", onclick: (event) => menu(event.currentTarget, actionsOf(seen, ctx, { without: quick.map(([verb]) => verb) }), { name: t("vms.actions_of", { name }) }) }, icon("more"), h("span", t("more"))))),
+          actionsOf(seen, ctx).length > 0 && h("button.button", { key: "more", type: "button", "aria-haspopup": "menu", "aria-expanded": "false", onclick: (event) => menu(event.currentTarget, actionsOf(seen, ctx, { without: quick.map(([verb]) => verb) }), { name: t("vms.actions_of", { name }) }) }, icon("more"), h("span", t("more"))))),
       seen.silent_since && h("div.banner", { key: "silent" }, icon("warn"), h("div", t("vm.silent"))),
       seen.notes.map((one) => h("div.banner.info", { key: one }, icon("info"), h("div", one))),
       h("nav.tabs", { "aria-label": name, key: "tabs" }, TABS.map((one) => h("a", { href: link(`/vms/${encodeURIComponent(name)}${one === "overview" ? "" : `/${one}`}`), "aria-current": one === tab ? "page" : undefined }, t(`vm.tab.${one}`)))));

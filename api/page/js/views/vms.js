@@ -30,7 +30,7 @@ function render(root, ctx) {
   const dock = hostDock(ctx);
 
   const table = createTable({
-    name: t("nav.vms"), id: (row) => row.vm.name, chosen, onChosen: drawBulk,
+    name: t("nav.vms"), id: (row) => row.vm.name, chosen: ctx.can("start") ? chosen : null, onChosen: drawBulk,
     sort: { key: sortKey, down: sortDown === "down" }, onSort: ({ key, down }) => ctx.setQuery({ sort: key === "name" && !down ? "" : `${key}${down ? "-down" : ""}` }),
     drag: ctx.can("migrate") ? (row, event) => dock.begin(row, event) : undefined,
     empty: nothing,
@@ -66,6 +66,7 @@ function render(root, ctx) {
   }
 
   function moreCell(row) {
+    if (!ctx.can("start")) return "";
     const press = iconButton("more", t("vms.actions_of", { name: row.vm.name }), () => menu(press, actionsOf(row, ctx)), { "aria-haspopup": "menu", "aria-expanded": "false" });
     return press;
   }
