@@ -9,7 +9,18 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
-from vorch import NEEDS, VERBS, Job, Task, Verb, __version__, adapter_of, call_of, errors_table, item_of
+from vorch import (
+    NEEDS,
+    VERBS,
+    Job,
+    Task,
+    Verb,
+    __version__,
+    adapter_of,
+    call_of,
+    errors_table,
+    item_of,
+)
 
 from .bodies import model_of
 from .examples import EXAMPLES

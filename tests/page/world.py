@@ -12,6 +12,7 @@ import dataclasses
 import signal
 import uuid
 from collections.abc import Iterator
+from typing import Literal
 
 from fastapi import Request, Response
 from starlette.middleware.base import RequestResponseEndpoint
@@ -19,7 +20,18 @@ from starlette.middleware.base import RequestResponseEndpoint
 from vorch import Orchestrator, connect
 from vorch.codec import encode
 from vorch.drivers import memory
-from vorch.model import Consistency, Disk, DiskBus, Image, ImageDisk, Nic, Node, Snapshot, Vm, Volume
+from vorch.model import (
+    Consistency,
+    Disk,
+    DiskBus,
+    Image,
+    ImageDisk,
+    Nic,
+    Node,
+    Snapshot,
+    Vm,
+    Volume,
+)
 from vorch.ports import Change
 from vorch_api import Service
 from vorch_api.routes import page
@@ -75,7 +87,12 @@ def _hosts(cluster: Orchestrator, world: str, hosts: int) -> None:
 
 def _images(cluster: Orchestrator) -> None:
     pool = next(iter(cluster.look().pools))
-    for name, kind, gib in (("debian-13", "disk", 8), ("shop", "template", 20), ("rescue", "iso", 1)):
+    wanted: tuple[tuple[str, Literal["disk", "template", "iso"], int], ...] = (
+        ("debian-13", "disk", 8),
+        ("shop", "template", 20),
+        ("rescue", "iso", 1),
+    )
+    for name, kind, gib in wanted:
         volume = Volume(pool=pool, name=f"image.{name}")
         # The bytes are there: VMs can be made of it.
         cluster.world.images(pool).create(volume.name, gib * 2**30)
