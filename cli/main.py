@@ -25,6 +25,7 @@ from .commands import (
     classes,
     devices,
     ha,
+    health,
     history,
     hosts,
     house,
@@ -87,6 +88,7 @@ images.add_to(app)
 networks.add_to(app)
 hosts.add_to(app)
 ha.add_to(app)
+health.add_to(app)
 rules.add_to(app)
 balance.add_to(app)
 room.add_to(app)

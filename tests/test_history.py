@@ -127,6 +127,17 @@ def test_the_day_is_there_in_means(past: FileHistory) -> None:
     assert [(one.at, one.rates.cpu) for one in found.points] == [(T, 9.5), (T + 300, 29.5)]
 
 
+def test_what_all_did_last_is_had_at_once(past: FileHistory) -> None:
+    fill(past, T, 4, ("web", "db"))
+    past.write(T + 45, {"web": Rates(2.0, 1.0)}, {"h1": Rates(3.0, 4.0)})
+    found = past.latest("vm", now=T + 50)
+    assert {name: (one.at, one.rates.cpu) for name, one in found.items()}["web"] == (T + 45, 2.0)
+    assert set(found) == {"web", "db"}
+    assert set(past.latest("node", now=T + 50)) >= {"h1"}
+    # What is older than a minute is not so any more.
+    assert past.latest("vm", now=T + 120) == {}
+
+
 def test_of_whom_nobody_knows_there_is_nothing(past: FileHistory) -> None:
     fill(past, T, 1)
     assert past.read("vm", "nosuch", now=T, for_s=3600.0).points == ()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from vorch.decide.filters import check_fields as check_filters
     from vorch.decide.filters import check_vms as check_vm_filters
     from vorch.decide.filters import fits
+    from vorch.decide.health import Concern, Health
     from vorch.decide.inventory import Inventory, InventoryHost, ansible_host
     from vorch.decide.inventory import ansible as ansible_inventory
     from vorch.decide.rights import NEEDS, Need
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
         IoLimits,
         Job,
         JobState,
+        Load,
         Network,
         Node,
         NodeStatus,
@@ -84,6 +86,8 @@ if TYPE_CHECKING:
         StaticAddress,
         StorageClass,
         StorageHealth,
+        StoragePlace,
+        StorageStatus,
         Task,
         TaskState,
         Trashed,
@@ -146,6 +150,7 @@ __all__ = [
     "Chosen",
     "CloudInit",
     "Cluster",
+    "Concern",
     "Conflict",
     "Console",
     "Content",
@@ -166,6 +171,7 @@ __all__ = [
     "HaStatus",
     "HaVm",
     "HaVmStatus",
+    "Health",
     "History",
     "HistoryPoint",
     "HostFacts",
@@ -177,6 +183,7 @@ __all__ = [
     "IoLimits",
     "Job",
     "JobState",
+    "Load",
     "Minted",
     "Need",
     "Network",
@@ -209,6 +216,8 @@ __all__ = [
     "StepFailed",
     "StorageClass",
     "StorageHealth",
+    "StoragePlace",
+    "StorageStatus",
     "Task",
     "TaskState",
     "TimedOut",
@@ -281,6 +290,7 @@ _HOMES = {
         "load as load_settings",
     ),
     "vorch.decide.rights": ("NEEDS", "Need"),
+    "vorch.decide.health": ("Concern", "Health"),
     "vorch.decide.inventory": (
         "Inventory",
         "InventoryHost",
@@ -345,6 +355,7 @@ _HOMES = {
         "IoLimits",
         "Job",
         "JobState",
+        "Load",
         "Network",
         "Node",
         "NodeStatus",
@@ -356,6 +367,8 @@ _HOMES = {
         "StaticAddress",
         "StorageClass",
         "StorageHealth",
+        "StoragePlace",
+        "StorageStatus",
         "Task",
         "TaskState",
         "Trashed",

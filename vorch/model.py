@@ -1021,6 +1021,44 @@ class StorageHealth:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoragePlace:
+    """A line of a storage cluster's tree: a root, a rack, a host, or an OSD."""
+
+    id: int
+    name: str
+    # root, rack, host, osd …
+    type: str
+    # How far down it stands; those below it follow.
+    depth: int = 0
+    # Of an OSD: whether it runs, and whether data is put on it.
+    up: bool | None = None
+    inside: bool | None = None
+    device_class: str = ""
+    weight: float = 0.0
+    # None: this user may not ask for it, or nobody could say.
+    size_bytes: int | None = None
+    used_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageStatus:
+    """How a storage cluster is, and what it consists of, from the root down."""
+
+    health: StorageHealth
+    places: tuple[StoragePlace, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What a host did of late, as it was measured last."""
+
+    node: str
+    # When the stretch of time began that it is a mean of.
+    at: float
+    rates: Rates
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DiskUse:
     """A disk of a VM, and what its volume takes up. None: its pool could not say."""
 

@@ -26,6 +26,7 @@ from vorch.model import (
     Domain,
     Figures,
     History,
+    HistoryPoint,
     Holder,
     HostFacts,
     HostFigures,
@@ -39,6 +40,7 @@ from vorch.model import (
     Room,
     Source,
     StorageHealth,
+    StorageStatus,
     Upload,
     Vm,
     Volume,
@@ -852,6 +854,10 @@ class Witness(Protocol):
         """What each Ceph that there is was told of where its disks stand. Asked seldom."""
         ...
 
+    def storage(self) -> tuple[StorageStatus, ...]:
+        """How each Ceph that there is says that it is, and the tree of its OSDs."""
+        ...
+
     def power(self, node: Node, timeout_s: float) -> Literal["on", "off"] | None:
         """What its BMC says; None when it has none, or that does not answer in time."""
         ...
@@ -912,6 +918,13 @@ class Past(Protocol):
         """`kind` is "vm" or "node". Of one that nobody knows it is empty.
 
         `Unsupported` where nothing was ever measured.
+        """
+        ...
+
+    def latest(self, kind: str, *, now: float) -> dict[str, HistoryPoint]:
+        """What each did in the last stretch of time that is over or under way, by name.
+
+        Of those that nobody has measured for a minute there is nothing.
         """
         ...
 

@@ -56,7 +56,7 @@ PARTS = {
     "volume": "pool",
 }
 # There is one of each only.
-SINGLE = ("ha", "trash", "state", "whatif", "audit", "forward")
+SINGLE = ("ha", "storage", "trash", "state", "whatif", "audit", "forward")
 NEW = ("create", "add", "import")
 GONE = ("delete", "remove")
 
@@ -254,6 +254,7 @@ _ENTRIES = [
     *_of("rule", "task", "operator", "rule_add", "rule_remove", named="name"),
     *_of("cluster", "task", "operator", "balance"),
     # -- questions
+    *_of("cluster", "read", "viewer", "health", "storage_status", "loads"),
     *_of("cluster", "read", "viewer", "capacity", "inventory"),
     *_of("cluster", "read", "viewer", "whatif_fail", "whatif_add_host"),
     *_of("cluster", "read", "viewer", "whatif_remove_host", "whatif_add_vms"),

@@ -5,15 +5,18 @@ Addresses are compared as numbers, so that one may be written in any way.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from vorch.drivers.ceph_health import read_status
 from vorch.drivers.rados_connection import RadosCluster, translate, translated
-from vorch.errors import Denied
-from vorch.model import CrushBucket, CrushTree
+from vorch.errors import Denied, VorchError
+from vorch.model import CrushBucket, CrushTree, StoragePlace, StorageStatus
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -67,6 +70,20 @@ def ask(cluster: RadosCluster, prefix: str, **arguments: Any) -> Any:
     return json.loads(output) if output.strip() else None
 
 
+def ask_manager(cluster: RadosCluster, prefix: str) -> Any:
+    """One question to the manager that is active."""
+    what = f"ask the manager for {prefix!r}"
+    text = json.dumps({"prefix": prefix, "format": "json"})
+    with translated(what):
+        status, output, words = cluster.handle().mgr_command(
+            text, b"", timeout=max(1, int(cluster.timeout_s))
+        )
+    if status:
+        exc = OSError(-abs(status), words)
+        raise translate(what, exc) from exc
+    return json.loads(output)
+
+
 def osd_map(cluster: RadosCluster) -> OsdMap:
     said = ask(cluster, "osd dump")
     return OsdMap(
@@ -105,6 +122,71 @@ def crush_tree(cluster: RadosCluster) -> CrushTree:
             for osd in osd_map(cluster).osds.values()
         },
     )
+
+
+def storage_status(cluster: RadosCluster) -> StorageStatus:
+    """How it says that it is, and its tree."""
+    said = ask(cluster, "status")
+    use: dict[int, tuple[int, int]] = {}
+    # Only the manager knows what an OSD holds; without one, or the right to ask it, all else stays.
+    if said.get("mgrmap", {}).get("available"):
+        with contextlib.suppress(VorchError):
+            use = osd_use(ask_manager(cluster, "osd df"))
+    return StorageStatus(
+        health=read_status(said), places=places(ask(cluster, "osd tree")["nodes"], use)
+    )
+
+
+def osd_use(said: Mapping[str, Any]) -> dict[int, tuple[int, int]]:
+    """(size, used) in bytes by the OSD's number, of what `ceph osd df` says."""
+    return {
+        int(one["id"]): (int(one["kb"]) * 1024, int(one["kb_used"]) * 1024) for one in said["nodes"]
+    }
+
+
+def places(
+    nodes: Sequence[Mapping[str, Any]], use: Mapping[int, tuple[int, int]]
+) -> tuple[StoragePlace, ...]:
+    """The nodes of `ceph osd tree` from the roots down; what is in no root comes last."""
+    known = {int(one["id"]): one for one in nodes}
+    below = {int(child) for one in nodes for child in one.get("children", ())}
+    found: list[StoragePlace] = []
+
+    def add(number: int, depth: int) -> None:
+        one = known.pop(number, None)
+        if one is None:
+            return
+        osd = one["type"] == "osd"
+        size, used = use.get(number, (None, None))
+        found.append(
+            StoragePlace(
+                id=number,
+                name=str(one["name"]),
+                type=str(one["type"]),
+                depth=depth,
+                up=one.get("status") == "up" if osd else None,
+                inside=float(one.get("reweight", 0)) > 0 if osd else None,
+                device_class=str(one.get("device_class", "")),
+                weight=float(one.get("crush_weight", 0)),
+                size_bytes=size,
+                used_bytes=used,
+            )
+        )
+        children = [int(child) for child in one.get("children", ())]
+        for child in sorted(children, key=lambda child: _order(known.get(child))):
+            add(child, depth + 1)
+
+    for number in [number for number in known if number not in below]:
+        add(number, 0)
+    return tuple(found)
+
+
+def _order(one: Mapping[str, Any] | None) -> tuple[str, int, str]:
+    """By kind and number or name: osd.2 before osd.10."""
+    if one is None:
+        return ("", 0, "")
+    osd = one["type"] == "osd"
+    return (str(one["type"]), int(one["id"]) if osd else 0, str(one["name"]))
 
 
 def services(cluster: RadosCluster) -> Services:

@@ -21,6 +21,8 @@ from vorch.model import History, HistoryPoint, Rates
 
 FINE_STEP_S, FINE_KEPT_S = 15, 3600
 COARSE_STEP_S, COARSE_KEPT_S = 300, 86400
+# What is older than this is not said to be so now.
+LATEST_S = 60
 BUCKETS = 64
 FORMAT = 1
 # The number of who it is about, and what it did.
@@ -142,6 +144,21 @@ class FileHistory:
                         if number == found[0]:
                             points.append(_point(slot * step_s, values))
         return History(step_s=step_s, points=tuple(points))
+
+    def latest(self, kind: str, *, now: float) -> dict[str, HistoryPoint]:
+        found: dict[str, HistoryPoint] = {}
+        with self._opened(make=False) as connection:
+            rows = connection.execute("SELECT number, name FROM series WHERE kind = ?", (kind,))
+            names = dict(rows.fetchall())
+            rows = connection.execute(
+                "SELECT slot, records FROM fine WHERE slot > ? AND slot <= ? ORDER BY slot",
+                (int((now - LATEST_S) // FINE_STEP_S), int(now // FINE_STEP_S)),
+            )
+            for slot, records in rows:
+                for number, *values in _RECORD.iter_unpack(records):
+                    if number in names:
+                        found[names[number]] = _point(slot * FINE_STEP_S, values)
+        return found
 
     def close(self) -> None:
         with self._lock:

@@ -9,11 +9,12 @@ that time never hears of it.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from vorch.drivers.memory_time import wake
-from vorch.model import CrushTree
+from vorch.errors import Unreachable
+from vorch.model import CrushBucket, CrushTree, StorageHealth, StoragePlace, StorageStatus
 from vorch.ports import Clock
 
 if TYPE_CHECKING:
@@ -23,6 +24,31 @@ if TYPE_CHECKING:
 LAPSE_S = 30.0
 # How long a new OSD map takes to every OSD.
 MAP_S = 0.5
+# How large an OSD says that it is.
+OSD_BYTES = 1024**4
+
+
+def _places(
+    tree: CrushTree, at: Iterable[CrushBucket], up: Callable[[int], bool], depth: int = 0
+) -> Iterator[StoragePlace]:
+    by_id = {one.id: one for one in tree.buckets}
+    for one in sorted(at, key=lambda one: one.name):
+        yield StoragePlace(id=one.id, name=one.name, type=one.type, depth=depth)
+        below = [by_id[child] for child in one.children if child in by_id]
+        yield from _places(tree, below, up, depth + 1)
+        for osd in sorted(child for child in one.children if child in tree.addresses):
+            yield StoragePlace(
+                id=osd,
+                name=f"osd.{osd}",
+                type="osd",
+                depth=depth + 1,
+                up=up(osd),
+                inside=True,
+                device_class="ssd",
+                weight=1.0,
+                size_bytes=OSD_BYTES,
+                used_bytes=OSD_BYTES * 4 // 10,
+            )
 
 
 class MemoryClient:
@@ -163,6 +189,43 @@ class MemoryCeph:
     @property
     def serves(self) -> bool:
         return self.quorum and not self.stalled
+
+    def status(self) -> tuple[StorageStatus, ...]:
+        """As a real one would say it. Where nobody has laid out a tree there is nothing to say."""
+        if not self.crush.buckets:
+            return ()
+        if not self.quorum:
+            raise Unreachable("cannot ask Ceph how it is: too few of its monitors are up; wait")
+        machines = {one.storage_address: one for one in self.machines.values()}
+
+        def up(osd: int) -> bool:
+            there = [machines[at] for at in self.crush.addresses[osd] if at in machines]
+            return all(one.runs and one.cables["storage"] for one in there)
+
+        children = {child for one in self.crush.buckets for child in one.children}
+        found = [*_places(self.crush, [b for b in self.crush.buckets if b.id not in children], up)]
+        osds = [one for one in found if one.type == "osd"]
+        down = sum(not one.up for one in osds)
+        checks = {"OSD_DOWN": f"{down} osds down"} if down else {}
+        if self.stalled:
+            checks["PG_AVAILABILITY"] = "Reduced data availability: placement groups inactive"
+        return (
+            StorageStatus(
+                health=StorageHealth(
+                    cluster="memory",
+                    status="HEALTH_ERR" if self.stalled else "HEALTH_WARN" if down else "HEALTH_OK",
+                    checks=checks,
+                    monitors=max(1, len(self.mons)),
+                    monitors_in_quorum=max(1, len(self.mons) - len(self.mons_down)),
+                    osds=len(osds),
+                    osds_up=len(osds) - down,
+                    osds_in=len(osds),
+                    capacity_bytes=OSD_BYTES * len(osds),
+                    free_bytes=OSD_BYTES * len(osds) * 6 // 10,
+                ),
+                places=tuple(found),
+            ),
+        )
 
     def block(self, entries: Iterable[str]) -> float:
         """A new map with these entries; the time from which it is in force."""

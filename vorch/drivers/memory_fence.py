@@ -12,7 +12,7 @@ from vorch.drivers.memory_machine import MemoryMachine
 from vorch.drivers.memory_pool import MemoryPool
 from vorch.drivers.memory_time import wake
 from vorch.errors import FenceFailed, NotFound
-from vorch.model import Check, CrushTree, Node, Volume
+from vorch.model import Check, CrushTree, Node, StorageStatus, Volume
 from vorch.ports import Progress
 
 Machine = Callable[[str], MemoryMachine]
@@ -73,6 +73,10 @@ class MemoryWitness:
     @gated
     def crush(self) -> tuple[CrushTree, ...]:
         return (self._ceph.crush,)
+
+    @gated
+    def storage(self) -> tuple[StorageStatus, ...]:
+        return self._ceph.status()
 
     def power(self, node: Node, timeout_s: float) -> Literal["on", "off"] | None:
         machine = self._machine(node.name)

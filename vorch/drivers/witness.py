@@ -10,12 +10,12 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from vorch.availability import Knock
-from vorch.drivers.ceph_map import OsdMap, crush_tree, osd_map
+from vorch.drivers.ceph_map import OsdMap, crush_tree, osd_map, storage_status
 from vorch.drivers.knock import Names, knock
 from vorch.drivers.rados_connection import CephAddress, RadosCluster, kept_cluster
 from vorch.drivers.rbd_pool import rbd_address
 from vorch.drivers.rbd_watch import RbdWatch
-from vorch.model import CrushTree, Node, Pool, Volume
+from vorch.model import CrushTree, Node, Pool, StorageStatus, Volume
 
 # Where libvirt listens, by the transport that a URI names.
 PORTS = {"tls": 16514, "tcp": 16509, "ssh": 22, "libssh": 22, "libssh2": 22, "": 16514}
@@ -92,6 +92,14 @@ class HostWitness:
             with self._lock:
                 cluster = self._cluster(key)
             found.append(crush_tree(cluster))
+        return tuple(found)
+
+    def storage(self) -> tuple[StorageStatus, ...]:
+        found = []
+        for key in self._keys():
+            with self._lock:
+                cluster = self._cluster(key)
+            found.append(storage_status(cluster))
         return tuple(found)
 
     def _keys(self) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from vorch.orchestrator.copies import Copies
 from vorch.orchestrator.core import Done
 from vorch.orchestrator.devices import Devices
 from vorch.orchestrator.disks import Disks
+from vorch.orchestrator.healths import Healths
 from vorch.orchestrator.histories import Histories, Recorder
 from vorch.orchestrator.images import ImageStore
 from vorch.orchestrator.inventory import Inventories
@@ -35,6 +36,7 @@ class Orchestrator(
     Disks,
     ImageStore,
     Whole,
+    Healths,
     Pools,
     Classes,
     Balancing,

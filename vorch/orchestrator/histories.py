@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from vorch.codec import decode
 from vorch.decide.rates import rates
 from vorch.errors import Invalid, Unsupported
-from vorch.model import Cluster, History, HostFigures, Vm, check_name, check_vm_name
+from vorch.model import Cluster, History, HostFigures, Load, Vm, check_name, check_vm_name
 from vorch.orchestrator.core import Core
 from vorch.ports import Past
 
@@ -27,6 +27,15 @@ class Histories(Core):
             # In the words of everybody else.
             Cluster().node(name)
         return self._past.read("node", name, now=self.world.clock.now(), for_s=_span(for_s))
+
+    def loads(self) -> tuple[Load, ...]:
+        """What each host does, as the service on this machine has measured it last."""
+        names = {key.partition("/")[2] for key in self.world.state.read(["node"])}
+        found = self._past.latest("node", now=self.world.clock.now())
+        return tuple(
+            Load(node=name, at=found[name].at, rates=found[name].rates)
+            for name in sorted(names & set(found))
+        )
 
     def _vm_id(self, name: str) -> str:
         """Plots ask often: of one VM, and not for all of the cluster."""
