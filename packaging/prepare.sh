@@ -52,6 +52,8 @@ debian_lab=(
 debian_guests=(debootstrap e2fsprogs mtools qemu-utils syslinux)
 # Other programs that tests compare results with, or put into a guest.
 debian_tests=(binutils busybox-static cpio genisoimage xorriso)
+# The browser that looks at the page, and letters for it.
+debian_browser=(chromium fonts-dejavu-core)
 
 # The names for Fedora and Enterprise Linux were never tried. On EL the repositories CRB (libvirt-devel) and EPEL
 # (debootstrap) have to be enabled first.
@@ -64,6 +66,7 @@ fedora_run=(
 fedora_lab=(ceph-common ceph-mgr ceph-mon ceph-osd ethtool ipmitool iputils python3-rados python3-rbd qemu-kvm-block-rbd)
 fedora_guests=(debootstrap dpkg e2fsprogs mtools qemu-img syslinux)
 fedora_tests=(binutils busybox cpio genisoimage xorriso)
+fedora_browser=(chromium dejavu-sans-fonts)
 
 # ---------------------------------------------------------------------------------------------------------------
 # Root's rights: our own, or sudo's.
@@ -127,7 +130,10 @@ install_packages() {
             check) wanted=("${debian_check[@]}") ;;
             run) wanted=("${debian_run[@]}") ;;
             lab) wanted=("${debian_run[@]}" "${debian_lab[@]}" "${debian_guests[@]}") ;;
-            test) wanted=("${debian_run[@]}" "${debian_lab[@]}" "${debian_guests[@]}" "${debian_tests[@]}") ;;
+            test) wanted=(
+                "${debian_run[@]}" "${debian_lab[@]}" "${debian_guests[@]}" "${debian_tests[@]}"
+                "${debian_browser[@]}"
+            ) ;;
         esac
         mapfile -t missing < <(missing_debian "${wanted[@]}")
         # A configuration file that somebody changed stays as it is.
@@ -138,7 +144,10 @@ install_packages() {
             check) wanted=("${fedora_check[@]}") ;;
             run) wanted=("${fedora_run[@]}") ;;
             lab) wanted=("${fedora_run[@]}" "${fedora_lab[@]}" "${fedora_guests[@]}") ;;
-            test) wanted=("${fedora_run[@]}" "${fedora_lab[@]}" "${fedora_guests[@]}" "${fedora_tests[@]}") ;;
+            test) wanted=(
+                "${fedora_run[@]}" "${fedora_lab[@]}" "${fedora_guests[@]}" "${fedora_tests[@]}"
+                "${fedora_browser[@]}"
+            ) ;;
         esac
         mapfile -t missing < <(missing_fedora "${wanted[@]}")
         command=(dnf install -y --setopt=install_weak_deps=False)
