@@ -50,9 +50,10 @@ def cluster_in(name: str, folder: Path, *, hosts: int = 3) -> Iterator[Orchestra
     )
     try:
         with connect(settings=settings) as found:
-            for one in names[1:]:
+            for one in set(names) - set(found.look().nodes):
                 found.node_add(one, f"memory:{one}")
-            found.pool_add("fast", "memory:fast")
+            if "fast" not in found.look().pools:
+                found.pool_add("fast", "memory:fast")
             source = folder / "debian-12.raw"
             source.write_bytes(b"\xeb\x63\x90" + bytes(4 * 1024**2 - 3))
             found.image_import("debian-12", str(source), pool="fast")
