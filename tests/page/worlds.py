@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,20 +25,22 @@ def world_of(cluster: Orchestrator) -> MemoryWorld:
 
 
 @contextmanager
-def cluster_in(name: str, folder: Path, *, hosts: int = 3) -> Iterator[Orchestrator]:
-    """A world whose time runs, with hosts h1, h2 …, a shared pool, an image, users and no VM."""
+def cluster_in(
+    name: str, folder: Path, *, hosts: Sequence[str] = ("h1", "h2", "h3")
+) -> Iterator[Orchestrator]:
+    """A world whose time runs, with these hosts, a shared pool, an image, users and no VM."""
     memory.forget(name)
-    world = memory.world_named(f"{name}?clock=system")
-    names = [f"h{number}" for number in range(1, hosts + 1)]
-    for one in names[1:]:
+    world = memory.world_named(f"{name}?clock=system&hosts=0")
+    for one in hosts:
         world.add_host(one)
+    names = list(hosts)
     world.ceph.crush = CrushTree(
         buckets=(
-            CrushBucket(-1, "default", "root", tuple(-2 - n for n in range(hosts))),
+            CrushBucket(-1, "default", "root", tuple(-2 - n for n in range(len(names)))),
             *(CrushBucket(-2 - n, one, "host", (2 * n, 2 * n + 1)) for n, one in enumerate(names)),
         ),
         addresses={
-            number: (world.host(names[number // 2]).storage_address,) for number in range(2 * hosts)
+            number: (world.host(names[number // 2]).storage_address,) for number in range(2 * len(names))
         },
     )
     settings = Settings(

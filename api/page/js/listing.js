@@ -92,7 +92,7 @@ export function stale(source) {
   return source.state === "error" && source.loaded ? h("div.banner.bad", icon("warn"), h("div", t("stale", { why: source.error.message }))) : null;
 }
 
-export function listing(place, ctx, { source, rows = (one) => one.list, columns, id, text, entries, buttons = [], empty, name, filters, sort, drag, tall = false }) {
+export function listing(place, ctx, { source, rows = (one) => one.list, columns, id, text, entries, buttons = [], empty, name, filters, sort, drag }) {
   let words = ctx.query.q || "";
   const count = h("span.count", { role: "status" });
   const search = h("input", {
@@ -109,8 +109,8 @@ export function listing(place, ctx, { source, rows = (one) => one.list, columns,
     onSort: ({ key, down }) => ctx.setQuery({ sort: key, down: down ? "1" : "" }),
     empty: () => source.state === "ready" && !words && empty ? h("div.empty", icon(empty.icon || "info"), h("h2", empty.title), h("p", empty.text)) : h("div.empty", h("p", words ? t("list.none_found", { words }) : t("list.none"))),
   });
-  if (tall) table.el.classList.add("tall");
-  const state = h("div");
+  table.el.classList.add("tall");
+  const state = h("div.said");
   const bars = h("div.toolbar", h("div.search", icon("search"), search), filters, count, h("div.grow"), h("div.buttons", buttons));
   add(place, [bars, state, table.el]);
   function show() {

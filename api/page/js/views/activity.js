@@ -7,12 +7,12 @@ import { badge, dot, facts, failing, listing, parted, said, verbButton } from ".
 import { cancelJob, progressOf, stateDot, verbName } from "../tasks.js";
 import { taskKind } from "./overview.js";
 
-const RESULTS = { done: "good", refused: "bad", failed: "bad", undone: "warn", cancelled: "warn", asked: "" };
+const RESULTS = { done: "good", refused: "bad", failed: "bad", undone: "warn", cancelled: "warn", stuck: "bad" };
 
 function tasks(place, ctx) {
   const source = ctx.store.define("tasks", { verb: "task_list", id: (one) => one.id, kinds: ["task"] });
   listing(place, ctx, {
-    name: t("activity.tasks"), source, id: (one) => one.id, text: (one) => `${verbName(one.verb)} ${one.verb} ${one.subject} ${one.who} ${one.why} ${word("task.state", one.state)} ${one.state}`, tall: true, sort: { key: "began", down: true },
+    name: t("activity.tasks"), source, id: (one) => one.id, text: (one) => `${verbName(one.verb)} ${one.verb} ${one.subject} ${one.who} ${one.why} ${word("task.state", one.state)} ${one.state}`, sort: { key: "began", down: true },
     buttons: [verbButton(ctx, "recover", {}, { icon: "refresh" })],
     columns: [
       { key: "verb", label: t("activity.verb"), width: "1.4fr", narrow: true, value: (one) => verbName(one.verb), cell: (one) => h("a.name", { href: link(`/activity/tasks/${one.id}`), title: one.verb }, verbName(one.verb)) },
@@ -30,7 +30,7 @@ function tasks(place, ctx) {
 function audit(place, ctx) {
   const source = ctx.store.define("audit", { verb: "audit_list", query: { limit: 1000 }, id: (one) => one.id, kinds: ["task", "job"] });
   listing(place, ctx, {
-    name: t("activity.audit"), source, id: (one) => one.id, text: (one) => `${one.who} ${one.source} ${one.verb} ${verbName(one.verb)} ${one.subject} ${one.result} ${one.message}`, tall: true, sort: { key: "at", down: true },
+    name: t("activity.audit"), source, id: (one) => one.id, text: (one) => `${one.who} ${one.source} ${one.verb} ${verbName(one.verb)} ${one.subject} ${one.result} ${one.message}`, sort: { key: "at", down: true },
     columns: [
       { key: "at", label: t("audit.at"), width: "1.1fr", value: (one) => one.at, cell: (one) => h("span", { title: ago(one.at) }, time(one.at)) },
       { key: "who", label: t("activity.who"), width: "1fr", narrow: true, value: (one) => one.who, cell: (one) => h("b", one.who) },
@@ -46,9 +46,9 @@ function audit(place, ctx) {
 
 let made = null;
 const list = {
-  path: "/activity/:tab?", title: "nav.activity", icon: "clock", nav: 7,
+  path: "/activity/:tab?", title: "nav.activity", icon: "clock", nav: 80,
   render(root, ctx) {
-    root.classList.add("fixed");
+    root.classList.add("fills");
     made = parted(root, ctx, { title: t("nav.activity"), fallback: "", all: [{ key: "tasks", text: t("activity.tasks"), path: "/activity", draw: tasks }, { key: "audit", text: t("activity.audit"), path: "/activity/audit", draw: audit, shown: ctx.can("audit_list") }] });
     return () => made.end();
   },

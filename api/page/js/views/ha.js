@@ -49,10 +49,10 @@ function whole(place, ctx) {
 function vms(place, ctx) {
   const ha = ctx.store.define("ha_list", { verb: "ha_list", id: (one) => one.settings.vm, kinds: ["havm", "ha", "rule", "policy"], everyS: 15 });
   listing(place, ctx, {
-    name: t("ha.vms"), source: ha, id: (one) => one.settings.vm, text: (one) => `${one.settings.vm} ${one.node} ${one.sentence} ${one.rules.join(" ")} ${word("ha.is", one.state || "")}`, tall: true,
+    name: t("ha.vms"), source: ha, id: (one) => one.settings.vm, text: (one) => `${one.settings.vm} ${one.node} ${one.sentence} ${one.rules.join(" ")} ${word("ha.is", one.state || "")}`,
     buttons: [verbButton(ctx, "ha_set", {}, { icon: "plus", kind: "main" })],
     columns: [
-      { key: "name", label: t("vm.name"), width: "1.2fr", narrow: true, value: (one) => one.settings.vm, cell: (one) => h("a.name", { href: link(`/vms/${encodeURIComponent(one.settings.vm)}`) }, one.settings.vm) },
+      { key: "name", label: t("host.vm"), width: "1.2fr", narrow: true, value: (one) => one.settings.vm, cell: (one) => h("a.name", { href: link(`/vms/${encodeURIComponent(one.settings.vm)}`) }, one.settings.vm) },
       { key: "state", label: t("host.state"), width: "1.2fr", narrow: true, value: (one) => one.state || "", cell: (one) => one.state ? dot(VM_KINDS[one.state] ?? "", word("ha.is", one.state)) : h("span.soft", t("ha.not_seen")) },
       { key: "node", label: t("host.name"), width: "1fr", value: (one) => one.node, cell: (one) => h("a", { href: link(`/hosts/${encodeURIComponent(one.node)}`) }, one.node) },
       { key: "wanted", label: t("ha.requested"), width: "1fr", value: (one) => one.settings.requested, cell: (one) => word("ha.wants", one.settings.requested) },
@@ -69,7 +69,7 @@ function rules(place, ctx) {
   const source = ctx.store.define("rules_seen", { verb: "rule_list", id: (one) => one.rule.name, kinds: ["rule"], everyS: 30 });
   const state = (one) => (one.dropped ? ["warn", t("rule.dropped")] : one.broken ? ["bad", t("rule.broken")] : ["good", t("rule.kept")]);
   listing(place, ctx, {
-    name: t("ha.rules"), source, id: (one) => one.rule.name, text: (one) => `${one.rule.name} ${one.rule.kind} ${one.rule.vms.join(" ")} ${one.rule.nodes.map((node) => node.node).join(" ")}`, tall: true,
+    name: t("ha.rules"), source, id: (one) => one.rule.name, text: (one) => `${one.rule.name} ${one.rule.kind} ${one.rule.vms.join(" ")} ${one.rule.nodes.map((node) => node.node).join(" ")}`,
     buttons: [verbButton(ctx, "rule_add", {}, { icon: "plus", kind: "main" })],
     columns: [
       { key: "name", label: t("rule.name"), width: "1fr", narrow: true, value: (one) => one.rule.name, cell: (one) => h("b", one.rule.name) },
@@ -104,9 +104,9 @@ function room(place, ctx) {
 
 let made = null;
 export const view = {
-  path: "/ha/:tab?", title: "nav.ha", icon: "heart", nav: 4,
+  path: "/ha/:tab?", title: "nav.ha", icon: "heart", nav: 50,
   render(root, ctx) {
-    root.classList.add("fixed");
+    root.classList.add("fills");
     const sees = ctx.me.role !== "user" || ctx.me.scopes.includes("*");
     made = parted(root, ctx, { title: t("nav.ha"), fallback: t("denied.all"), all: [
       { key: "now", text: t("ha.now"), path: "/ha", draw: whole, shown: sees }, { key: "vms", text: t("ha.vms"), path: "/ha/vms", draw: vms },

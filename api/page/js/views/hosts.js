@@ -53,7 +53,7 @@ function columns(ctx, { loads, ha }) {
     { key: "state", label: t("host.state"), width: "1.2fr", narrow: true, value: (one) => hostState(one, ha).text, cell: (one) => dot(hostState(one, ha).kind, hostState(one, ha).text) },
     { key: "cpu", label: t("host.cpu"), width: "1.3fr", value: (one) => loadOf(one, loads).cpu ?? -1, cell: (one) => { const load = loadOf(one, loads); return load.cpu === null ? h("span.soft", "–") : bar(load.cpu, { name: t("host.cpu") }); } },
     { key: "memory", label: t("host.memory"), width: "1.3fr", narrow: true, value: (one) => loadOf(one, loads).memory, cell: (one) => { const load = loadOf(one, loads); return bar(load.memory, { name: t("host.memory"), text: load.memoryText }); } },
-    { key: "running", label: t("host.running"), width: "70px", right: true, value: (one) => one.running, cell: (one) => number(one.running) },
+    { key: "running", label: t("host.running"), width: "110px", right: true, value: (one) => one.running, cell: (one) => number(one.running) },
     { key: "tags", label: t("host.tags"), width: "1.2fr", value: (one) => [...one.node.tags, ...one.node.ceph_tags].join(" "), cell: (one) => h("span.badges", [...new Set([...one.node.tags, ...one.node.ceph_tags])].map((tag) => badge("", tag))) },
     { key: "notes", label: t("host.notes"), width: "2fr", value: (one) => one.notes.join(" "), cell: (one) => said(one.notes.join("; ") || (hostState(one, ha).word === "online" ? "" : hostState(one, ha).sentence)) },
   ];
@@ -136,11 +136,11 @@ function board(place, ctx) {
 }
 
 export const list = {
-  path: "/hosts", title: "nav.hosts", icon: "host", nav: 2,
+  path: "/hosts", title: "nav.hosts", icon: "host", nav: 30,
   render(root, ctx) {
     const parts = defined(ctx.store);
     const onBoard = ctx.query.as === "board";
-    if (!onBoard) root.classList.add("fixed");
+    if (!onBoard) root.classList.add("fills");
     ctx.setTitle(t(onBoard ? "board.name" : "nav.hosts"));
     add(root, [head(t("nav.hosts"), { buttons: [verbButton(ctx, "node_add", {}, { kind: "main", icon: "plus" })] }),
       h("nav.tabs", { "aria-label": t("tabs.name") }, [["", "host.table"], ["board", "board.name"]].map(([as, key]) => h("a", { href: link("/hosts", { as }), "aria-current": (ctx.query.as || "") === as ? "page" : undefined }, t(key))))]);
@@ -225,9 +225,9 @@ function vmsOf(place, ctx, name) {
   const vms = ctx.store.collection("vms");
   listing(place, ctx, {
     name: t("host.vms_of", { name }), source: vms, rows: (one) => one.list.filter((vm) => vm.vm.node === name), id: (one) => one.vm.name,
-    text: (one) => [one.vm.name, one.power, ...one.vm.tags].join(" "), tall: true,
+    text: (one) => [one.vm.name, one.power, ...one.vm.tags].join(" "),
     columns: [
-      { key: "name", label: t("vm.name"), width: "2fr", narrow: true, value: (one) => one.vm.name, cell: (one) => h("a.name", { href: link(`/vms/${encodeURIComponent(one.vm.name)}`) }, one.vm.name) },
+      { key: "name", label: t("host.vm"), width: "2fr", narrow: true, value: (one) => one.vm.name, cell: (one) => h("a.name", { href: link(`/vms/${encodeURIComponent(one.vm.name)}`) }, one.vm.name) },
       { key: "state", label: t("host.state"), width: "1fr", narrow: true, value: (one) => one.power, cell: (one) => dot({ running: "good", paused: "warn", stopped: "" }[one.power] ?? "bad", word("power", one.power)) },
       { key: "vcpus", label: t("host.vcpus"), width: "80px", right: true, value: (one) => one.vm.vcpus, cell: (one) => number(one.vm.vcpus) },
       { key: "memory", label: t("host.memory"), width: "100px", right: true, value: (one) => one.vm.memory_mib, cell: (one) => mib(one.vm.memory_mib) },
@@ -252,9 +252,9 @@ function lossOf(answer) {
   return [
     Object.entries(answer.sentences).map(([host, text]) => h("p.why", h("b", host), " ", said(text))),
     (answer.notes || []).map((note) => h("div.banner", icon("info"), h("div", said(note)))),
-    answer.restarts.length > 0 && card(t("lost.restarts", { n: answer.restarts.length }), table(t("lost.name"), [t("vm.name"), t("lost.where"), t("lost.after")],
+    answer.restarts.length > 0 && card(t("lost.restarts", { n: answer.restarts.length }), table(t("lost.name"), [t("host.vm"), t("lost.where"), t("lost.after")],
       answer.restarts.map((one) => h("tr", name(one.vm), h("td", one.target), h("td", duration(one.runs_at_s))))), { flush: true }),
-    answer.left.length > 0 && card(t("lost.left", { n: answer.left.length }), table(t("lost.name"), [t("vm.name"), t("lost.why")], answer.left.map((one) => h("tr", name(one.vm), h("td", said(one.why))))), { flush: true }),
+    answer.left.length > 0 && card(t("lost.left", { n: answer.left.length }), table(t("lost.name"), [t("host.vm"), t("lost.why")], answer.left.map((one) => h("tr", name(one.vm), h("td", said(one.why))))), { flush: true }),
     answer.restarts.length + answer.left.length === 0 && h("div.empty", icon("check"), h("p", t("lost.nothing"))),
   ];
 }
@@ -284,7 +284,7 @@ export const one = {
       else if (!place.childNodes.length) draw(now);
     });
     function draw(now) {
-      if (tab === "vms") { root.classList.add("fixed"); place.classList.add("fill"); vmsOf(place, ctx, name); }
+      if (tab === "vms") { root.classList.add("fills"); place.classList.add("fill"); vmsOf(place, ctx, name); }
       else if (tab === "checks") checks(place, ctx, name);
       else if (tab === "lost") lost(place, ctx, name);
       else plots(place, ctx, (span) => ctx.api.call("node_history", { name, for_s: span }, { signal: ctx.signal }), { cpus: now.node.facts?.cpus, memory: now.node.facts?.memory_mib });

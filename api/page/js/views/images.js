@@ -63,9 +63,9 @@ function otherRow(one, refresh) {
 }
 
 export const view = {
-  path: "/images", title: "nav.images", icon: "image", nav: 5,
+  path: "/images", title: "nav.images", icon: "image", nav: 60,
   render(root, ctx) {
-    root.classList.add("fixed");
+    root.classList.add("fills");
     const may = ctx.can("image_import");
     const picker = h("input", { type: "file", hidden: true, "aria-label": t("upload.choose"), tabindex: "-1", onchange: () => { take(picker.files); picker.value = ""; } });
     const going = h("section.card.uploads", { "aria-label": t("upload.name"), hidden: true });
@@ -73,7 +73,7 @@ export const view = {
       may && h("div.dropzone", { "data-drop": "image" }, icon("upload"), h("span", t("upload.drop"))), picker, going]);
     const source = ctx.store.collection("images");
     listing(root, ctx, {
-      name: t("nav.images"), source, id: (one) => one.name, text: (one) => `${one.name} ${one.kind} ${one.source} ${one.description}`, tall: true,
+      name: t("nav.images"), source, id: (one) => one.name, text: (one) => `${one.name} ${one.kind} ${one.source} ${one.description}`,
       columns: [
         { key: "name", label: t("image.name"), width: "1.5fr", narrow: true, value: (one) => one.name, cell: (one) => h("b", { title: one.name }, one.name) },
         { key: "kind", label: t("image.kind"), width: "1fr", narrow: true, value: (one) => one.kind, cell: (one) => h("span", word("image.is", one.kind), " ", one.arriving && badge("warn", t("image.arriving"))) },

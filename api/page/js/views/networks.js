@@ -18,7 +18,7 @@ async function check(ctx, name) {
 
 function networks(place, ctx) {
   listing(place, ctx, {
-    name: t("nav.networks"), source: ctx.store.collection("networks"), id: (one) => one.name, text: (one) => `${one.name} ${one.kind} ${one.bridge || ""} ${one.subnet || ""} ${one.vlan ?? ""}`, tall: true,
+    name: t("nav.networks"), source: ctx.store.collection("networks"), id: (one) => one.name, text: (one) => `${one.name} ${one.kind} ${one.bridge || ""} ${one.subnet || ""} ${one.vlan ?? ""}`,
     buttons: [verbButton(ctx, "network_create", {}, { icon: "plus", kind: "main" })],
     columns: [
       { key: "name", label: t("network.name"), width: "1.2fr", narrow: true, value: (one) => one.name, cell: (one) => h("b", one.name) },
@@ -39,7 +39,7 @@ function networks(place, ctx) {
 function forwards(place, ctx) {
   const source = ctx.store.define("forwards", { verb: "forward_list", id: (one) => `${one.vm}/${one.forward.host_port}/${one.forward.protocol}`, kinds: ["network", "vm", "power"] });
   listing(place, ctx, {
-    name: t("network.forwards"), source, id: (one) => `${one.vm}/${one.forward.host_port}/${one.forward.protocol}`, text: (one) => `${one.vm} ${one.node} ${one.network} ${one.forward.host_port}`, tall: true,
+    name: t("network.forwards"), source, id: (one) => `${one.vm}/${one.forward.host_port}/${one.forward.protocol}`, text: (one) => `${one.vm} ${one.node} ${one.network} ${one.forward.host_port}`,
     buttons: [verbButton(ctx, "forward_add", {}, { icon: "plus", kind: "main" })],
     columns: [
       { key: "port", label: t("forward.port"), width: "1fr", narrow: true, value: (one) => one.forward.host_port, cell: (one) => h("b", `${one.forward.host_port}/${one.forward.protocol}`) },
@@ -54,9 +54,9 @@ function forwards(place, ctx) {
 
 let made = null;
 export const view = {
-  path: "/networks/:tab?", title: "nav.networks", icon: "network", nav: 6,
+  path: "/networks/:tab?", title: "nav.networks", icon: "network", nav: 70,
   render(root, ctx) {
-    root.classList.add("fixed");
+    root.classList.add("fills");
     const sees = ctx.me.role !== "user" || ctx.me.scopes.includes("*");
     made = parted(root, ctx, { title: t("nav.networks"), fallback: t("denied.all"), all: [{ key: "list", text: t("nav.networks"), path: "/networks", draw: networks }, { key: "forwards", text: t("network.forwards"), path: "/networks/forwards", draw: forwards, shown: sees }] });
     return () => made.end();

@@ -30,10 +30,15 @@ function whereOf(one) {
   }[one.about] || "/";
 }
 
-export function lineOf(health) {
-  const wrong = health.concerns.filter((one) => one.level !== "note");
+// The one line: what is worst, and what to do about it.
+function lineOf(wrong) {
   if (!wrong.length) return t("health.all_well");
-  return [concernText(wrong[0]), wrong.length > 1 ? ` ${t("health.more", { n: wrong.length - 1 })}` : ""];
+  return [h("a", { href: link(whereOf(wrong[0])) }, concernText(wrong[0])), " ", concernRemedy(wrong[0]), wrong.length > 1 && h("span.soft", ` (${t("health.more", { n: wrong.length - 1 })})`)];
+}
+
+function detailsOf(concern) {
+  const found = Object.entries(concern.details).slice(0, 5);
+  return found.length > 0 && h("ul.details", found.map(([name, text]) => h("li", h("b", name), " ", said(text))));
 }
 
 function healthPart(source, ctx) {
@@ -44,13 +49,11 @@ function healthPart(source, ctx) {
   const notes = health.concerns.filter((one) => one.level === "note");
   const one = (concern) => h("li.concern", { key: concern.code, class: KIND[concern.level] },
     icon(concern.level === "note" ? "info" : "warn"),
-    h("div", h("a", { href: link(whereOf(concern)) }, concernText(concern)), " ", h("span.soft", concernRemedy(concern)),
-      Object.keys(concern.details).length > 0 && h("ul.details", Object.entries(concern.details).slice(0, 5).map(([name, text]) => h("li", h("b", name), " ", said(text))))));
+    h("div", h("a", { href: link(whereOf(concern)) }, concernText(concern)), " ", h("span.soft", concernRemedy(concern)), detailsOf(concern)));
   return h("section.card.health", { class: KIND[health.status], "aria-label": t("health.name") },
-    h("div.health-line", icon(health.status === "ok" ? "check" : "warn"), h("div", h("h2", t(`health.${health.status}`)), h("p", { role: "status" }, lineOf(health))),
+    h("div.health-line", icon(health.status === "ok" ? "check" : "warn"), h("div", h("h2", t(`health.${health.status}`)), h("p", { role: "status" }, lineOf(wrong)), wrong.length > 0 && detailsOf(wrong[0])),
       ctx.can("doctor") && h("div.health-buttons", button(verbName("doctor"), () => ctx.openVerb("doctor", {}), { icon: "heart" }))),
-    wrong.length > 0 && h("ul.concerns", wrong.map(one)),
-    notes.length > 0 && h("ul.concerns", notes.map(one)));
+    wrong.length + notes.length > (wrong.length ? 1 : 0) && h("ul.concerns", [...wrong.slice(1), ...notes].map(one)));
 }
 
 function count(value, name, to, more) {
@@ -117,7 +120,7 @@ export function haLine(ha) {
 }
 
 export const view = {
-  path: "/", title: "nav.overview", icon: "home", nav: 0,
+  path: "/", title: "nav.overview", icon: "home", nav: 10,
   render(root, ctx) {
     const { store } = ctx;
     const sees = ctx.me.role === "admin" || ctx.me.role === "operator" || ctx.me.scopes.includes("*");

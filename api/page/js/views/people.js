@@ -18,7 +18,7 @@ function users(place, ctx) {
   const source = ctx.store.define("users", { verb: "user_list", id: (one) => one.user.name, everyS: 30 });
   const after = { done: () => source.refresh() };
   listing(place, ctx, {
-    name: t("people.users"), source, id: (one) => one.user.name, text: (one) => `${one.user.name} ${one.user.role} ${one.user.scopes.join(" ")} ${one.user.description}`, tall: true,
+    name: t("people.users"), source, id: (one) => one.user.name, text: (one) => `${one.user.name} ${one.user.role} ${one.user.scopes.join(" ")} ${one.user.description}`,
     buttons: [verbButton(ctx, "user_add", {}, { icon: "plus", kind: "main", ...after })],
     columns: [
       { key: "name", label: t("people.name"), width: "1.2fr", narrow: true, value: (one) => one.user.name, cell: (one) => h("b", one.user.name) },
@@ -44,7 +44,7 @@ function tokens(place, ctx) {
   const after = { done: () => source.refresh() };
   const own = ctx.me.role === "admin" ? {} : { user: ctx.me.name };
   listing(place, ctx, {
-    name: t("people.tokens"), source, id: (one) => one.id, text: (one) => `${one.id} ${one.user} ${one.description}`, tall: true, sort: { key: "made", down: true },
+    name: t("people.tokens"), source, id: (one) => one.id, text: (one) => `${one.id} ${one.user} ${one.description}`, sort: { key: "made", down: true },
     buttons: [ctx.me.via !== "token" && verbButton(ctx, "token_create", own, { icon: "plus", kind: "main", ...after })],
     columns: [
       { key: "id", label: "id", width: "1.2fr", narrow: true, value: (one) => one.id, cell: (one) => h("code", one.id) },
@@ -61,9 +61,9 @@ function tokens(place, ctx) {
 
 let made = null;
 export const view = {
-  path: "/people/:tab?", title: "nav.people", icon: "user", nav: 8,
+  path: "/people/:tab?", title: "nav.people", icon: "user", nav: 90,
   render(root, ctx) {
-    root.classList.add("fixed");
+    root.classList.add("fills");
     made = parted(root, ctx, { title: t("nav.people"), fallback: t("denied.all"), all: [
       { key: "users", text: t("people.users"), path: "/people", draw: users, shown: ctx.can("user_list") },
       { key: "tokens", text: t("people.tokens"), path: ctx.can("user_list") ? "/people/tokens" : "/people", draw: tokens, shown: ctx.can("token_list") }] });

@@ -10,7 +10,7 @@ const CEPH = { HEALTH_OK: "good", HEALTH_WARN: "warn" };
 function pools(place, ctx) {
   const source = ctx.store.collection("pools");
   listing(place, ctx, {
-    name: t("storage.pools"), source, id: (one) => one[0].name, text: (one) => `${one[0].name} ${one[0].url} ${one[0].node}`, tall: true,
+    name: t("storage.pools"), source, id: (one) => one[0].name, text: (one) => `${one[0].name} ${one[0].url} ${one[0].node}`,
     buttons: [verbButton(ctx, "pool_add", {}, { icon: "plus", kind: "main" }), verbButton(ctx, "state_rebuild", {}, { icon: "refresh" })],
     columns: [
       { key: "name", label: t("storage.pool"), width: "1.2fr", narrow: true, value: (one) => one[0].name, cell: (one) => h("a.name", { href: link("/storage/volumes", { pool: one[0].name }) }, one[0].name) },
@@ -60,7 +60,7 @@ function volumes(place, ctx) {
     const own = { ...ctx, signal: AbortSignal.any([ctx.signal, left.signal]) };
     const all = ctx.store.define(`volumes/${pool}`, { verb: "volume_list", query: { pool }, id: (one) => one.name, kinds: ["vm", "image", "trash"] });
     listing(under, own, {
-      name: t("storage.volumes_of", { pool }), source: all, id: (one) => one.name, text: (one) => `${one.name} ${one.base || ""} ${one.format}`, tall: true,
+      name: t("storage.volumes_of", { pool }), source: all, id: (one) => one.name, text: (one) => `${one.name} ${one.base || ""} ${one.format}`,
       columns: [
         { key: "name", label: t("storage.volume"), width: "2.4fr", narrow: true, value: (one) => one.name, cell: (one) => h("span.mono", { title: one.name }, one.name) },
         { key: "state", label: t("host.state"), width: "1fr", value: (one) => one.trashed, cell: (one) => one.trashed ? badge("warn", t("storage.in_trash")) : one.snapshots.length ? badge("", t("storage.snapshots", { n: one.snapshots.length })) : "" },
@@ -85,7 +85,7 @@ function volumes(place, ctx) {
 
 function classes(place, ctx) {
   listing(place, ctx, {
-    name: t("storage.classes"), source: ctx.store.collection("classes"), id: (one) => one.name, text: (one) => `${one.name} ${one.pools.join(" ")} ${one.description}`, tall: true,
+    name: t("storage.classes"), source: ctx.store.collection("classes"), id: (one) => one.name, text: (one) => `${one.name} ${one.pools.join(" ")} ${one.description}`,
     buttons: [verbButton(ctx, "class_add", {}, { icon: "plus", kind: "main" })],
     columns: [
       { key: "name", label: t("storage.class"), width: "1fr", narrow: true, value: (one) => one.name, cell: (one) => h("b", one.name) },
@@ -101,7 +101,7 @@ function classes(place, ctx) {
 function trash(place, ctx) {
   const source = ctx.store.define("trash", { verb: "trash_list", id: (one) => one.key, kinds: ["trash"] });
   listing(place, ctx, {
-    name: t("storage.trash"), source, id: (one) => one.key, text: (one) => `${one.name} ${one.key}`, tall: true, sort: { key: "deleted", down: true },
+    name: t("storage.trash"), source, id: (one) => one.key, text: (one) => `${one.name} ${one.key}`, sort: { key: "deleted", down: true },
     buttons: [verbButton(ctx, "trash_purge", {}, { text: t("storage.purge_due"), icon: "trash" })],
     columns: [
       { key: "name", label: t("storage.thing"), width: "1.6fr", narrow: true, value: (one) => one.name, cell: (one) => h("span", icon(one.vm ? "vm" : "disk"), " ", h("b", one.name)) },
@@ -117,9 +117,9 @@ function trash(place, ctx) {
 
 let made = null;
 export const view = {
-  path: "/storage/:tab?", title: "nav.storage", icon: "disk", nav: 3,
+  path: "/storage/:tab?", title: "nav.storage", icon: "disk", nav: 40,
   render(root, ctx) {
-    root.classList.add("fixed");
+    root.classList.add("fills");
     const sees = ctx.me.role !== "user" || ctx.me.scopes.includes("*");
     made = parted(root, ctx, { title: t("nav.storage"), fallback: t("denied.all"), all: [
       { key: "pools", text: t("storage.pools"), path: "/storage", draw: pools, shown: sees }, { key: "ceph", text: t("storage.ceph"), path: "/storage/ceph", draw: ceph, shown: sees },
