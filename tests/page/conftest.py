@@ -56,7 +56,8 @@ def place(
     """A cluster for a file, and the address at which it is served."""
     name = re.sub(r"\W+", "-", f"page-{Path(str(request.node.path)).stem}-{os.getpid()}")
     folder = tmp_path_factory.mktemp("page")
-    with worlds.cluster_in(name, folder) as cluster:
+    hosts: Any = getattr(request.module, "HOSTS", ("h1", "h2", "h3"))
+    with worlds.cluster_in(name, folder, hosts=hosts) as cluster:
         fill: Any = getattr(request.module, "fill", None)
         if fill is not None:
             fill(cluster)

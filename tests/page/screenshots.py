@@ -91,7 +91,12 @@ def plausible(folder: Path) -> Iterator[Orchestrator]:
     with worlds.cluster_in("screenshots", folder, hosts=HOSTS) as cluster:
         world = worlds.world_of(cluster)
         for name in ("debian-13", "ubuntu-24.04", "rocky-10"):
-            cluster.image_import(name, str(folder / "debian-12.raw"), pool="fast")
+            cluster.image_import(
+                name,
+                str(folder / "debian-12.raw"),
+                pool="fast",
+                description="As the project has it",
+            )
         cluster.network_create("office", kind="bridge", bridge="br0", vlan=20)
         cluster.network_create("shop", kind="overlay")
         cluster.class_add("gold", ["fast"], default=True, description="Replicated, on flash")
@@ -114,7 +119,10 @@ def plausible(folder: Path) -> Iterator[Orchestrator]:
         cluster.rule_add("dns-apart", "apart", ["dns-1", "dns-2"])
         cluster.rule_add("shop-apart", "apart", ["shop-web-1", "shop-web-2"])
         cluster.rule_add(
-            "db-on-fast", "nodes", ["shop-db"], nodes=[NodeChoice(node="cronos"), NodeChoice(node="eos")]
+            "db-on-fast",
+            "nodes",
+            ["shop-db"],
+            nodes=[NodeChoice(node="cronos"), NodeChoice(node="eos")],
         )
         cluster.snapshot_create("shop-db", "before-upgrade", freeze=False)
         cluster.create("old-wiki", image="debian-12", networks=())
@@ -122,7 +130,9 @@ def plausible(folder: Path) -> Iterator[Orchestrator]:
         cluster.migrate("wiki", "cronos")
         cluster.node_cordon("eos")
         cluster.token_create("operator", description="Backups at night")
-        watching = WatchLoop(cluster, say=lambda _: None, crashed=lambda exc: print(f"the watch ended: {exc!r}"))
+        watching = WatchLoop(
+            cluster, say=lambda _: None, crashed=lambda exc: print(f"the watch ended: {exc!r}")
+        )
         watching.start()
         try:
             cluster.doctor(fencing=True)
@@ -137,7 +147,9 @@ def take(surfer: Surfer, path: str, file: Path) -> None:
     surfer.page.screenshot(path=file, animations="disabled")
 
 
-def shoot(browser: Browser, base: str, to: Path, shoots: tuple[Shoot, ...], views: list[str]) -> None:
+def shoot(
+    browser: Browser, base: str, to: Path, shoots: tuple[Shoot, ...], views: list[str]
+) -> None:
     for one in shoots:
         with surfing(browser, base, "admin", checked=False, **one.how) as surfer:
             for name in views:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from playwright.sync_api import Browser, BrowserContext, Page, Playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect
 
 from tests.page.worlds import PASSWORD
 
@@ -79,13 +79,13 @@ class Surfer:
     def show(self, path: str = "/") -> Page:
         """A view, drawn and at rest."""
         self.page.goto(f"{self.base}/#{path}")
-        self.page.locator("main .view").wait_for()
+        self.page.locator("main .view, main > .empty").first.wait_for()
         self.settled()
         return self.page
 
     def settled(self) -> None:
         """Nothing says any more that it is being read."""
-        self.page.wait_for_function("!document.querySelector('main .loading, main .spin')")
+        expect(self.page.locator("main .loading, main .spin")).to_have_count(0, timeout=15_000)
 
     def faults(self) -> list[str]:
         """What axe-core finds that keeps somebody from using the page."""

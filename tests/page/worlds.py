@@ -40,7 +40,8 @@ def cluster_in(
             *(CrushBucket(-2 - n, one, "host", (2 * n, 2 * n + 1)) for n, one in enumerate(names)),
         ),
         addresses={
-            number: (world.host(names[number // 2]).storage_address,) for number in range(2 * len(names))
+            number: (world.host(names[number // 2]).storage_address,)
+            for number in range(2 * len(names))
         },
     )
     settings = Settings(

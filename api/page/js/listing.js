@@ -45,7 +45,7 @@ export function bar(share, { name, text, warnAt = 0.8, badAt = 0.93 } = {}) {
 }
 
 export function facts(pairs) {
-  return h("dl.facts", pairs.filter((one) => one && one[1] !== "" && one[1] !== null && one[1] !== undefined).map(([name, value]) => [h("dt", name), h("dd", value)]));
+  return h("dl.facts", pairs.filter((one) => one && one[1] !== "" && one[1] !== null && one[1] !== undefined && one[1] !== false).map(([name, value]) => [h("dt", name), h("dd", value)]));
 }
 
 export function card(title, body, { buttons, key, wide, flush } = {}) {

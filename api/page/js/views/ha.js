@@ -6,6 +6,7 @@ import { t, word } from "../i18n.js";
 import { link } from "../router.js";
 import { badge, bar, card, dot, facts, failing, follow, listing, parted, said, stale, verbButton, verbEntries } from "../listing.js";
 import { checksTable, hostState } from "./hosts.js";
+import { passed } from "./overview.js";
 
 const VM_KINDS = { running: "good", stopped: "", starting: "busy", stopping: "busy", recovering: "busy", unknown: "bad", "waiting-for-fence": "bad", "waiting-for-room": "bad", error: "bad", frozen: "warn", ignored: "" };
 
@@ -17,7 +18,7 @@ function whole(place, ctx) {
   const ha = store.collection("ha_status");
   const nodes = store.collection("nodes");
   const root = h("div.stack.scroll");
-  add(place, root);
+  add(place, [root]);
   follow([ha, nodes], ctx.signal, () => {
     const bad = failing(ha);
     if (bad) { patch(root, bad); return; }
@@ -29,7 +30,7 @@ function whole(place, ctx) {
       h("div.cards",
         card(t("ha.now"), facts([
           [t("ha.watches"), one.watched ? dot("good", one.leader) : dot(one.vms.length ? "bad" : "", t("ha.nobody"))], [t("ha.epoch"), one.watched ? number(one.epoch) : ""],
-          [t("ha.leading"), one.leading_since ? ago(one.leading_since) : ""], [t("ha.drill"), drill ? h("span", dot(drill.passed ? "good" : "bad", t(drill.passed ? "ha.passed" : "ha.not_passed")), " ", h("span.soft", { title: time(drill.at) }, ago(drill.at))) : t("ha.never")],
+          [t("ha.leading"), one.leading_since ? ago(one.leading_since) : ""], [t("ha.drill"), drill ? h("span", dot(passed(drill) ? "good" : "bad", t(passed(drill) ? "ha.passed" : "ha.not_passed")), " ", h("span.soft", { title: time(drill.at) }, ago(drill.at))) : t("ha.never")],
           [t("ha.spare"), one.spare && h("span", said(one.spare.text), " ", h("span.soft", ago(one.spare.since)))], [t("host.notes"), one.notes.length > 0 && h("ul", one.notes.map((note) => h("li", said(note))))]]),
         { buttons: h("div.buttons", verbButton(ctx, "doctor", { fencing: true }, { text: t("ha.try_fencing"), title: t("ha.try_fencing"), icon: "shield" })) }),
         card(t("ha.policy"), facts([[t("ha.shutdown"), word("ha.shutdown", one.policy.shutdown)], [t("ha.silent_share"), percent(one.policy.silent_share * 100)], [t("ha.balance_on_start"), t(one.policy.balance_on_start ? "yes" : "no")],
@@ -87,7 +88,7 @@ function rules(place, ctx) {
 function room(place, ctx) {
   const source = ctx.store.define("capacity", { verb: "capacity", kinds: ["node", "ha", "rule"], everyS: 60 });
   const root = h("div.stack.scroll");
-  add(place, root);
+  add(place, [root]);
   follow([source], ctx.signal, () => {
     const bad = failing(source);
     if (bad) { patch(root, bad); return; }

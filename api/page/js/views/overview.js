@@ -7,7 +7,7 @@ import { bar, card, dot, facts, failing, follow, said, stale, verbName } from ".
 import { hostState, loadOf } from "./hosts.js";
 
 const HOSTS = 24;
-const TASKS = 8;
+const TASKS = 12;
 const KIND = { ok: "good", warning: "warn", error: "bad", note: "" };
 
 export function concernText(one) {
@@ -112,11 +112,13 @@ function storagePart(storage) {
       [t("storage.room"), bar(1 - health.free_bytes / Math.max(1, health.capacity_bytes), { name: t("storage.room") })]])]);
 }
 
-export function haLine(ha) {
+export function passed(drill) { return drill.checks.every((one) => one.level !== "error"); }
+
+function haPart(ha) {
   if (!ha.data) return failing(ha);
   const one = ha.data;
   return facts([[t("ha.watches"), one.watched ? dot("good", one.leader) : dot(one.vms.length ? "bad" : "", t("ha.nobody"))],
-    [t("ha.vms"), number(one.vms.length)], [t("ha.drill"), one.drill ? dot(one.drill.passed ? "good" : "bad", `${t(one.drill.passed ? "ha.passed" : "ha.not_passed")}, ${ago(one.drill.at)}`) : t("ha.never")]]);
+    [t("ha.vms"), number(one.vms.length)], [t("ha.drill"), one.drill ? dot(passed(one.drill) ? "good" : "bad", `${t(passed(one.drill) ? "ha.passed" : "ha.not_passed")}, ${ago(one.drill.at)}`) : t("ha.never")]]);
 }
 
 export const view = {
@@ -142,8 +144,10 @@ export const view = {
     add(root, [h("div.head", h("h1", t("nav.overview"))), place]);
     follow([health, tasks, ...Object.values(parts)], ctx.signal, () => patch(place,
       healthPart(health, ctx), tiles(health, parts),
-      h("div.columns", card(t("overview.hosts"), hostsPart(parts), { flush: true, key: "hosts" }),
-        h("div.stack", { key: "side" }, card(t("overview.tasks"), tasksPart(tasks), { flush: true, buttons: h("a", { href: link("/activity") }, t("all")) }),
-          card(t("ha.name"), haLine(parts.ha), { buttons: h("a", { href: link("/ha") }, t("all")) }), card(t("storage.ceph"), storagePart(storage), { buttons: h("a", { href: link("/storage/ceph") }, t("all")) })))));
+      h("div.columns",
+        h("div.stack", { key: "main" }, card(t("overview.hosts"), hostsPart(parts), { flush: true, key: "hosts" }),
+          h("div.cards", { key: "more" }, card(t("ha.name"), haPart(parts.ha), { buttons: h("a", { href: link("/ha") }, t("all")) }),
+            card(t("storage.ceph"), storagePart(storage), { buttons: h("a", { href: link("/storage/ceph") }, t("all")) }))),
+        card(t("overview.tasks"), tasksPart(tasks), { flush: true, key: "tasks", buttons: h("a", { href: link("/activity") }, t("all")) }))));
   },
 };

@@ -30,7 +30,7 @@ function pools(place, ctx) {
 function ceph(place, ctx) {
   const source = ctx.store.define("storage", { verb: "storage_status", id: (one) => one.health.cluster, everyS: 30 });
   const root = h("div.stack");
-  add(place, root);
+  add(place, [root]);
   follow([source], ctx.signal, () => patch(root, failing(source) || [
     stale(source), source.list.length === 0 && h("div.empty", icon("disk"), h("h2", t("storage.no_ceph")), h("p", t("storage.no_ceph_text"))),
     source.list.map(({ health, places }) => h("div.stack", { key: health.cluster },
