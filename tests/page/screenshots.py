@@ -1,7 +1,7 @@
 """Pictures of the main views for docs/page/, out of a cluster in memory with plausible names.
 
-`python -m tests.page.screenshots [--to docs/page] [--all]`: `--all` takes every view in light and dark,
-in English and French and as on a phone, for whoever works on the page.
+`python -m tests.page.screenshots [--to docs/page] [--all]`: `--all` takes every view in light and
+dark, in French and as on a phone, for whoever works on the page.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def plausible(folder: Path) -> Iterator[Orchestrator]:
                 name,
                 str(folder / "debian-12.raw"),
                 pool="fast",
-                description="As the project has it",
+                description="Cloud image",
             )
         cluster.network_create("office", kind="bridge", bridge="br0", vlan=20)
         cluster.network_create("shop", kind="overlay")

@@ -110,6 +110,8 @@ export function listing(place, ctx, { source, rows = (one) => one.list, columns,
     empty: () => source.state === "ready" && !words && empty ? h("div.empty", icon(empty.icon || "info"), h("h2", empty.title), h("p", empty.text)) : h("div.empty", h("p", words ? t("list.none_found", { words }) : t("list.none"))),
   });
   table.el.classList.add("tall");
+  // Rows may have nothing that can have the focus, and are scrolled with the keyboard all the same.
+  table.el.querySelector(".grid-scroll").tabIndex = 0;
   const state = h("div.said");
   const bars = h("div.toolbar", h("div.search", icon("search"), search), filters, count, h("div.grow"), h("div.buttons", buttons));
   add(place, [bars, state, table.el]);

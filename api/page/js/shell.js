@@ -53,7 +53,7 @@ export async function showShell(root, me, { again, logOut }) {
     light.title = t(store.live ? "live.on" : "live.off");
   }
 
-  const who = h("button.button.bare", { type: "button", "aria-haspopup": "menu", "aria-expanded": "false", "aria-label": t("me.menu", { name: me.name }) }, icon("user"), h("span.who", me.name), h("span.badge", t(`role.${me.role}`)));
+  const who = h("button.button.bare", { type: "button", "aria-haspopup": "menu", "aria-expanded": "false", "aria-label": t("me.menu", { name: `${me.name} ${t(`role.${me.role}`)}` }) }, icon("user"), h("span.who", me.name), " ", h("span.badge", t(`role.${me.role}`)));
   who.onclick = () => menu(who, [
     { heading: t("theme.name") },
     ...["auto", "light", "dark"].map((one) => ({ text: t(`theme.${one}`), icon: chosenTheme() === one ? "check" : one === "dark" ? "moon" : "sun", run: () => setTheme(one) })),
