@@ -21,7 +21,9 @@ CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser")
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 # The browser itself tells of answers that are no success; whether those were right is told by what
 # the page makes of them.
-_REFUSED = re.compile(r"Failed to load resource: the server responded with a status of 4\d\d")
+_REFUSED = re.compile(
+    r"Failed to load resource: the server responded with a status of (4\d\d|501|507)"
+)
 _WATCH = """
 window.refused = [];
 document.addEventListener("securitypolicyviolation", (event) => {

@@ -10,6 +10,7 @@
 //   verbButton(ctx, verb, args, options)       a button that opens the dialog of a verb, or nothing
 //   moreButton(name, entries)                  the "…" with its menu
 //   failing(source)                            what is wrong with a collection, or nothing
+import { named } from "./create.js";
 import { menu } from "./dialog.js";
 import { add, button, clear, h, icon, iconButton, patch } from "./dom.js";
 import { number, percent } from "./format.js";
@@ -55,6 +56,11 @@ export function card(title, body, { buttons, key, wide, flush } = {}) {
 // Words of the service itself, which are English whatever the language of the page is.
 export function said(text) { return text ? h("span", { lang: "en" }, text) : null; }
 
+// `asks`: the label of a field for the name that stands in the path of the verb, and so in no form.
+function open(ctx, verb, args, { asks, ...options }) {
+  ctx.openVerb(verb, args, asks ? { title: verbName(verb), ...options, before: named(asks) } : options);
+}
+
 export function verbEntries(ctx, wanted) {
   const found = [];
   for (const one of wanted) {
@@ -62,7 +68,7 @@ export function verbEntries(ctx, wanted) {
     const [verb, args, options = {}] = one;
     if (!ctx.can(verb) || options.unless) continue;
     const { text, icon: picture, danger, ...rest } = options;
-    found.push({ text: text || verbName(verb), icon: picture || "right", danger, run: () => ctx.openVerb(verb, args, rest) });
+    found.push({ text: text || verbName(verb), icon: picture || "right", danger, run: () => open(ctx, verb, args, rest) });
   }
   while (found.length && !found.at(-1)) found.pop();
   return found;
@@ -70,7 +76,7 @@ export function verbEntries(ctx, wanted) {
 
 export function verbButton(ctx, verb, args = {}, { text, icon: picture, kind = "", ...options } = {}) {
   if (!ctx.can(verb)) return null;
-  return button(text || verbName(verb), () => ctx.openVerb(verb, args, options), { kind, icon: picture, "data-verb": verb });
+  return button(text || verbName(verb), () => open(ctx, verb, args, options), { kind, icon: picture, "data-verb": verb });
 }
 
 export function moreButton(name, entries) {

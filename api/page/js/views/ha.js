@@ -51,7 +51,7 @@ function vms(place, ctx) {
   const ha = ctx.store.define("ha_list", { verb: "ha_list", id: (one) => one.settings.vm, kinds: ["havm", "ha", "rule", "policy"], everyS: 15 });
   listing(place, ctx, {
     name: t("ha.vms"), source: ha, id: (one) => one.settings.vm, text: (one) => `${one.settings.vm} ${one.node} ${one.sentence} ${one.rules.join(" ")} ${word("ha.is", one.state || "")}`,
-    buttons: [verbButton(ctx, "ha_set", {}, { icon: "plus", kind: "main" })],
+    buttons: [verbButton(ctx, "ha_set", {}, { icon: "plus", kind: "main", asks: t("host.vm") })],
     columns: [
       { key: "name", label: t("host.vm"), width: "1.2fr", narrow: true, value: (one) => one.settings.vm, cell: (one) => h("a.name", { href: link(`/vms/${encodeURIComponent(one.settings.vm)}`) }, one.settings.vm) },
       { key: "state", label: t("host.state"), width: "1.2fr", narrow: true, value: (one) => one.state || "", cell: (one) => one.state ? dot(VM_KINDS[one.state] ?? "", word("ha.is", one.state)) : h("span.soft", t("ha.not_seen")) },

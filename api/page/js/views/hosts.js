@@ -85,7 +85,7 @@ function moveTo(ctx, vm, node) {
   const found = ctx.store.collection("vms").items.get(vm);
   if (!found) return;
   if (found.vm.node === node) { notice(t("board.there_already", { vm, node })); return; }
-  ctx.openVerb(found.power === "running" || found.power === "paused" ? "migrate" : "relocate", { name: vm, node }, { title: t("board.move", { vm, node }) });
+  ctx.openVerb(found.power === "running" || found.power === "paused" ? "migrate" : "relocate", { name: vm, node }, { title: t("board.move", { vm, node }), skipForm: true });
 }
 
 function chip(ctx, one, nodes) {

@@ -1,4 +1,5 @@
 // Images, templates and CDs: the list, import from an address, upload of a file by drag and drop.
+import { createVm } from "../create.js";
 import { notice, openDialog } from "../dialog.js";
 import { add, button, h, icon, iconButton, patch } from "../dom.js";
 import { ago, bytes, mib, number, percent, rate, time } from "../format.js";
@@ -84,7 +85,7 @@ export const view = {
         { key: "made", label: t("image.made"), width: "1fr", value: (one) => one.created_at, cell: (one) => h("span", { title: time(one.created_at) }, ago(one.created_at)) },
       ],
       entries: (one) => [
-        ...(ctx.can("create") && one.kind !== "iso" ? [{ text: t("image.use"), icon: "plus", run: () => ctx.openVerb("create", { image: one.name }, { ask: ["image"] }) }] : []),
+        ...(ctx.can("create") && one.kind !== "iso" ? [{ text: t("image.use"), icon: "plus", run: () => createVm(ctx, { image: one.name }) }] : []),
         { text: t("image.show"), icon: "info", run: () => show(ctx, one) }, ...verbEntries(ctx, [["image_export", { name: one.name }, { icon: "copy" }], null, ["image_delete", { name: one.name }, { danger: true, icon: "trash" }]])],
       empty: { icon: "image", title: t("image.none"), text: t(may ? "image.none_text" : "image.none_look") },
     });

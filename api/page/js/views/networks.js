@@ -40,7 +40,7 @@ function forwards(place, ctx) {
   const source = ctx.store.define("forwards", { verb: "forward_list", id: (one) => `${one.vm}/${one.forward.host_port}/${one.forward.protocol}`, kinds: ["network", "vm", "power"] });
   listing(place, ctx, {
     name: t("network.forwards"), source, id: (one) => `${one.vm}/${one.forward.host_port}/${one.forward.protocol}`, text: (one) => `${one.vm} ${one.node} ${one.network} ${one.forward.host_port}`,
-    buttons: [verbButton(ctx, "forward_add", {}, { icon: "plus", kind: "main" })],
+    buttons: [verbButton(ctx, "forward_add", {}, { icon: "plus", kind: "main", asks: t("host.vm") })],
     columns: [
       { key: "port", label: t("forward.port"), width: "1fr", narrow: true, value: (one) => one.forward.host_port, cell: (one) => h("b", `${one.forward.host_port}/${one.forward.protocol}`) },
       { key: "to", label: t("forward.to"), width: "1.4fr", narrow: true, value: (one) => one.vm, cell: (one) => h("span", h("a", { href: link(`/vms/${encodeURIComponent(one.vm)}`) }, one.vm), `:${one.forward.to ?? one.forward.guest_port ?? one.forward.host_port}`) },

@@ -69,7 +69,7 @@ function volumes(place, ctx) {
         { key: "size", label: t("storage.size"), width: "100px", right: true, narrow: true, narrowWidth: "90px", value: (one) => one.size_bytes, cell: (one) => bytes(one.size_bytes) },
         { key: "used", label: t("storage.used"), width: "100px", right: true, value: (one) => one.used_bytes, cell: (one) => bytes(one.used_bytes) },
       ],
-      entries: (one) => verbEntries(ctx, [["disk_attach", { volume: `${pool}/${one.name}` }, { unless: one.trashed || one.name.startsWith("image."), icon: "plug", ask: ["volume"] }]]),
+      entries: (one) => verbEntries(ctx, [["disk_attach", { volume: `${pool}/${one.name}` }, { unless: one.trashed || one.name.startsWith("image."), icon: "plug", ask: ["volume"], asks: t("host.vm") }]]),
       empty: { icon: "disk", title: t("storage.no_volume"), text: t("storage.no_volume_text") },
     });
   }
