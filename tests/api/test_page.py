@@ -245,7 +245,7 @@ _NO_WORDS = re.compile(
     r"""vorch|Escape|Arrow(Up|Down)|Page(Up|Down)|Home|End|Tab|Enter|AbortError|GET|POST|PATCH|DELETE
     |INPUT|LI|BUTTON|SELECT|TEXTAREA|Accept|Prefer|Authorization|Content-Type|If-Match
     |Idempotency-Key|Last-Event-ID|X-CSRF-Token|X-Total-Count|Vorch-Job|ETag|Bearer
-    |\ ?KMGTP|English|Français""",
+    |\ ?KMGTP|English|Français|Files|Location""",
     re.VERBOSE,
 )
 
@@ -313,7 +313,9 @@ PUT_TOGETHER = (
     "verb.", "field.", "step.", "choice.", "figure.", "document.", "power.", "node.state.",
     "ha.state.", "task.state.", "role.", "theme.", "vm.tab.", "vm.consistency.", "vm.secure_boot",
     "vm.tpm", "vm.graphics", "vm.agent", "create.small", "create.medium", "create.large",
-    "create.own",
+    "create.own", "health.", "host.is.", "ha.is.", "ha.as.", "ha.shutdown.", "ha.keep.", "ha.wants.",
+    "capacity.", "room.is.", "rule.is.", "network.is.", "image.is.", "storage.is.", "check.is.",
+    "audit.is.", "upload.", "people.quota.",
 )  # fmt: skip
 
 

@@ -197,7 +197,7 @@ function factsOf(one, ha) {
     [t("host.memory_free"), mib(Math.max(0, one.memory_free_mib))], [t("host.reserve"), mib(node.reserve_mib)],
     ...(known ? [[t("host.cpus"), `${number(known.cpus)} · ${known.cpu_model} · ${known.architecture}`], [t("host.accelerator"), known.accelerator || t("unknown")],
       [t("host.hypervisor"), `${known.hypervisor} ${known.hypervisor_version}`], ["libvirt", known.libvirt_version],
-      [t("host.can"), h("span.badges", [["uefi", "UEFI"], ["secure_boot", "Secure Boot"], ["tpm", "TPM"]].filter(([key]) => known[key]).map(([, name]) => badge("good", name)))],
+      [t("host.can"), h("span.badges", [["uefi", "UEFI"], ["secure_boot", t("host.secure_boot")], ["tpm", "TPM"]].filter(([key]) => known[key]).map(([, name]) => badge("good", name)))],
       [t("host.probed"), known.probed_at ? h("span", { title: time(known.probed_at) }, ago(known.probed_at)) : ""]] : []),
     [t("host.storage_address"), node.storage_address], [t("host.bmc"), node.bmc], [t("host.tags"), node.tags.length + node.ceph_tags.length > 0 && h("span.badges", [...new Set([...node.tags, ...node.ceph_tags])].map((tag) => badge("", tag)))],
     [t("host.cpu_ratio"), node.cpu_ratio], [t("host.notes"), one.notes.length > 0 && h("ul", one.notes.map((note) => h("li", said(note))))],
