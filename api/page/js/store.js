@@ -7,6 +7,7 @@
 //     id: (item) => name,   what an item is called; leave out for a document that is no list
 //     kinds: ["vm", …],     events after which it is read again
 //     byName: true,         of a list: only what an event names is read again (?name=…)
+//     firstPage: 100,       of a long list: so many are shown while the rest comes (`partial`)
 //     everyS: 10,           read again so often while somebody looks
 //   })
 //   hosts.subscribe(f, signal)   f(hosts) now and at each change; reads begin with the first one
@@ -110,7 +111,15 @@ class Collection {
 
   async read() {
     try {
+      if (this.spec.firstPage && !this.loaded) {
+        this.list = await this.ask({ limit: this.spec.firstPage });
+        this.items = new Map(this.list.map((one) => [this.spec.id(one), one]));
+        this.state = "ready";
+        this.partial = this.list.length === this.spec.firstPage;
+        this.tell();
+      }
       const found = await this.ask();
+      this.partial = false;
       if (this.spec.id) {
         this.items = new Map(found.map((one) => [this.spec.id(one), one]));
         this.list = found;
@@ -216,10 +225,10 @@ function heard(data, kind) {
 // ---- what several views look at
 
 const VM_FIELDS = [
-  "vm.name", "vm.node", "vm.wanted", "vm.vcpus", "vm.memory_mib", "vm.tags", "vm.disks", "vm.description", "vm.created_at",
+  "vm.name", "vm.node", "vm.wanted", "vm.vcpus", "vm.memory_mib", "vm.tags", "vm.disks.device", "vm.disks.size_bytes", "vm.description", "vm.created_at",
   "power", "notes", "silent_since",
 ].join(",");
-define("vms", { path: "/v1/vms", query: { fields: VM_FIELDS }, id: (one) => one.vm.name, kinds: ["vm", "power"], byName: true });
+define("vms", { path: "/v1/vms", query: { fields: VM_FIELDS }, id: (one) => one.vm.name, kinds: ["vm", "power"], byName: true, firstPage: 100 });
 define("ha_vms", { verb: "ha_list", id: (one) => one.settings.vm, kinds: ["havm", "ha"] });
 define("ha_status", { verb: "ha_status", kinds: ["ha", "hanode", "havm"], everyS: 15 });
 define("nodes", { verb: "node_list", id: (one) => one.node.name, kinds: ["node", "hanode"], everyS: 15 });

@@ -72,7 +72,7 @@ function render(root, ctx) {
   }
 
   function nothing() {
-    if (vms.state === "loading") return h("div.loading", h("div.spin"), h("span", t("loading")));
+    if (vms.state === "loading" || vms.partial) return h("div.loading", h("div.spin"), h("span", t("loading")));
     if (vms.state === "error" && !vms.loaded) return h("div.empty.bad", icon("warn"), h("h2", t("error.title")), h("p", vms.error.message), button(t("again"), () => vms.refresh()));
     if (vms.list.length) return h("div.empty", icon("search"), h("h2", t("vms.no_match")), button(t("vms.show_all"), reset));
     return h("div.empty", icon("vm"), h("h2", t("vms.empty")), h("p", t(ctx.can("create") ? "vms.empty_text" : "vms.empty_viewer")), ctx.can("create") && button(t("verb.create"), () => createVm(ctx), { kind: "main", icon: "plus" }));
@@ -121,7 +121,7 @@ function render(root, ctx) {
     for (const one of chosen) if (!vms.items.has(one)) chosen.delete(one);
     const rows = all.filter(fits);
     table.setRows(rows);
-    count.textContent = vms.loaded ? (rows.length === all.length ? t("vms.count", { n: all.length }) : t("vms.count_of", { n: rows.length, all: all.length })) : "";
+    count.textContent = vms.partial ? t("loading") : vms.loaded ? (rows.length === all.length ? t("vms.count", { n: all.length }) : t("vms.count_of", { n: rows.length, all: all.length })) : "";
     drawBulk();
   }
 
