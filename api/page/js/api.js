@@ -195,9 +195,15 @@ function fieldOf(name, given, required, whole) {
   const ways = (schema.anyOf || schema.oneOf || [schema]).map((one) => resolved(one, whole));
   const kinds = [...new Set(ways.map((one) => one.type || (one.enum ? "string" : "object")))];
   const choices = ways.flatMap((one) => one.enum || (one.const !== undefined ? [one.const] : []));
-  const items = resolved(ways.find((one) => one.type === "array")?.items, whole);
+  const each = resolved(ways.find((one) => one.type === "array")?.items, whole);
+  // Of items that may also be nothing: what they are otherwise.
+  const items = each?.anyOf ? resolved(each.anyOf.find((one) => one.type !== "null"), whole) : each;
+  const whose = ways.find((one) => one.properties);
   return {
     name, required: Boolean(required), schema, items,
+    // Of an object with named parts: those; of one with any names: that it is one.
+    fields: whose && Object.entries(whose.properties).map(([part, one]) => fieldOf(part, one, (whose.required || []).includes(part), whole)),
+    map: !whose && ways.some((one) => one.type === "object" && one.additionalProperties),
     nullable: kinds.includes("null"), kinds: kinds.filter((one) => one !== "null"),
     default: schema.default, choices,
   };

@@ -9,7 +9,9 @@ import { store } from "./store.js";
 
 let count = 0;
 const SECRETS = new Set(["password", "bmc_password"]);
-const LONG = new Set(["answers", "description"]);
+// Lists whose items may have commas in them: one a line.
+const LINES = new Set(["ssh_keys", "commands"]);
+const LONG = new Set(["answers", "description", "user_data"]);
 
 // What may stand in a field, from what the page knows: by the argument's name.
 const SOURCES = {
@@ -31,6 +33,7 @@ async function names(collection, fits = () => true) {
 async function choicesOf(field, { verb, choices = {}, vm }) {
   if (choices[field.name]) return choices[field.name];
   if (field.choices.length) return field.choices.filter((one) => one !== null);
+  if (field.items?.properties) return null;
   if (verb === "cd_insert" && field.name === "image") return SOURCES.iso();
   // What is to be made has a name that nobody has yet.
   const makes = /(_create|_attach|_add|template)$/.test(verb);
@@ -67,6 +70,7 @@ function control(field, choices, { args, ask = [], current = {} }) {
   const hints = [hint];
   let input;
   let read;
+  let check = () => true;
   const plain = (text) => (text === "" ? undefined : text);
   if (kinds.includes("boolean")) {
     if (field.nullable) {
@@ -76,12 +80,59 @@ function control(field, choices, { args, ask = [], current = {} }) {
       input = h("input", { type: "checkbox", checked: before ?? Boolean(field.default) });
       read = () => (input.checked === Boolean(field.default) && !required && before === undefined ? undefined : input.checked);
     }
+  } else if (field.fields && !kinds.includes("string")) {
+    // Parts of one thing: sent together, or not at all.
+    const parts = field.fields.map((one) => control(one, one.choices.length ? one.choices : null, { args: {}, current: before || {} }));
+    input = h("details.sub", { role: "group", open: Boolean(before) && Object.values(before).some((one) => one) }, h("summary", label), h("div.form", parts.map((one) => one.el)));
+    read = () => {
+      const found = Object.fromEntries(parts.map((one) => [one.name, one.value()]).filter(([, value]) => value !== undefined));
+      return Object.keys(found).length ? { ...before, ...found } : undefined;
+    };
+    check = () => parts.every((one) => one.check());
+  } else if (field.map) {
+    hints.push(t("form.map_hint"));
+    input = h("input", { type: "text", value: Object.entries(before || {}).map((pair) => pair.join("=")).join(", "), autocapitalize: "off", spellcheck: "false" });
+    read = () => {
+      const pairs = input.value.split(",").map((one) => one.trim()).filter(Boolean).map((one) => one.split("="));
+      if (pairs.some((one) => one.length < 2)) throw new SyntaxError();
+      return pairs.length || before !== undefined ? Object.fromEntries(pairs.map(([key, ...value]) => [key.trim(), value.join("=").trim()])) : undefined;
+    };
+  } else if (kinds.includes("array") && field.items?.properties?.address) {
+    // Of each NIC in turn: an address with its prefix, its gateway, name servers; "-": by DHCP.
+    hints.push(t("form.addresses_hint"));
+    input = h("textarea", { rows: "2", spellcheck: "false" });
+    input.value = (before || []).map((one) => (one ? [one.address, one.gateway || "-", ...(one.dns || [])].join(" ") : "-")).join("\n");
+    read = () => {
+      const lines = input.value.split("\n").map((one) => one.trim()).filter(Boolean);
+      const found = lines.map((line) => {
+        const [address, gateway, ...dns] = line.split(/\s+/);
+        return address === "-" ? null : { address, ...(gateway && gateway !== "-" ? { gateway } : {}), ...(dns.length ? { dns } : {}) };
+      });
+      return found.length || before !== undefined ? found : undefined;
+    };
+  } else if (kinds.includes("array") && field.items?.properties?.node) {
+    // Hosts with a priority, the highest first.
+    hints.push(t("form.nodes_hint"));
+    input = h("input", { type: "text", value: (before || []).map((one) => (one.priority ? `${one.node}:${one.priority}` : one.node)).join(", "), autocapitalize: "off", spellcheck: "false" });
+    read = () => {
+      const found = input.value.split(",").map((one) => one.trim()).filter(Boolean).map((one) => { const [node, priority] = one.split(":"); return { node, priority: Number(priority || 0) }; });
+      if (found.some((one) => Number.isNaN(one.priority))) throw new SyntaxError();
+      return found.length || before !== undefined ? found : undefined;
+    };
   } else if (kinds.includes("array")) {
     if (choices && choices.length && choices.length <= 24) {
       const chosen = new Set(before || []);
       input = h("div.choices", { role: "group" }, choices.map((one) => h("label.field.check", h("input", { type: "checkbox", value: valueOf(one), checked: chosen.has(valueOf(one)) }), h("span", textOf(one)))));
       read = () => {
         const found = [...input.querySelectorAll("input:checked")].map((one) => one.value);
+        return found.length || before !== undefined ? found : undefined;
+      };
+    } else if (LINES.has(name)) {
+      hints.push(t("form.lines_hint"));
+      input = h("textarea", { rows: "3", spellcheck: "false" });
+      input.value = (before || []).join("\n");
+      read = () => {
+        const found = input.value.split("\n").map((one) => one.trim()).filter(Boolean);
         return found.length || before !== undefined ? found : undefined;
       };
     } else {
@@ -100,12 +151,8 @@ function control(field, choices, { args, ask = [], current = {} }) {
   } else if (kinds.includes("integer") || kinds.includes("number")) {
     input = h("input", { type: "number", step: kinds.includes("integer") && !kinds.includes("number") ? "1" : "any", value: before ?? "", placeholder: field.default ?? "", inputmode: "decimal" });
     read = () => (input.value === "" ? undefined : Number(input.value));
-  } else if (kinds.includes("object") && !kinds.includes("string")) {
-    hints.push(t("form.json_hint"));
-    input = h("textarea", { rows: "3", spellcheck: "false" }, before === undefined || before === null ? "" : JSON.stringify(before));
-    read = () => (input.value.trim() === "" ? undefined : JSON.parse(input.value));
   } else if (LONG.has(name)) {
-    input = h("textarea", { rows: name === "answers" ? "10" : "2", class: name === "answers" ? "" : "prose" });
+    input = h("textarea", { rows: name === "description" ? "2" : "8", class: name === "description" ? "prose" : "" });
     input.value = before ?? "";
     read = () => (input.value === (before ?? "") && before !== undefined ? before : plain(input.value));
   } else {
@@ -114,13 +161,16 @@ function control(field, choices, { args, ask = [], current = {} }) {
   }
   const problem = h("span.field-problem", { id: `${id}-problem`, role: "alert" });
   const group = input.getAttribute("role") === "group";
-  if (group) { input.setAttribute("aria-labelledby", `${id}-label`); } else { input.id = id; if (required) input.setAttribute("aria-required", "true"); }
+  if (input.tagName === "DETAILS") input.setAttribute("aria-label", label);
+  else if (group) input.setAttribute("aria-labelledby", `${id}-label`);
+  else { input.id = id; if (required) input.setAttribute("aria-required", "true"); }
   input.setAttribute("data-field", name);
   const help = hints.filter(Boolean).join(". ");
   input.setAttribute("aria-describedby", `${help ? `${id}-hint ` : ""}${id}-problem`);
-  const check = input.type === "checkbox";
-  const el = h(`div.field${check ? ".check" : ""}`, { class: LONG.has(name) || group ? "whole" : "" },
-    check && input, h(group ? "span.label" : "label.label", group ? { id: `${id}-label` } : { for: id }, label, required && h("span.must", { "aria-hidden": "true" }, " *")), !check && input,
+  const box = input.type === "checkbox";
+  const part = input.tagName === "DETAILS";
+  const el = h(`div.field${box ? ".check" : ""}`, { class: LONG.has(name) || group ? "whole" : "" },
+    box && input, !part && h(group ? "span.label" : "label.label", group ? { id: `${id}-label` } : { for: id }, label, required && h("span.must", { "aria-hidden": "true" }, " *")), !box && input,
     help && h("span.hint", { id: `${id}-hint` }, help), problem);
   const same = (value) => name in current && JSON.stringify(value) === JSON.stringify(current[name]);
   const state = {
@@ -132,7 +182,8 @@ function control(field, choices, { args, ask = [], current = {} }) {
     check() {
       let wrong = "";
       let found;
-      try { found = read(); } catch { wrong = t("form.bad_json"); }
+      if (!check()) return false;
+      try { found = read(); } catch { wrong = t("form.bad_text"); }
       if (!wrong && required && (found === undefined || found === "")) wrong = t("form.need");
       if (!wrong && found !== undefined && typeof found === "number" && Number.isNaN(found)) wrong = t("form.bad_number");
       problem.textContent = wrong;

@@ -176,7 +176,7 @@ function render(root, ctx) {
         found.sentence && h("p.why", found.sentence),
         facts([
           [t("vm.ha_wanted"), word("ha.state", settings.requested)],
-          settings.nodes.length > 0 && [t("vm.ha_nodes"), settings.nodes.map((one) => (typeof one === "string" ? one : Array.isArray(one) ? one.join(":") : one.name || JSON.stringify(one))).join(", ")],
+          settings.nodes.length > 0 && [t("vm.ha_nodes"), settings.nodes.map((one) => (one.priority ? `${one.node} (${one.priority})` : one.node)).join(", ")],
           [t("vm.ha_tries"), t("vm.ha_tries_of", { restart: settings.max_restart, relocate: settings.max_relocate })],
           settings.start_order > 0 && [t("vm.ha_order"), number(settings.start_order)],
           found.target && [t("vm.ha_target"), found.target],
@@ -255,8 +255,11 @@ function render(root, ctx) {
         [{ text: t("vm.nic") }, { text: t("vm.network") }, { text: t("vm.mac") }, { text: t("vm.addresses") }, { text: t("vm.model") }, { text: t("vms.actions"), hide: true }],
         vm.nics.map((one) => h("tr", { key: one.name }, h("td", h("strong", one.name)), h("td", one.network), h("td", h("code", one.mac)), h("td", addresses(one.mac)), h("td", one.model), h("td.ends", can("nic_detach", t("verb.nic_detach"), () => does("nic_detach", { nic: one.name }))))), t("vm.no_nics")),
       tableCard("forwards", t("vm.forwards"), can("forward_add", t("verb.forward_add"), () => does("forward_add"), { icon: "plus" }),
-        [{ text: t("vm.forwards") }, { text: t("vms.actions"), hide: true }],
-        forwards.map((one, at) => { const port = `${one.port ?? one.host_port ?? at}${one.protocol && one.protocol !== "tcp" ? `/${one.protocol}` : ""}`; return h("tr", { key: port }, h("td", Object.entries(one).filter(([key, value]) => value !== "" && value !== null && key !== "vm").map(([key, value]) => `${word("field", key)}: ${value}`).join(", ")), h("td.ends", can("forward_remove", t("verb.forward_remove"), () => does("forward_remove", { port })))); }), t("vm.no_forwards")));
+        [{ text: t("vm.host_port") }, { text: t("vm.guest_port") }, { text: t("vm.network") }, { text: t("vms.actions"), hide: true }],
+        forwards.map(({ node, network: on, forward }) => {
+          const port = `${forward.host_port}${forward.protocol === "tcp" ? "" : `/${forward.protocol}`}`;
+          return h("tr", { key: port }, h("td", h("strong", `${node}:${port}`)), h("td", `${forward.address}:${forward.guest_port}`), h("td", on), h("td.ends", can("forward_remove", t("verb.forward_remove"), () => does("forward_remove", { port }))));
+        }), t("vm.no_forwards")));
   }
 
   function history() {
