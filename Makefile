@@ -11,7 +11,7 @@ WORKERS ?= 3
 .DEFAULT_GOAL := help
 # The targets share .venv and one libvirt: never at the same time.
 .NOTPARALLEL:
-.PHONY: help run lab test check docs bench soak clean clean-machine
+.PHONY: help run lab test check docs screenshots bench soak clean clean-machine
 
 help:
 	@echo 'make run            set everything up and serve this machine on 127.0.0.1 (Ctrl-C ends it)'
@@ -19,6 +19,7 @@ help:
 	@echo 'make test           all tests that this machine can run; ARGS="-k name" for some of them'
 	@echo 'make check          style, types, import rules'
 	@echo 'make docs           write the generated parts of docs/ again'
+	@echo 'make screenshots    take the pictures of the page in docs/page/ again'
 	@echo 'make bench          run the benchmarks'
 	@echo 'make soak           an hour of real faults on a lab, nothing lost (as root); ARGS="--for 10m --seed 7"'
 	@echo 'make clean-machine  try `make run` in a fresh Debian that has only make and git (as root)'
@@ -50,6 +51,10 @@ docs:
 	$(VENV)/python -m vorch_cli.reference docs/cli.md
 	$(VENV)/python -m vorch_cli.rights_page docs/users.md
 	$(VENV)/python -m vorch_api.reference docs/api.md
+
+screenshots:
+	@packaging/prepare.sh test screenshots
+	$(VENV)/python -m tests.page.screenshots $(ARGS)
 
 bench:
 	@packaging/prepare.sh test bench
