@@ -8,7 +8,7 @@ from vorch.config import Settings
 from vorch.decide.health import NAMED
 from vorch.drivers import ceph_map
 from vorch.drivers.memory import MemoryWorld
-from vorch.errors import Unreachable
+from vorch.errors import Denied, Unreachable
 from vorch.model import CrushBucket, CrushTree, Room
 from vorch.orchestrator import Orchestrator
 
@@ -117,6 +117,16 @@ def test_silent_storage_is_said_once(world: MemoryWorld, cluster: Orchestrator) 
     found = cluster.health()
     assert [one.code for one in found.concerns] == ["storage-silent"]
     assert found.concerns[0].details == {"storage": "cannot ask Ceph: silent; wait"}
+
+
+def test_whoever_may_not_ask_ceph_says_nothing_of_it(
+    world: MemoryWorld, cluster: Orchestrator
+) -> None:
+    world.faults.fail("ceph", "storage", error=Denied("cannot ask Ceph: this user may not"))
+    assert cluster.health().line == "all is well"
+    world.faults.fail("ceph", "storage", error=Denied("cannot ask Ceph: this user may not"))
+    with pytest.raises(Denied):
+        cluster.storage_status()
 
 
 def test_a_pool_without_room(cluster: Orchestrator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -313,7 +313,8 @@ PUT_TOGETHER = (
     "verb.", "field.", "step.", "choice.", "figure.", "document.", "power.", "node.state.",
     "ha.state.", "task.state.", "role.", "theme.", "vm.tab.", "vm.consistency.", "vm.secure_boot",
     "vm.tpm", "vm.graphics", "vm.agent", "create.small", "create.medium", "create.large",
-    "create.own", "health.", "host.is.", "ha.is.", "ha.as.", "ha.shutdown.", "ha.keep.", "ha.wants.",
+    "create.own", "health.", "host.is.", "ha.is.", "ha.as.", "ha.shutdown.", "ha.keep.",
+    "ha.wants.",
     "capacity.", "room.is.", "rule.is.", "network.is.", "image.is.", "storage.is.", "check.is.",
     "audit.is.", "upload.", "people.quota.",
 )  # fmt: skip

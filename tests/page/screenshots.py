@@ -149,7 +149,8 @@ def remember(cluster: Orchestrator) -> None:
     assert cluster.world.past is not None
     look, now = cluster.look(), cluster.now()
     for at in range(int(now) - 3600, int(now), 15):
-        vms, nodes = {}, {}
+        vms: dict[str, Rates] = {}
+        nodes: dict[str, Rates] = {}
         for number, vm in enumerate(look.vms.values()):
             wave = 1 + 0.5 * math.sin(at / (240 + 40 * number)) + 0.2 * math.sin(at / 37)
             busy = 0.09 * vm.vcpus * (1 + number % 4) * wave
@@ -193,11 +194,11 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
         plausible(Path(folder)) as cluster,
         served(cluster) as service,
+        sync_playwright() as playwright,
     ):
-        with sync_playwright() as playwright:
-            browser = launched(playwright)
-            shoot(browser, service.address, asked.to, ways, views)
-            browser.close()
+        browser = launched(playwright)
+        shoot(browser, service.address, asked.to, ways, views)
+        browser.close()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from tests.page.worlds import PASSWORD, world_of
 from vorch import VERBS, Orchestrator
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Locator, Page
+    from playwright.sync_api import Locator, Page, Request
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -214,10 +214,12 @@ def test_an_image_is_dropped_broken_off_gone_on_with_and_imported(
     person.settled()
     page.locator(".uploads").get_by_text("paused").wait_for()
     sent: list[int] = []
-    page.on(
-        "request",
-        lambda one: sent.append(int(one.headers["upload-offset"])) if one.method == "PATCH" else 0,
-    )
+
+    def hear(request: Request) -> None:
+        if request.method == "PATCH":
+            sent.append(int(request.headers["upload-offset"]))
+
+    page.on("request", hear)
     drop_file(page, "Dropped Image.raw", DATA)
     page.get_by_role("dialog").get_by_text("was begun before").wait_for()
     page.get_by_role("dialog").get_by_role("button", name="Upload").click()
@@ -253,10 +255,11 @@ def test_a_viewer_gets_no_button_that_works_and_the_service_refuses(
     surf: As, cluster: Orchestrator
 ) -> None:
     person = surf("viewer")
+    page = person.page
     asked: list[str] = []
     person.page.on("request", lambda one: asked.append(f"{one.method} {one.url}"))
     for path in ("/", "/vms", "/vms/web", "/hosts", "/hosts/h1", "/storage", "/ha", "/images"):
-        page = person.show(path)
+        person.show(path)
         assert page.locator("[data-verb]").count() == 0, path
         for more in page.locator("main [aria-haspopup=menu]").all()[:3]:
             more.click()

@@ -1,4 +1,4 @@
-"""5,000 VMs in the table: how long it takes to come, to be searched and to be sorted, is printed."""
+"""5,000 VMs in the table: how long it takes to load, search and sort them is printed."""
 
 from __future__ import annotations
 

@@ -36,6 +36,8 @@ OSD_BYTES = 10 << 30
 PLACEMENT_GROUPS = 16
 # What vorch's own user may ask of the monitors, as docs/fencing.md tells administrators to set it.
 MONITOR_CAPS = 'profile rbd, allow r, allow command "osd blocklist"'
+# What each OSD holds is known to the manager alone, and is no part of that profile.
+MANAGER_CAPS = 'profile rbd, allow command "osd df"'
 # Ceph's manager makes it for itself.
 MANAGERS_OWN_POOL = "device_health_metrics"
 # One answer of a monitor; a cluster in trouble needs longer than a healthy one.
@@ -116,7 +118,7 @@ class LabCeph:
         key = self.order(
             "auth get-or-create",
             entity=f"client.{CEPH_USER}",
-            caps=["mon", MONITOR_CAPS, "osd", "profile rbd", "mgr", "profile rbd"],
+            caps=["mon", MONITOR_CAPS, "osd", "profile rbd", "mgr", MANAGER_CAPS],
         )
         path = self.keyring(f"client.{CEPH_USER}")
         path.write_text(_keyring(key))

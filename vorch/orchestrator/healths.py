@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vorch.decide import health
 from vorch.decide.health import Health, Seen
-from vorch.errors import VorchError
+from vorch.errors import Denied, VorchError
 from vorch.model import Room, StorageStatus
 from vorch.orchestrator import kept
 from vorch.orchestrator.pools import Pools
@@ -23,6 +23,9 @@ class Healths(Pools, Tasks):
         storage: tuple[StorageStatus, ...] = ()
         try:
             storage = self.storage_status()
+        except Denied:
+            # Nothing is known of how it is, which is no news.
+            pass
         except VorchError as exc:
             silent["storage"] = exc.message
         rooms: dict[str, Room] = {}

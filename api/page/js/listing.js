@@ -88,7 +88,7 @@ export function moreButton(name, entries) {
 
 export function failing(source) {
   if (source.state === "loading") return h("div.loading", h("span.spin"), t("loading"));
-  if (source.state === "denied") return h("div.empty", icon("shield"), h("p", t("denied.all")));
+  if (source.state === "denied") return h("div.empty", icon("shield"), h("p", t("denied.all")), h("p", said(source.error?.message)));
   if (source.state === "error" && !source.loaded) return h("div.empty.bad", icon("warn"), h("p", source.error.message));
   return null;
 }

@@ -1,11 +1,12 @@
 // High availability: who watches, the state of each host and VM with its sentence, settings, rules,
 // what may be lost, and moves for evenness.
-import { add, h, icon, patch } from "../dom.js";
+import { notice } from "../dialog.js";
+import { add, button, h, icon, patch } from "../dom.js";
 import { ago, mib, number, percent, time } from "../format.js";
 import { t, word } from "../i18n.js";
 import { link } from "../router.js";
-import { badge, bar, card, dot, facts, failing, follow, listing, parted, said, stale, verbButton, verbEntries } from "../listing.js";
-import { checksTable, hostState } from "./hosts.js";
+import { badge, bar, card, dot, facts, failing, follow, listing, parted, said, stale, verbButton, verbEntries, verbName } from "../listing.js";
+import { askDoctor, checksTable, hostState } from "./hosts.js";
 import { passed } from "./overview.js";
 
 const VM_KINDS = { running: "good", stopped: "", starting: "busy", stopping: "busy", recovering: "busy", unknown: "bad", "waiting-for-fence": "bad", "waiting-for-room": "bad", error: "bad", frozen: "warn", ignored: "" };
@@ -32,7 +33,7 @@ function whole(place, ctx) {
           [t("ha.watches"), one.watched ? dot("good", one.leader) : dot(one.vms.length ? "bad" : "", t("ha.nobody"))], [t("ha.epoch"), one.watched ? number(one.epoch) : ""],
           [t("ha.leading"), one.leading_since ? ago(one.leading_since) : ""], [t("ha.drill"), drill ? h("span", dot(passed(drill) ? "good" : "bad", t(passed(drill) ? "ha.passed" : "ha.not_passed")), " ", h("span.soft", { title: time(drill.at) }, ago(drill.at))) : t("ha.never")],
           [t("ha.spare"), one.spare && h("span", said(one.spare.text), " ", h("span.soft", ago(one.spare.since)))], [t("host.notes"), one.notes.length > 0 && h("ul", one.notes.map((note) => h("li", said(note))))]]),
-        { buttons: h("div.buttons", verbButton(ctx, "doctor", { fencing: true }, { text: t("ha.try_fencing"), title: t("ha.try_fencing"), icon: "shield" })) }),
+        { buttons: ctx.can("doctor") && button(t("ha.try_fencing"), () => askDoctor(ctx, { fencing: true }, t("ha.try_fencing")), { icon: "shield" }) }),
         card(t("ha.policy"), facts([[t("ha.shutdown"), word("ha.shutdown", one.policy.shutdown)], [t("ha.silent_share"), percent(one.policy.silent_share * 100)], [t("ha.balance_on_start"), t(one.policy.balance_on_start ? "yes" : "no")],
           [t("ha.keep_spare"), word("ha.keep", one.policy.spare)], [t("ha.spare_hosts"), number(one.policy.spare_hosts)], [t("ha.spare_over"), one.policy.spare_over]]),
         { buttons: h("div.buttons", verbButton(ctx, "ha_policy", {}, { icon: "edit", current: one.policy }), verbButton(ctx, one.disarmed ? "ha_arm" : "ha_disarm", {}, { icon: "pause" })) })),
@@ -85,6 +86,16 @@ function rules(place, ctx) {
   });
 }
 
+// All that decisions are made from, as a file: to be kept, or mailed.
+async function saveDump(ctx) {
+  try {
+    const found = await ctx.api.call("dump", {}, { signal: ctx.signal });
+    const address = URL.createObjectURL(new Blob([JSON.stringify(found, null, 1)], { type: "application/json" }));
+    h("a", { href: address, download: "vorch-dump.json" }).click();
+    setTimeout(() => URL.revokeObjectURL(address), 10000);
+  } catch (error) { if (error.name !== "AbortError") notice(error.message, { kind: "bad" }); }
+}
+
 function room(place, ctx) {
   const source = ctx.store.define("capacity", { verb: "capacity", kinds: ["node", "ha", "rule"], everyS: 60 });
   const root = h("div.stack.scroll");
@@ -99,6 +110,8 @@ function room(place, ctx) {
     h("div.cards", card(t("room.sums"), facts([[t("host.memory"), bar(one.memory_used_mib / Math.max(1, one.memory_mib), { name: t("host.memory"), text: t("host.memory_of", { used: mib(one.memory_used_mib), all: mib(one.memory_mib) }) })], [t("host.vcpus"), bar(one.vcpus_used / Math.max(1, one.vcpus), { name: t("host.vcpus"), text: t("overview.of", { some: number(one.vcpus_used), all: number(one.vcpus) }) })],
       [t("room.growth"), one.growth && (typeof one.growth === "object" ? Object.entries(one.growth).map(([key, value]) => `${key}: ${typeof value === "number" ? number(value, 1) : JSON.stringify(value)}`).join(", ") : number(one.growth))]])),
     card(t("room.by_host"), h("ul.rows", Object.entries(one.verdicts).slice(0, 60).map(([name, verdict]) => h("li", { key: name }, h("a.grow", { href: link(`/hosts/${encodeURIComponent(name)}/lost`) }, name), dot({ yes: "good", no: "bad" }[verdict] || "warn", word("capacity", verdict))))), { flush: true })),
+    card(t("whatif.name"), h("div.stack", h("p", t("whatif.text")), h("div.buttons", ["whatif_add_host", "whatif_remove_host", "whatif_add_vms"].map((verb) => verbButton(ctx, verb)),
+      ctx.can("dump") && button(verbName("dump"), () => saveDump(ctx), { icon: "copy" })))),
     card(t("balance.name"), h("div.stack", h("p", t("balance.text")), h("div.buttons", verbButton(ctx, "balance", {}, { icon: "move" }), verbButton(ctx, "ha_balance", {}, { icon: "edit" })))));
   });
 }

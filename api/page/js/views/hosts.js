@@ -1,11 +1,12 @@
 // Hosts: a table, a board on which VMs are dragged from one to another, and each host by itself.
-import { menu, notice } from "../dialog.js";
+import { menu, notice, openDialog } from "../dialog.js";
 import { add, button, clear, h, icon, patch } from "../dom.js";
 import { ago, duration, mib, number, rate, time } from "../format.js";
 import { t, word } from "../i18n.js";
 import { link } from "../router.js";
 import { badge, bar, card, dot, facts, failing, follow, head, listing, moreButton, said, stale, tabs, verbButton, verbEntries } from "../listing.js";
 import { plot } from "../plot.js";
+import { verbName } from "../tasks.js";
 
 const KINDS = { online: "good", cordoned: "warn", maintenance: "warn", leaving: "warn", down: "", silent: "bad", suspect: "bad", fencing: "bad", fenced: "bad", returning: "warn" };
 // So many VMs of a host stand on the board; the others are in the table of VMs.
@@ -207,6 +208,16 @@ function factsOf(one, ha) {
 export function checksTable(checks) {
   return h("div.table-wrap", { tabindex: "0", role: "region", "aria-label": t("check.name") }, h("table.table", h("caption.sr", t("check.name")), h("thead", h("tr", [t("check.what"), t("check.level"), t("check.detail")].map((one) => h("th", { scope: "col" }, one)))),
     h("tbody", checks.map((one) => h("tr", h("th", { scope: "row" }, one.name), h("td", dot({ ok: "good", warning: "warn" }[one.level] || "bad", word("check.is", one.level))), h("td", said(one.detail), one.remedy && h("div.soft", said(one.remedy))))))));
+}
+
+// The doctor's answer is a list, which it shows when it is done.
+export function askDoctor(ctx, args = {}, title = verbName("doctor")) {
+  ctx.openVerb("doctor", { fencing: false, ...args }, {
+    title, skipForm: true, only: [],
+    done: (found) => {
+      const box = openDialog({ title, wide: true, body: checksTable(found || []), foot: [button(t("close"), () => box.close(), { kind: "main" })] });
+    },
+  });
 }
 
 function checks(place, ctx, name) {

@@ -4,7 +4,7 @@ import { ago, bytes, mib, number } from "../format.js";
 import { has, t, word } from "../i18n.js";
 import { link } from "../router.js";
 import { bar, card, dot, facts, failing, follow, said, stale, verbName } from "../listing.js";
-import { hostState, loadOf } from "./hosts.js";
+import { askDoctor, hostState, loadOf } from "./hosts.js";
 
 const HOSTS = 24;
 const TASKS = 12;
@@ -52,7 +52,7 @@ function healthPart(source, ctx) {
     h("div", h("a", { href: link(whereOf(concern)) }, concernText(concern)), " ", h("span.soft", concernRemedy(concern)), detailsOf(concern)));
   return h("section.card.health", { class: KIND[health.status], "aria-label": t("health.name") },
     h("div.health-line", icon(health.status === "ok" ? "check" : "warn"), h("div", h("h2", t(`health.${health.status}`)), h("p", { role: "status" }, lineOf(wrong)), wrong.length > 0 && detailsOf(wrong[0])),
-      ctx.can("doctor") && h("div.health-buttons", button(verbName("doctor"), () => ctx.openVerb("doctor", {}), { icon: "heart" }))),
+      ctx.can("doctor") && h("div.health-buttons", button(verbName("doctor"), () => askDoctor(ctx), { icon: "heart" }))),
     wrong.length + notes.length > (wrong.length ? 1 : 0) && h("ul.concerns", [...wrong.slice(1), ...notes].map(one)));
 }
 
