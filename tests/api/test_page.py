@@ -277,7 +277,7 @@ def _is_code(text: str) -> bool:
         re.fullmatch(r"[a-z0-9 .,#:>*\[\]=\"()-]+", text)
         and (
             re.search(r"[.#:\[>]|input|button|select|textarea|summary", text)
-            or text in ("bare small", "danger confirm", "main confirm")
+            or re.fullmatch(r"((bare|small|full|on|main|danger|confirm)( |$))+", text)
         )
     )
 

@@ -20,7 +20,7 @@ export function showLogin(root, { entered, again, message }) {
     } catch (error) {
       problem.textContent = byToken && error.status === 401 ? t("login.wrong_token") : error.message;
       press.disabled = false;
-      event.target.querySelector("input:last-of-type").focus();
+      [...event.target.querySelectorAll("input")].pop().select();
     }
   }
 

@@ -228,7 +228,7 @@ const VM_FIELDS = [
   "vm.name", "vm.node", "vm.wanted", "vm.vcpus", "vm.memory_mib", "vm.tags", "vm.disks.device", "vm.disks.size_bytes", "vm.description", "vm.created_at",
   "power", "notes", "silent_since",
 ].join(",");
-define("vms", { path: "/v1/vms", query: { fields: VM_FIELDS }, id: (one) => one.vm.name, kinds: ["vm", "power"], byName: true, firstPage: 100 });
+define("vms", { path: "/v1/vms", query: { fields: VM_FIELDS }, id: (one) => one.vm.name, kinds: ["vm", "power"], byName: true, firstPage: 100, everyS: 120 });
 define("ha_vms", { verb: "ha_list", id: (one) => one.settings.vm, kinds: ["havm", "ha"] });
 define("ha_status", { verb: "ha_status", kinds: ["ha", "hanode", "havm"], everyS: 15 });
 define("nodes", { verb: "node_list", id: (one) => one.node.name, kinds: ["node", "hanode"], everyS: 15 });

@@ -8,13 +8,17 @@ import * as api from "./api.js";
 import { notice } from "./dialog.js";
 import { button, h, icon, iconButton, patch } from "./dom.js";
 import { ago, duration, figure, percent, time } from "./format.js";
-import { t, word } from "./i18n.js";
+import { has, t, word } from "./i18n.js";
 import { link } from "./router.js";
 import { store } from "./store.js";
 
 const KEPT = 60;
 
-export function verbName(verb) { return word("verb", String(verb).replaceAll(" ", "_").replaceAll("-", "_")); }
+// Tasks call a verb "disk grow", others "disk_grow"; of what has no name here, that is the name.
+export function verbName(verb) {
+  const key = String(verb).replaceAll(" ", "_").replaceAll("-", "_");
+  return has(`verb.${key}`) ? word("verb", key) : key.replaceAll("_", " ");
+}
 
 export async function cancelJob(id, kind = "job") {
   try {

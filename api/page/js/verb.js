@@ -17,6 +17,7 @@ import { button, clear, h, icon, patch } from "./dom.js";
 import { fieldset } from "./fields.js";
 import { t } from "./i18n.js";
 import { planOf } from "./plans.js";
+import { store } from "./store.js";
 import { cancelJob, follow, progressOf, verbName } from "./tasks.js";
 
 export async function openVerb(verb, args = {}, options = {}) {
@@ -106,6 +107,8 @@ export async function openVerb(verb, args = {}, options = {}) {
   }
 
   function ended(result, job) {
+    // Whoever sees the own VMs only is told of no deletion.
+    if (entry.about === "vm") store.collection("vms").touched(args.name || job?.subject);
     const secret = result?.secret;
     if (secret) {
       clear(box.body, h("div.banner.info", icon("info"), h("div", t("secret.once"))), h("pre.log", { tabindex: "0" }, secret));
