@@ -109,7 +109,7 @@ def _vms(cluster: Orchestrator, vms: int) -> None:
         kind = KINDS[(number - 1) % len(KINDS)]
         name = f"{kind}-{number:03}"
         size = 2**30 * (10 + 10 * (number % 5))
-        snapshots = ()
+        snapshots: tuple[Snapshot, ...] = ()
         if number % 7 == 1:
             snapshots = (
                 Snapshot(

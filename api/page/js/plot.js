@@ -32,8 +32,25 @@ export function plot({ name, curves, format, from, to, stepS = 15, most = 0 }) {
     const own = one.points.map(([, value]) => value);
     return own.length ? t("plot.said", { name: one.name || name, last: format(own[own.length - 1]), most: format(Math.max(...own)) }) : "";
   }).join("; ");
-  return h("svg.plot", { viewBox: `0 0 ${WIDE} ${HIGH}`, role: "img", "aria-label": `${name}: ${said}` },
+  // What it was at the moment under the pointer; for the eye, as `said` has the rest.
+  function tell(event) {
+    const svg = event.currentTarget;
+    const box = svg.getBoundingClientRect();
+    const at = from + ((event.clientX - box.left) / box.width) * (to - from);
+    const nearest = curves.map((one) => one.points.reduce((best, point) => (best && Math.abs(best[0] - at) <= Math.abs(point[0] - at) ? best : point), null)).filter(Boolean);
+    const near = nearest[0] && Math.abs(nearest[0][0] - at) < Math.max(2.5 * stepS, (to - from) / 40);
+    svg.querySelector(".readout").textContent = near ? `${time(nearest[0][0])}  ${nearest.map(([, value]) => format(value)).join(" / ")}` : "";
+    const mark = svg.querySelector(".mark");
+    mark.style.visibility = near ? "visible" : "hidden";
+    if (near) for (const end of ["x1", "x2"]) mark.setAttribute(end, x(nearest[0][0]).toFixed(1));
+  }
+  function quiet(event) {
+    event.currentTarget.querySelector(".readout").textContent = "";
+    event.currentTarget.querySelector(".mark").style.visibility = "hidden";
+  }
+  return h("svg.plot", { onpointermove: tell, onpointerleave: quiet, viewBox: `0 0 ${WIDE} ${HIGH}`, role: "img", "aria-label": `${name}: ${said}` },
     h("line.rule", { x1: 0, y1: TOP, x2: WIDE, y2: TOP }), h("line.rule", { x1: 0, y1: BOTTOM, x2: WIDE, y2: BOTTOM }),
-    lines, h("text", { x: LEFT, y: TOP - 4 }, format(top)),
+    h("line.mark", { x1: 0, y1: TOP, x2: 0, y2: BOTTOM, style: { visibility: "hidden" } }),
+    lines, h("text", { x: LEFT, y: TOP - 4 }, format(top)), h("text.readout", { x: WIDE - LEFT, y: TOP - 4, "text-anchor": "end" }),
     h("text", { x: LEFT, y: HIGH - 4 }, time(from)), h("text", { x: WIDE - LEFT, y: HIGH - 4, "text-anchor": "end" }, time(to)));
 }
