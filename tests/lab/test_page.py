@@ -117,7 +117,7 @@ def test_from_the_login_to_a_failover(
     person.show("/vms")
     page.get_by_role("button", name="Create VM").first.click()
     dialog = page.get_by_role("dialog")
-    dialog.get_by_label("Name").fill("walker")
+    dialog.locator("#create-name").fill("walker")
     dialog.get_by_label("Image").select_option("image:tiny")
     dialog.get_by_text("Own", exact=True).click()
     dialog.locator("[data-field=memory_mib]").fill(str(image.memory_mib))

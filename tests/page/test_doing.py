@@ -85,7 +85,7 @@ def test_a_vm_is_created_after_its_plan_was_seen_and_stands_in_the_list_of_other
     page = surf("admin").show("/vms")
     page.get_by_role("button", name="Create VM").click()
     dialog = page.get_by_role("dialog")
-    dialog.get_by_label("Name").fill("made-here")
+    dialog.locator("#create-name").fill("made-here")
     dialog.get_by_label("Image").select_option(label="debian-12 (4 MiB)")
     dialog.get_by_role("button", name="Show the plan").click()
     dialog.locator(".why").first.wait_for()

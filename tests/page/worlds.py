@@ -49,6 +49,7 @@ def cluster_in(
         upload_path=str(folder / "uploads"),
         password_memory_mib=1,
         password_rounds=1,
+        login_tries_per_minute=1000,
         measure_every_s=2.0,
     )
     try:
