@@ -77,7 +77,17 @@ def test_inventory(client: TestClient, cluster: Orchestrator) -> None:
     assert answer.json()["groups"]["state"] == {"stopped": ["web"]}
 
 
-PATHS = ("/v1/vms", "/openapi.json", "/docs", "/", "/nosuch", "/health/", "/HEALTH", "//health")
+PATHS = (
+    "/v1/vms",
+    "/openapi.json",
+    "/docs",
+    "/nosuch",
+    "/page",
+    "/pages",
+    "/health/",
+    "/HEALTH",
+    "/v1//health",
+)
 
 
 @pytest.mark.parametrize("path", PATHS)
