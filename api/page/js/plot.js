@@ -1,22 +1,23 @@
 // A small plot of one or two curves over time, with its figures in words for screen readers.
 //
-//   plot({name, curves: [{name, points: [[at_s, value], …]}], format: v => text, from, to, stepS})
+//   plot({name, curves: [{name, points: [[at_s, value], …]}], format: v => text, from, to, stepS, most, wide})
 //     Where nobody measured (a gap of more than two steps) the line is broken.
 import { h } from "./dom.js";
 import { time } from "./format.js";
 import { t } from "./i18n.js";
 
-const WIDE = 320;
+// About as wide as it is on the screen, so that letters have the size of others.
+const USUAL = 400;
 const HIGH = 96;
 const LEFT = 2;
 const TOP = 14;
 const BOTTOM = 80;
 
-export function plot({ name, curves, format, from, to, stepS = 15, most = 0 }) {
+export function plot({ name, curves, format, from, to, stepS = 15, most = 0, wide = USUAL }) {
   const values = curves.flatMap((one) => one.points.map(([, value]) => value));
   if (!values.length) return h("div.hint", t("plot.none"));
   const top = Math.max(most, ...values) || 1;
-  const x = (at) => LEFT + ((at - from) / Math.max(1, to - from)) * (WIDE - 2 * LEFT);
+  const x = (at) => LEFT + ((at - from) / Math.max(1, to - from)) * (wide - 2 * LEFT);
   const y = (value) => BOTTOM - (value / top) * (BOTTOM - TOP);
   const lines = curves.map((curve, number) => {
     let d = "";
@@ -48,9 +49,9 @@ export function plot({ name, curves, format, from, to, stepS = 15, most = 0 }) {
     event.currentTarget.querySelector(".readout").textContent = "";
     event.currentTarget.querySelector(".mark").style.visibility = "hidden";
   }
-  return h("svg.plot", { onpointermove: tell, onpointerleave: quiet, viewBox: `0 0 ${WIDE} ${HIGH}`, role: "img", "aria-label": `${name}: ${said}` },
-    h("line.rule", { x1: 0, y1: TOP, x2: WIDE, y2: TOP }), h("line.rule", { x1: 0, y1: BOTTOM, x2: WIDE, y2: BOTTOM }),
+  return h("svg.plot", { onpointermove: tell, onpointerleave: quiet, viewBox: `0 0 ${wide} ${HIGH}`, role: "img", "aria-label": `${name}: ${said}` },
+    h("line.rule", { x1: 0, y1: TOP, x2: wide, y2: TOP }), h("line.rule", { x1: 0, y1: BOTTOM, x2: wide, y2: BOTTOM }),
     h("line.mark", { x1: 0, y1: TOP, x2: 0, y2: BOTTOM, style: { visibility: "hidden" } }),
-    lines, h("text", { x: LEFT, y: TOP - 4 }, format(top)), h("text.readout", { x: WIDE - LEFT, y: TOP - 4, "text-anchor": "end" }),
-    h("text", { x: LEFT, y: HIGH - 4 }, time(from)), h("text", { x: WIDE - LEFT, y: HIGH - 4, "text-anchor": "end" }, time(to)));
+    lines, h("text", { x: LEFT, y: TOP - 4 }, format(top)), h("text.readout", { x: wide - LEFT, y: TOP - 4, "text-anchor": "end" }),
+    h("text", { x: LEFT, y: HIGH - 4 }, time(from)), h("text", { x: wide - LEFT, y: HIGH - 4, "text-anchor": "end" }, time(to)));
 }

@@ -191,7 +191,7 @@ function render(root, ctx) {
     const to = Date.now() / 1000;
     const from = to - more.span;
     const curve = (key, name_) => ({ name: name_, points: points.map((one) => [one.at, one.rates[key]]) });
-    const one = (title, curves, format, most = 0) => h("figure.stack", { key: title }, h("figcaption", h("h3", title)), plot({ name: title, curves, format, from, to, stepS: found?.step_s || 15, most }));
+    const one = (title, curves, format, most = 0) => h("figure.stack", { key: title }, h("figcaption", h("h3", title)), plot({ name: title, curves, format, from, to, stepS: found?.step_s || 15, most, wide: 260 }));
     const span = (seconds, text) => h("button.button.small", { type: "button", "aria-pressed": String(more.span === seconds), onclick: () => { more.span = seconds; more.history = null; draw(); quietly("history", "history", { name, for_s: seconds }); } }, text);
     return h("section.card.all-wide", { key: "figures" }, h("header", h("h2", t("vm.figures")), h("span.grow"), h("div.buttons", { role: "group", "aria-label": t("vm.figures") }, span(HOUR, t("vm.last_hour")), span(24 * HOUR, t("vm.last_day")))),
       h("div.inner", more.history === null ? h("div.loading", h("div.spin"), h("span", t("loading"))) : h("div.small-plots",
