@@ -86,7 +86,7 @@ def test_a_vm_is_created_after_its_plan_was_seen_and_stands_in_the_list_of_other
     page.get_by_role("button", name="Create VM").click()
     dialog = page.get_by_role("dialog")
     dialog.locator("#create-name").fill("made-here")
-    dialog.get_by_label("Image").select_option(label="debian-12 (4 MiB)")
+    dialog.locator("#create-image").select_option(label="debian-12 (4 MiB)")
     dialog.get_by_role("button", name="Show the plan").click()
     dialog.locator(".why").first.wait_for()
     # The plan says why there, and nothing was done yet.
