@@ -134,7 +134,8 @@ def test_from_the_login_to_a_failover(
     person.show("/vms")
     page.locator(".grid-row[data-id=walker]").get_by_role("button", name="Actions").click()
     page.get_by_role("menuitem", name="Migrate").click()
-    place = page.get_by_role("dialog").locator(".host-row").filter(has_text=target)
+    called = page.locator("strong", has_text=re.compile(f"^{target}$"))
+    place = page.get_by_role("dialog").locator(".host-row").filter(has=called)
     place.get_by_text(re.compile("^(fits|does not fit)$")).wait_for(timeout=LONG_MS)
     assert place.get_by_text("fits", exact=True).count() == 1, place.inner_text()
     place.get_by_role("radio").check()
@@ -176,4 +177,8 @@ def test_from_the_login_to_a_failover(
     person.show("/activity")
     told = page.locator(".grid-row").filter(has_text="walker").filter(has_text=target)
     told.first.wait_for()
+    person.show("/vms")
+    page.locator(".grid-row[data-id=walker]").get_by_text("running", exact=True).wait_for(
+        timeout=LONG_MS
+    )
     assert cluster.show("walker").power == "running"
