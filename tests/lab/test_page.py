@@ -178,7 +178,5 @@ def test_from_the_login_to_a_failover(
     told = page.locator(".grid-row").filter(has_text="walker").filter(has_text=target)
     told.first.wait_for()
     person.show("/vms")
-    page.locator(".grid-row[data-id=walker]").get_by_text("running", exact=True).wait_for(
-        timeout=LONG_MS
-    )
+    page.locator(".grid-row[data-id=walker] .dot.good").wait_for(timeout=LONG_MS)
     assert cluster.show("walker").power == "running"
