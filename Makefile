@@ -35,7 +35,7 @@ lab:
 
 test:
 	@packaging/prepare.sh test
-	@$(VENV)/python -m pytest -n $(WORKERS) $(ARGS)
+	@packaging/test.sh $(WORKERS) $(ARGS)
 
 check:
 	@packaging/prepare.sh check

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,9 +60,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: _turn(item.nodeid))
 
 
+class Failures:
+    """Writes down what failed, also with the whole of its worker, for packaging/test.sh."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            with self._path.open("a") as file:
+                print(report.nodeid, file=file)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # xdist would begin with the files that have the most tests, which are the quick ones.
     config.option.loadscopereorder = False
+    path = os.environ.get("VORCH_FAILED_TESTS")
+    if path and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Failures(Path(path)))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByPlace:

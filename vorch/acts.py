@@ -755,6 +755,9 @@ def _stayed(step: MigrateDomain, exc: VorchError | None) -> VorchError:
     refusals = (Conflict, Denied, Invalid, NoRoom, NotFound, Unsupported)
     kind = type(exc) if isinstance(exc, refusals) else Conflict
     fields = {**exc.fields, "vm": vm.name, "node": vm.node}
+    if kind is not type(exc):
+        # It is a conflict for what has come of it; what brought it about is told besides.
+        fields["cause"] = exc.as_dict()
     return kind(f"{exc.message}; VM {vm.name!r} goes on on {vm.node!r}", **fields)
 
 

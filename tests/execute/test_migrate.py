@@ -193,6 +193,26 @@ def test_the_target_dies_on_the_way(two: Two) -> None:
     assert leaks(two.connect()) == []
 
 
+def test_a_lost_state_ends_it_on_its_way(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing has come of it, so it is a refusal; that Ceph was silent is told besides."""
+    state = two.cluster.world.state
+
+    def lose() -> None:
+        def silent(*args: object, **more: object) -> None:
+            monkeypatch.undo()
+            raise LOST
+
+        monkeypatch.setattr(state, "commit", silent)
+        monkeypatch.setattr(state, "get", silent)
+
+    two.in_the_middle(lose)
+    with pytest.raises(vorch.Conflict, match="goes on on 'h1'") as refused:
+        two.cluster.migrate("web", "h2")
+    assert refused.value.fields["cause"]["code"] == "unreachable"
+    assert two.where() == (["h1"], "h1")
+    assert leaks(two.connect()) == []
+
+
 def test_the_source_dies_when_it_has_arrived(two: Two) -> None:
     """Where it runs is recorded all the same, so that nobody starts it a second time."""
 

@@ -19,7 +19,7 @@ from tests.lab.acks import Acks
 from tests.lab.clusters import cluster_on, disk_of, import_writer, slow_down, start_writer
 from tests.lab.remains import remains
 from vorch import Orchestrator
-from vorch.errors import StepFailed, Unreachable, VorchError
+from vorch.errors import Conflict, StepFailed, Unreachable, VorchError
 from vorch.lab import CEPH_USER, Lab, verify_disk
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -103,8 +103,8 @@ def allowed(problem: VorchError) -> bool:
     """
     if isinstance(problem, Unreachable):
         return True
-    if isinstance(problem, StepFailed):
-        cause = problem.fields.get("cause", {})
+    if isinstance(problem, (StepFailed, Conflict)) and "cause" in problem.fields:
+        cause = problem.fields["cause"]
         return isinstance(cause, dict) and cause.get("code") == "unreachable"
     return problem.code == "conflict" and "was left unfinished" in problem.message
 

@@ -16,9 +16,11 @@ import ctypes
 import errno
 import math
 import os
+import sys
 import threading
+import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,10 @@ _TIMEOUT_OPTIONS = ("rados_osd_op_timeout", "rados_mon_op_timeout", "client_moun
 # operations that are this old. With a short timeout its own 5 s and 10 s would never be reached,
 # and it would go on asking OSDs at addresses that they had before an outage.
 _MAP_OPTIONS = {"objecter_tick_interval": 5.0, "objecter_timeout": 10.0}
+
+# Whoever closes a connection waits so long for other threads that are still in a call on it.
+LAST_CALLS_S = 5.0
+LAST_CALLS_POLL_S = 0.01
 
 # ---------------------------------------------------------------------------------------------
 # Addresses
@@ -280,14 +286,23 @@ class RadosCluster:
 
         ioctxs, self._ioctxs = self._ioctxs, {}
         cluster, self._cluster = self._cluster, None
+        if cluster is None:
+            return
+        # Taken apart under a call that is still on its way, librados ends the whole process. Each
+        # call has an end (`timeout_s`), but nobody who is done waits for so long.
+        until = time.monotonic() + LAST_CALLS_S
+        while (used := _in_use(cluster, ioctxs)) and time.monotonic() < until:
+            time.sleep(LAST_CALLS_POLL_S)
         # The last callbacks come while it shuts down, and answer through the Ioctx that they came
         # for: freed before, they would bring the process down.
         for ioctx in ioctxs.values():
             abandon(ioctx)
-        if cluster is not None:
-            # What was acknowledged is on disks already.
-            with contextlib.suppress(rados.Error):
-                cluster.shutdown()
+        if used:
+            abandon(cluster)
+            return
+        # What was acknowledged is on disks already.
+        with contextlib.suppress(rados.Error):
+            cluster.shutdown()
 
     def _abandon(self) -> None:
         for thing in (*self._ioctxs.values(), self._cluster):
@@ -322,6 +337,19 @@ def kept_cluster(
             cluster = _kept[(conf, user, timeout_s)] = RadosCluster(conf, user, timeout_s)
         cluster._users += 1
         return cluster
+
+
+def _in_use(cluster: Any, ioctxs: Mapping[Any, Any]) -> bool:
+    """Whether anybody but the caller still has one of these: a call on its way, an open image.
+
+    Whoever is in a call has what he calls; an open image has its Ioctx, and a watch the cluster, as
+    each Ioctx has. So it is enough to count who has one, beside those that are known: the caller's
+    variable or table, the variable here, and the argument of `getrefcount`.
+    """
+    known = 3
+    return sys.getrefcount(cluster) > known + len(ioctxs) or any(
+        sys.getrefcount(ioctx) > known for ioctx in ioctxs.values()
+    )
 
 
 # ---------------------------------------------------------------------------------------------

@@ -138,7 +138,9 @@ class RbdSnapshots:
             # Only when it is all of them: librbd rolls back every image of the group, wherever it
             # is now, and silently passes over those whose snapshot is gone.
             if set(_members(name)) == set(ids.values()):
-                librbd().Group(self._pool.ioctx(), name).rollback_to_snap(snapshot)
+                # Kept for as long as the call takes: a Group does not keep it.
+                ioctx = self._pool.ioctx()
+                librbd().Group(ioctx, name).rollback_to_snap(snapshot)
                 return
         for volume in volumes:
             with self._pool.claimed(volume, what) as image:
@@ -148,8 +150,8 @@ class RbdSnapshots:
                     image.rollback_to_snap(snapshot)
 
     def _check_complete(self, group: str, snapshot: str, what: str) -> None:
-        rbd = librbd()
-        for one in rbd.Group(self._pool.ioctx(), group).list_snaps():
+        rbd, ioctx = librbd(), self._pool.ioctx()
+        for one in rbd.Group(ioctx, group).list_snaps():
             if one["name"] == snapshot and one["state"] != rbd.RBD_GROUP_SNAP_STATE_COMPLETE:
                 raise Conflict(
                     f"cannot {what}: the snapshot is not complete, as its taking was interrupted;"
