@@ -17,7 +17,7 @@ import numpy as np
 from vorch.decide.room.evenness import Metric, Term, noise, terms
 from vorch.decide.room.fleet import Fleet
 from vorch.decide.room.improve import Improving
-from vorch.decide.room.order import Schedule, Step, is_short, is_too_long, schedule
+from vorch.decide.room.order import Schedule, Step, close_up, is_short, is_too_long, schedule
 from vorch.decide.room.price import Bound, Pricing, copied_mib, link_mib_s, prices, seconds
 from vorch.decide.room.search import Search
 from vorch.decide.room.short import short_schedule
@@ -392,6 +392,8 @@ class _Balancing:
         found = schedule(self.search, targets, per_host=self.limits.per_host, bounds=self._bounds())
         if not fixed:
             self._make_up(found)
+            if self.limits.per_host == 1:
+                close_up(self.search, found)
         if self.limits.seconds is None:
             return found
         kept = Schedule(given_up=found.given_up)
