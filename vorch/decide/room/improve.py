@@ -24,7 +24,7 @@ _CROSSINGS = 4
 # How often single moves are traded under the limit.
 _TRADES = 10
 # Work, in pairs of guest and place that are looked at, for doing two hosts at a time anew.
-_SHAKING = 7_000_000
+_SHAKING = 6_000_000
 # Passes in which others go instead.
 _REFILLS = 12
 # A guest is a host's burden when it is so much of its load; a larger host is one on which it is no

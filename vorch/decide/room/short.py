@@ -22,19 +22,23 @@ from vorch.decide.room.worth import NEVER
 # Of what looks good so many are tried when single moves are used up.
 _TRIES = 24
 _TINY = 1e-9
-# So many moves of its busiest host a plan may count on from the start, tried one after the other.
-_BUSY = (0, 4, 6, 9, 13)
+# What there is to choose from, where nothing is known.
+BUSY = (0, 4, 6, 9, 13)
 # In turns of it, moves of several steps are looked for at most.
 _MOST = 400
 
 
-def short_schedule(search: Search, rate: float, bounds: Sequence[Bound]) -> Schedule:
+def short_schedule(
+    search: Search, rate: float, bounds: Sequence[Bound], counting_on: Sequence[int] = BUSY
+) -> Schedule:
     """Rounds from where guests are at home, as long as something gains more than its price.
 
-    The search's table ends as the steps leave it.
+    `counting_on`: so many moves of its busiest host a plan may count on from the start; each is
+    tried, and the best plan that keeps its word is taken. The search's table ends as its steps
+    leave it.
     """
     best, steps, at = np.inf, [], search.home
-    for busy in _BUSY:
+    for busy in counting_on:
         search.put(search.home)
         made = _Short(search, rate, bounds, busy)
         for _ in range(_MOST):
