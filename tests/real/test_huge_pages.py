@@ -105,7 +105,7 @@ def kept_in(process: Path) -> str:
     for task in (process / "task").iterdir():
         if (task / "comm").read_text().startswith("CPU "):
             status = (task / "status").read_text()
-            return re.findall(r"^Cpus_allowed_list:\s+(\S+)", status, re.MULTILINE)[0]
+            return str(re.findall(r"^Cpus_allowed_list:\s+(\S+)", status, re.MULTILINE)[0])
     raise AssertionError("it has no vCPU")
 
 
@@ -124,9 +124,7 @@ def test_a_guest_is_made_of_them_and_the_next_finds_none(cluster: Orchestrator) 
     cell = facts.cell(cluster.look().vm(FIRST).numa_cell)
     assert cell is not None
     assert kept_in(process) == cell.cpu_set
-    assert f"prefer:{cell.number}" in (process / "numa_maps").read_text().replace(
-        "prefer=many", "prefer"
-    )
+    assert f"prefer:{cell.number}" in (process / "numa_maps").read_text()
     assert b"hugetlb" in (process / "cmdline").read_bytes()
     left = _counted("HugePages_Free") - _counted("HugePages_Rsvd")
     assert left == PAGES - 64 // PAGE_MIB

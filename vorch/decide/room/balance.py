@@ -33,6 +33,8 @@ WORTH_WITHIN = 0.02
 MOST_RUNS = 4
 # With fewer hosts a plan may have more rounds than its busiest host needs: they are few anyway.
 FEW_HOSTS = 8
+# With so many pairs of guest and host a short plan is found in some hundredths of a second.
+_QUICK = 12_000
 # So many moves of its busiest host are nothing unusual.
 _USUAL = 5
 # An order of moves that leads so near to what was meant is good enough.
@@ -180,8 +182,9 @@ def _planned(
     second = _Balancing(Table(fleet), limits, metric, pricing, thorough)
     if not second.search.small:
         return plan
-    # Where the plan at hand is short as well, one try is enough: it may be about as good.
-    short = second.short_plan(BUSY if long else (max(plan.busiest, _USUAL),))
+    # Where the plan at hand is short as well and a try takes long, one is enough.
+    many = len(fleet.guests) * len(fleet.hosts) > _QUICK
+    short = second.short_plan((max(plan.busiest, _USUAL),) if many and not long else BUSY)
     if _is_long(short, limits.per_host):
         return plan
     mended, left = ((one.after.broken, one.after.overfull) for one in (short, plan))
