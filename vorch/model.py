@@ -469,8 +469,10 @@ class Vm:
     require_tags: tuple[str, ...] = ()
     # Its memory is huge pages of that size; "": ordinary memory.
     huge_pages: Literal["", "2M", "1G"] = ""
-    # It goes only to hosts where one NUMA cell has room for all of it.
+    # It goes only to hosts where one NUMA cell has room for all of it, and is kept in that cell.
     one_numa_cell: bool = False
+    # The cell of its host that it was put into when it started there or moved there.
+    numa_cell: int | None = None
     description: str = ""
     created_at: float = 0.0
 
@@ -1126,6 +1128,8 @@ class NumaCell:
     cpus: int
     memory_mib: int
     pages: tuple[HugePages, ...] = ()
+    # Which processors, as libvirt writes sets of them ("0-3,8"); "": its hypervisor did not say.
+    cpu_set: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -1156,6 +1160,9 @@ class HostFacts:
     # () where its hypervisor did not say.
     cells: tuple[NumaCell, ...] = ()
     probed_at: float = 0.0
+
+    def cell(self, number: int | None) -> NumaCell | None:
+        return next((one for one in self.cells if one.number == number), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from vorch.model import GIB, Cpu, Disk, Network, Nic, Node, Vm, Volume
+from vorch.model import GIB, Cpu, Disk, Network, Nic, Node, NumaCell, Vm, Volume
 
 
 def _size(size_bytes: int) -> str:
@@ -491,6 +491,8 @@ class MigrateDomain:
     disks: tuple[Disk, ...] = ()
     # By NIC: the target's bridge, where it is not called as it is here.
     bridges: dict[str, str] = field(default_factory=dict)
+    # The target's NUMA cell that it is put into.
+    cell: NumaCell | None = None
     kind: Literal["migrate-domain"] = "migrate-domain"
 
     @property
@@ -506,7 +508,12 @@ class MigrateDomain:
     @property
     def moved(self) -> Vm:
         """The VM as it is on the target."""
-        return replace(self.vm, node=self.target, disks=self.disks or self.vm.disks)
+        return replace(
+            self.vm,
+            node=self.target,
+            disks=self.disks or self.vm.disks,
+            numa_cell=None if self.cell is None else self.cell.number,
+        )
 
     def __str__(self) -> str:
         with_disks = ", ".join(disk.name for disk in self.copied)

@@ -34,6 +34,7 @@ from vorch.model import (
     Network,
     Nic,
     Node,
+    NumaCell,
     Pool,
     PoolUsage,
     Rates,
@@ -624,6 +625,7 @@ class Hypervisor(Protocol):
         copies: Mapping[str, Source] = NO_SOURCES,
         elsewhere: Mapping[str, Source] = NO_SOURCES,
         bridges: Mapping[str, str] = {},
+        cell: NumaCell | None = None,
     ) -> MoveFigures:
         """Move the VM to that host, which this one reaches at `uri`, while it runs.
 
@@ -635,7 +637,8 @@ class Hypervisor(Protocol):
         `postcopy_after_s`: so long after its beginning it goes over to the target, and draws its
         memory after it. `copies` says, by the disk's name, into which volumes its disks are copied
         along; `elsewhere`, where what it only reads is there.
-        `bridges`: by NIC, the bridge there, where it has another name.
+        `bridges`: by NIC, the bridge there, where it has another name. `cell`: the NUMA cell there
+        that it is put into.
         """
         ...
 

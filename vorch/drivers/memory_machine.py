@@ -149,6 +149,7 @@ class MemoryMachine:
                     cpus=self.facts.cpus // cells,
                     memory_mib=self.facts.memory_mib // cells,
                     pages=pages,
+                    cpu_set=_cpu_set(number, self.facts.cpus // cells),
                 )
                 for number in range(cells)
             ),
@@ -343,3 +344,8 @@ class MemoryMachine:
                 return None
             given[mac] = str(address)
         return given[mac]
+
+
+def _cpu_set(number: int, cpus: int) -> str:
+    """The processors of one cell, where each has as many."""
+    return f"{number * cpus}-{(number + 1) * cpus - 1}"

@@ -137,6 +137,8 @@ class Guest:
     dirty_mib_s: float | None = None
     # Where it is; "" when it is nowhere yet.
     host: str = ""
+    # The NUMA cell of that host that it was put into. None: into none, or nobody knows.
+    cell: int | None = None
     # It is started elsewhere when its host dies.
     ha: bool = True
     # Higher ones are placed first.

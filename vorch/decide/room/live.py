@@ -227,6 +227,7 @@ class _Look:
             cpu_load=self.loads.get(vm.name),
             dirty_mib_s=self.writes.get(vm.name),
             host=host,
+            cell=vm.numa_cell if host == vm.node else None,
             ha=ha,
             priority=-settings.start_order if settings is not None else 0,
             moves=moves,
