@@ -41,7 +41,8 @@ async def from_body(request: Request, verb: str) -> dict[str, Any]:
         raise Invalid(f"cannot read the request: its body is {kind!r}; send application/json")
     model = model_of(verb)
     try:
-        found = model.model_validate_json(raw or b"{}")
+        # Strictly: neither is "5" a number there, nor is true.
+        found = model.model_validate_json(raw or b"{}", strict=True)
     except ValidationError as exc:
         raise unreadable(exc) from exc
     except RecursionError as exc:
