@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 from starlette.requests import Request
@@ -41,7 +42,17 @@ def let_in(request: Request, what: str, **arguments: Any) -> None:
 def vms_seen(request: Request) -> Callable[[Vm], bool] | None:
     """Whether whoever asks may know of a VM; None: of all, which is quicker to find out."""
     who = principal(request)
-    return None if who.sees_all else lambda vm: who.has(vm.tags)
+    return None if who.sees_all else Own(who)
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """As a value: two that ask for the same are known to."""
+
+    who: Principal
+
+    def __call__(self, vm: Vm) -> bool:
+        return self.who.has(vm.tags)
 
 
 def events_seen(request: Request) -> Callable[[str, str], bool]:

@@ -117,7 +117,8 @@ def _dataclasses_in(kind: Any, seen: set[Any]) -> set[Any]:
     return seen
 
 
-def _fields(kind: Any) -> dict[str, Any] | None:
+@functools.cache
+def _fields(kind: Any) -> Mapping[str, Any] | None:
     """The fields of a dataclass, past what may be None or is a list of it; else None."""
     while True:
         if isinstance(kind, type) and dataclasses.is_dataclass(kind):

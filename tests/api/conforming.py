@@ -33,12 +33,12 @@ ANY = {name.lower() for name in (*ALWAYS, *UNLESS_SAID)} | {
     "x-accel-buffering",
 }
 CHECKS = {
-    # Vorch's words for "no room" and "this cannot do it" begin with a 5. All others would be faults.
+    # What vorch says of "no room" and "this cannot do it" begins with a 5; others would be faults.
     "not_a_server_error": {"expected-statuses": ["2xx", "3xx", "4xx", "501", "507"]},
     # Wrong here: it takes each 422 for a fault, and 422 is also what is said of arguments that do
     # not go together or are no name, which no schema can say. `_understood` looks at the rest.
     "positive_data_acceptance": {"enabled": False},
-    # It sends requests of its own, to an address that is none. Here each case is sent by nobody too.
+    # It sends requests itself, to an address that is none. Here nobody sends each case as well.
     "ignored_auth": {"enabled": False},
     # `_body` does that. Of what is in a tuple (prefixItems) this one makes a schema that is none.
     "response_schema_conformance": {"enabled": False},
