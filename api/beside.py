@@ -43,7 +43,7 @@ SAID: Mapping[tuple[str, str], Said] = {
     ("get", "/health"): Said(),
     ("get", "/ready"): Said(),
     ("get", "/metrics"): Said(content={200: "text/plain"}),
-    ("post", "/v1/login"): Said((403,), {200: {"Set-Cookie": "The login."}}),
+    ("post", "/v1/login"): Said((403, 413), {200: {"Set-Cookie": "The login."}}),
     ("get", "/v1/login/oidc"): Said(
         (403,), {303: {"Location": "Where to log in.", "Set-Cookie": "For the way back."}}
     ),
@@ -80,7 +80,7 @@ SAID: Mapping[tuple[str, str], Said] = {
 }
 WORDS = {
     206: "The part that was asked for.",
-    413: "More came than was said.",
+    413: "More came than was said, or is taken.",
     415: f"A piece is {PIECE}.",
     416: "It has no such part.",
     460: "What came has another checksum than was said.",

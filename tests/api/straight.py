@@ -45,7 +45,8 @@ def ask(
 ) -> Answer:
     """`target` is what stands in the request's first line. A body of parts comes in parts."""
     assert client.portal is not None
-    return client.portal.call(_ask, client.app, method, target, headers, body, scheme)
+    called = client.portal.call(_ask, client.app, method, target, headers, body, scheme)
+    return cast(Answer, called)
 
 
 async def _ask(

@@ -102,7 +102,7 @@ class OnBehalf:
             return {}
         return dict(inspect.signature(getattr(self._cluster, verb)).parameters)
 
-    def _call(self, verb: str, method: Callable[..., Any], *args: Any, **named: Any) -> Any:
+    def _call(self, verb: str, method: Callable[..., Any], /, *args: Any, **named: Any) -> Any:
         need = rights.NEEDS.get(verb)
         if need is None:
             self.permit(verb, {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hmac
+import ipaddress
 import threading
 import time
 from collections import OrderedDict
@@ -38,6 +39,8 @@ KNOWN_FOR_S = 2.0
 MOST_KNOWN = 4096
 # Logins of one user at a time; the oldest ends when there is one more.
 SESSIONS_MOST = 50
+# Passwords that are looked at at the same time: each takes `password_memory_mib`, by design.
+AT_ONCE = 4
 # Entries about strangers that the log takes in a minute; the rest are counted.
 REFUSED_PER_MINUTE = 60
 
@@ -57,6 +60,7 @@ class Doorkeeper:
         self._refused: list[float] = []
         self._unsaid = 0
         self._dummy = ""
+        self._at_once = threading.BoundedSemaphore(AT_ONCE)
 
     # -- recognizing
 
@@ -224,15 +228,16 @@ class Doorkeeper:
         """As costly without a hash as with one, so that nobody can tell by the clock."""
         if self._passwords is None or len(password) > 1024:
             return False
-        if not self._dummy:
-            self._dummy = self._passwords.hash(self._world.chance.take(SECRET_BYTES).hex())
-        return self._passwords.matches(hashed or self._dummy, password) and bool(hashed)
+        with self._at_once:
+            if not self._dummy:
+                self._dummy = self._passwords.hash(self._world.chance.take(SECRET_BYTES).hex())
+            return self._passwords.matches(hashed or self._dummy, password) and bool(hashed)
 
     # -- against those who try out passwords
 
     def check_pace(self, source: str) -> None:
         """Refused when that address has tried to log in too often."""
-        now = time.monotonic()
+        now, source = time.monotonic(), _network_of(source)
         with self._lock:
             tries = [at for at in self._tries.get(source, []) if now - at < 60.0]
             allowed = len(tries) < self._settings.login_tries_per_minute
@@ -314,6 +319,19 @@ def _put(kept: OrderedDict[str, T], key: str, value: T) -> None:
     kept.move_to_end(key)
     while len(kept) > MOST_KNOWN:
         kept.popitem(last=False)
+
+
+def _network_of(source: str) -> str:
+    """Of IPv6, where one machine has as many addresses as it likes, the network that it is in."""
+    try:
+        address = ipaddress.ip_address(source.partition("%")[0])
+    except ValueError:
+        return source
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((address, 64), strict=False))
 
 
 def _plain(name: str) -> bool:
