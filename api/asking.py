@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from starlette.requests import Request
 
-from vorch import OnBehalf, Principal, Verb, Vm
+from vorch import OnBehalf, Principal, Verb, Vm, sees_event
 
 from .gate import principal_of
 
@@ -55,17 +55,11 @@ class Own:
         return self.who.has(vm.tags)
 
 
-def events_seen(request: Request) -> Callable[[str, str], bool]:
-    """The same of an event about a document, by its kind and name.
-
-    Whoever does not see everything hears of the own VMs alone.
-    """
+def events_seen(request: Request) -> Callable[[str, str, Mapping[str, Any]], bool]:
+    """The same of an event: its kind, the name of what it is about, and what it tells."""
     who, picture = principal(request), request.app.state.picture
 
-    def seen(kind: str, name: str) -> bool:
-        if who.sees_all:
-            return True
-        vm = cast(Vm | None, picture.look().vms.get(name)) if kind == "vm" else None
-        return vm is not None and who.has(vm.tags)
+    def seen(kind: str, name: str, told: Mapping[str, Any]) -> bool:
+        return who.sees_all or sees_event(who, kind, name, told, picture.look())
 
     return seen

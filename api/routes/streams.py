@@ -45,7 +45,7 @@ async def events(request: Request) -> Response:
             if not whole:
                 yield _reset()
             for event in missed:
-                if _told(event, kinds) and may_see(event.kind, event.name):
+                if _told(event, kinds) and may_see(event.kind, event.name, event.data):
                     yield event.text
             yield Event("ready", "", {"revision": now}, now).text
             while True:
@@ -59,7 +59,7 @@ async def events(request: Request) -> Response:
                     continue
                 if heard is None:
                     return
-                if _told(heard, kinds) and may_see(heard.kind, heard.name):
+                if _told(heard, kinds) and may_see(heard.kind, heard.name, heard.data):
                     yield heard.text
                 elif heard.id:
                     yield f"id: {heard.id}\n\n".encode()

@@ -42,10 +42,14 @@ def ask(
     headers: Sequence[Header] = (),
     body: bytes | Iterable[bytes] = b"",
     scheme: str = "https",
+    until: bytes = b"",
 ) -> Answer:
-    """`target` is what stands in the request's first line. A body of parts comes in parts."""
+    """`target` is what stands in the request's first line. A body of parts comes in parts.
+
+    A stream of events is left after its first part, or the one that has `until` in it.
+    """
     assert client.portal is not None
-    called = client.portal.call(_ask, client.app, method, target, headers, body, scheme)
+    called = client.portal.call(_ask, client.app, method, target, headers, body, scheme, until)
     return cast(Answer, called)
 
 
@@ -56,6 +60,7 @@ async def _ask(
     headers: Sequence[Header],
     body: bytes | Iterable[bytes],
     scheme: str,
+    until: bytes,
 ) -> Answer:
     raw = target if isinstance(target, bytes) else target.encode("ascii")
     path, _, query = raw.partition(b"?")
@@ -100,7 +105,8 @@ async def _ask(
             answer.headers = [*message["headers"]]
         elif message["type"] == "http.response.body":
             answer.body += message.get("body", b"")
-            if message.get("more_body") and answer.kind == "text/event-stream":
+            streams = message.get("more_body") and answer.kind == "text/event-stream"
+            if streams and until in answer.body:
                 answer.cut = left = True
 
     try:

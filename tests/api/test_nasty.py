@@ -133,7 +133,7 @@ def test_each_name_in_a_path(client: TestClient, entry: Verb) -> None:
         "web//",
         "*",
     ):
-        target = re.sub(r"\{\w+\}", lambda _, name=name: name, entry.path)
+        target = entry.path.replace(f"{{{entry.in_path}}}", name)
         answer = ask(client, entry.method, target, headers=[AUTH, JSON], body=b"")
         assert sound(answer), (target, answer.status, answer.text[:300])
         # Whatever was asked for was not there, or made no sense.

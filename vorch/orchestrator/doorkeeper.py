@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hmac
 import ipaddress
@@ -13,7 +14,7 @@ from typing import TypeVar
 
 from vorch.codec import decode, encode
 from vorch.decide import audit, login
-from vorch.errors import Denied, TooMany, VorchError
+from vorch.errors import Conflict, Denied, Stale, TooMany, VorchError
 from vorch.orchestrator.core import Core
 from vorch.orchestrator.people import SECRET_BYTES, sha256
 from vorch.ports import Change
@@ -41,6 +42,9 @@ MOST_KNOWN = 4096
 SESSIONS_MOST = 50
 # Passwords that are looked at at the same time: each takes `password_memory_mib`, by design.
 AT_ONCE = 4
+# How long a token is listed that has expired.
+TOKENS_LISTED_S = 7 * 86400.0
+EXPIRED_AT_ONCE = 100
 # Entries about strangers that the log takes in a minute; the rest are counted.
 REFUSED_PER_MINUTE = 60
 
@@ -223,6 +227,32 @@ class Doorkeeper:
         self._world.state.commit([*ended, Change(f"session/{session.id}", 0, encode(session))])
         self.note("login", user.name, source, "done")
         return session, f"{session.id}.{secret}"
+
+    def expire(self) -> int:
+        """What lets nobody in any more is cleared away: how much it was. Safe to repeat.
+
+        A token that has expired is listed for some days, so that one sees why it is of no use.
+        """
+        state, now = self._world.state, self._world.clock.now()
+        changes = []
+        for key, document in state.read(["session", "token", "login"]).items():
+            kind, _, name = key.partition("/")
+            if kind == "session":
+                over = decode(Session, document.body).expires_at <= now
+            elif kind == "token":
+                over = decode(Token, document.body).expires_at + TOKENS_LISTED_S <= now
+                if over:
+                    changes.append(Change(f"secret/token.{name}", None, None))
+            else:
+                failures = decode(Failures, document.body)
+                over = now - failures.last_at > login.FORGOTTEN_AFTER_S
+            if over:
+                changes.append(Change(key, document.version, None))
+        for begin in range(0, len(changes), EXPIRED_AT_ONCE):
+            # What has changed meanwhile is looked at again the next time.
+            with contextlib.suppress(Conflict, Stale):
+                state.commit(changes[begin : begin + EXPIRED_AT_ONCE])
+        return len(changes)
 
     def _matches(self, hashed: str, password: str) -> bool:
         """As costly without a hash as with one, so that nobody can tell by the clock."""

@@ -149,10 +149,15 @@ class Picture:
         self._follow()
         # Before anything is read: what comes meanwhile is news for the next look.
         changes, began, last = self._changes, time.monotonic(), self._last
-        if max_age_s is None and last is not None and not self._due:
+        if (
+            max_age_s is None
+            and last is not None
+            and not self._due
+            and last.changes == changes
+            and began - last.at < QUIET_S
+        ):
             # Most looks: nothing has happened, which need not be found out host by host.
-            if last.changes == changes and began - last.at < QUIET_S:
-                return last.cluster
+            return last.cluster
         with self._reading:
             cluster, hosts = self._cluster, dict(self._hosts)
         since = float("-inf") if max_age_s is None else time.monotonic() - max_age_s
