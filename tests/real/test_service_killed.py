@@ -79,7 +79,7 @@ def furnish(cluster: Orchestrator, word: str) -> None:
     for number in range(OF_EACH):
         for kind in ("start", "clone", "snap"):
             name = f"{PREFIX}{word}-{kind}{number}"
-            cluster.create(name, "tiny", memory_mib=64, networks=(), graphics=False, agent=False)
+            cluster.create(name, image="tiny", memory_mib=64, networks=(), graphics=False, agent=False)
 
 
 def acts(far: Orchestrator, word: str) -> list[Callable[[], object]]:
@@ -90,7 +90,7 @@ def acts(far: Orchestrator, word: str) -> list[Callable[[], object]]:
         found += [
             lambda base=base, number=number: far.create(  # type: ignore[misc]
                 f"{base}-new{number}",
-                "tiny",
+                image="tiny",
                 memory_mib=64,
                 networks=(),
                 graphics=False,
