@@ -72,9 +72,7 @@ VERBS_WITH_ROUTES = sorted(verb for verb in NEEDS if rights_page.route(verb))
 
 
 @pytest.mark.parametrize("verb", VERBS_WITH_ROUTES)
-def test_each_cell(
-    client: TestClient, secrets: dict[tuple[Role, str], str], verb: str
-) -> None:
+def test_each_cell(client: TestClient, secrets: dict[tuple[Role, str], str], verb: str) -> None:
     need = NEEDS[verb]
     trashed = "gone-" if need.about == "trashed" else ""
     for (role, word), secret in secrets.items():
@@ -83,7 +81,10 @@ def test_each_cell(
         for whose in ("mine", "theirs") if of_a_vm else ("nosuch",):
             subject = f"{trashed}{whose}" if of_a_vm else "0123456789ab"
             answer = asked(client, verb, subject, secret)
-            hidden = answer.status == 404 and f"VM '{subject}': there is none of that name" in answer.text
+            hidden = (
+                answer.status == 404
+                and f"VM '{subject}': there is none of that name" in answer.text
+            )
             where = (verb, role, word, whose, answer.status, answer.text[:200])
             match cell:
                 case "–":

@@ -79,7 +79,9 @@ def furnish(cluster: Orchestrator, word: str) -> None:
     for number in range(OF_EACH):
         for kind in ("start", "clone", "snap"):
             name = f"{PREFIX}{word}-{kind}{number}"
-            cluster.create(name, image="tiny", memory_mib=64, networks=(), graphics=False, agent=False)
+            cluster.create(
+                name, image="tiny", memory_mib=64, networks=(), graphics=False, agent=False
+            )
 
 
 def acts(far: Orchestrator, word: str) -> list[Callable[[], object]]:
