@@ -160,7 +160,12 @@ def _parameters(entry: Verb, schemas: dict[str, Any]) -> list[dict[str, Any]]:
     if entry.verb == "list" or (entry.kind == "read" and lists.is_list(entry)):
         found += _list_parameters(entry)
     elif entry.kind == "read" and entry.verb != "dump":
-        found.append(_query("fields", "Fields to show, by commas, as in vm.name,power."))
+        found.append(
+            _query(
+                "fields",
+                "Fields to show, by commas, as in vm.name,power: the answer has no others.",
+            )
+        )
     if entry.kind == "task":
         found.append(_header("Prefer", "wait=N: how long the answer may wait for the end."))
         found.append(_header("Idempotency-Key", "A second request with it is the first one."))
@@ -171,7 +176,7 @@ def _parameters(entry: Verb, schemas: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _list_parameters(entry: Verb) -> list[dict[str, Any]]:
     found = [
-        _query("fields", "Fields to show, by commas."),
+        _query("fields", "Fields to show, by commas: the answer has no others."),
         _query("cursor", "Where the page begins: from the Link of the page before it."),
         {
             "name": "limit",

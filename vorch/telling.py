@@ -55,6 +55,8 @@ def from_json(told: Any, kind: Any) -> Any:
 def chosen_fields(kind: Any, paths: Iterable[str]) -> Chosen:
     """Of paths such as "vm.name"; `Invalid` for one that the type does not have."""
     chosen: dict[str, Any] = {}
+    if _fields(kind) is None:
+        raise Invalid("cannot choose fields: what is shown here has none of its own; leave it out")
     for path in paths:
         place, here = chosen, kind
         words = path.split(".")
