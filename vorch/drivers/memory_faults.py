@@ -275,6 +275,10 @@ class Gate:
             return act()
 
     def _check_alive(self) -> None:
+        if self.process is not None and self.process.left:
+            raise Unreachable(
+                f"cannot use {self.target} in memory: its connection was closed; connect again"
+            )
         if self.process is not None and self.process.dead:
             raise ProcessDied(f"process {self.process.number} is dead")
 

@@ -205,6 +205,8 @@ class MemoryProcess:
         self.number = number
         # The host that it runs on; "" for somewhere else.
         self.home = home
+        # Not killed: what of it still asks something is told so, as an error to deal with.
+        self.left = False
 
     def me(self) -> dict[str, Any]:
         home = {"home": self.home} if self.home else {}
@@ -228,4 +230,5 @@ class MemoryProcess:
 
     def leave(self) -> None:
         """It has closed its connection to this world, and may live on."""
+        self.left = not self.dead
         self._table.declare_dead(self.me())
