@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, BinaryIO, Literal, Protocol, TypeVar
 
 from vorch.availability import Ending, Knock
+from vorch.frozen import quick
 from vorch.model import (
     Address,
     Check,
@@ -85,6 +86,7 @@ class Document:
         return self.key.partition("/")[2]
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Change:
     """One part of a commit: the document must be at `version` (0: absent; None: no matter).
@@ -102,6 +104,7 @@ class Change:
 GIVEN_BACK = 0.0
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Lease:
     """A claim on a name for a time. A newer holder has a greater epoch, for ever."""

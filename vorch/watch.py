@@ -46,6 +46,7 @@ from vorch.decide.room.loads import Loads
 from vorch.decide.seen import shown_by
 from vorch.errors import Conflict, Unreachable, Unsupported, VorchError
 from vorch.execute import Executor, Hook, claim_key
+from vorch.frozen import quick
 from vorch.model import Clients, Cluster, Domain, Network, Node, Pool, Task, Vm, Volume
 from vorch.orchestrator import kept
 from vorch.orchestrator.kept import LEASE, REPORT
@@ -89,6 +90,7 @@ SPARE_S = 2.0
 ENDING_S = 5.0
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
     """What came of a step."""

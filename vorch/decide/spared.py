@@ -69,11 +69,14 @@ def ended(plan: Plan, cluster: Cluster, ha: Availability, overhead_mib: int) -> 
 
 def failures(cluster: Cluster, ha: Availability, overhead_mib: int) -> Mapping[str, object]:
     """Whose loss is not survived, of what the policy names: some, where there are any."""
+    from vorch.decide.room import quick
     from vorch.decide.room.live import fleet_of, judged
     from vorch.decide.room.table import Table
     from vorch.decide.room.wide import failing, spare_of
 
     fleet = fleet_of(cluster, ha, overhead_mib=overhead_mib, policy=judged(ha.policy))
+    if quick.survives(fleet):
+        return {}
     return failing(spare_of(Table(fleet), first=True))
 
 
