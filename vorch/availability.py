@@ -101,7 +101,7 @@ class HaVm:
     @property
     def counts(self) -> bool:
         """It is looked after when its host is lost."""
-        return self.requested in (Requested.STARTED, Requested.STOPPED)
+        return self.requested is Requested.STARTED or self.requested is Requested.STOPPED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -821,12 +821,7 @@ class _Mirror:
 
     def _read(self, keys: Iterable[str] | None) -> None:
         if keys is None:
-            # All of it or nothing: what cannot be read stays as it was known.
-            fresh = _Mirror(self._state, self._kinds, self._decoded)
-            for key, document in self._state.read([*self._kinds, *self._bare]).items():
-                fresh._take(key, document)
-            self._values, self._own = fresh._values, fresh._own
-            self._bare, self.versions = fresh._bare, fresh.versions
+            self._read_all()
             return
         for key in keys:
             kind = key.partition("/")[0]
@@ -836,6 +831,22 @@ class _Mirror:
             if found is None or self.versions.get(key) != found.version:
                 self._take(key, found)
 
+    def _read_all(self) -> None:
+        """All of it or nothing: what cannot be read stays as it was known."""
+        values: dict[str, dict[str, Any]] = {kind: {} for kind in self._kinds}
+        bare: dict[str, set[str]] = {kind: set() for kind in self._bare}
+        versions: dict[str, int] = {}
+        for key, document in self._state.read([*self._kinds, *self._bare]).items():
+            kind, _, name = key.partition("/")
+            if kind in bare:
+                bare[kind].add(name)
+            else:
+                values[kind][name] = self._value(key, document)
+                versions[key] = document.version
+        self._values = {kept: values[kind] for kind, kept in self._kinds.items()}
+        self._own = set(self._values)
+        self._bare, self.versions = bare, versions
+
     def _take(self, key: str, found: Document | None) -> None:
         kind, _, name = key.partition("/")
         if kind in self._bare:
@@ -844,8 +855,11 @@ class _Mirror:
             self._decoded.pop(key, None)
             self.put(key, 0, None)
         else:
-            known = self._decoded.get(key)
-            if known is None or known[0] != found.version:
-                known = found.version, decode(self._kinds[kind], found.body)
-                self._decoded[key] = known
-            self.put(key, found.version, known[1])
+            self.put(key, found.version, self._value(key, found))
+
+    def _value(self, key: str, found: Document) -> Any:
+        known = self._decoded.get(key)
+        if known is None or known[0] != found.version:
+            value = decode(self._kinds[key.partition("/")[0]], found.body)
+            known = self._decoded[key] = (found.version, value)
+        return known[1]

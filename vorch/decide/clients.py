@@ -80,7 +80,10 @@ def lacking(cluster: Cluster, vm: Vm) -> str:
 
 
 def _all_known(vm: Vm, recorded: Clients) -> bool:
-    return all(disk.name in recorded.disks for disk in vm.disks)
+    for disk in vm.disks:
+        if disk.name not in recorded.disks:
+            return False
+    return True
 
 
 def record(cluster: Cluster, vm: Vm) -> Plan:

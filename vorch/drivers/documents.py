@@ -5,6 +5,7 @@ Pure functions, so that the drivers of the State port differ only in where they 
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Sequence
@@ -27,12 +28,15 @@ KEY_LIMIT = 512
 _TEXT = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False)
 
 
+# These are asked for the same few words again and again; what is refused is not kept.
+@functools.lru_cache(1024)
 def check_kind(kind: str) -> str:
     if not kind or "/" in kind or EVERYTHING in kind or not kind.isprintable():
         raise Invalid(f"cannot use {kind!r} as kind of a document: it is one word, as in 'vm'")
     return kind
 
 
+@functools.lru_cache(4096)
 def check_key(key: str) -> str:
     kind, slash, name = key.partition("/")
     if not slash or not name or len(key) > KEY_LIMIT or not key.isprintable():

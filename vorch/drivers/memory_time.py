@@ -218,8 +218,9 @@ class MemoryProcess:
 
     @property
     def dead(self) -> bool:
-        there = self._elsewhere is not None and self._elsewhere.dead
-        return there or self.number in self._table.dead
+        if self.number in self._table.dead:
+            return True
+        return self._elsewhere is not None and self._elsewhere.dead
 
     def die(self) -> None:
         self._table.declare_dead(self.me())
