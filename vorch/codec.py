@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vorch.errors import Invalid
 
@@ -51,7 +51,8 @@ def decode(kind: type[T], body: dict[str, Any]) -> T:
     if read is None:
         read = _readers[kind] = _adapter(kind).validator.validate_python
     try:
-        return cast(T, read(body))
+        value: T = read(body)
+        return value
     except ValueError as exc:
         from pydantic import ValidationError
 

@@ -10,7 +10,6 @@ simulator plays hours in moments with the very loop that `vorch serve` runs.
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
@@ -46,7 +45,7 @@ from vorch.decide.room.loads import Loads
 from vorch.decide.seen import shown_by
 from vorch.errors import Conflict, Unreachable, Unsupported, VorchError
 from vorch.execute import Executor, Hook, claim_key
-from vorch.frozen import quick
+from vorch.frozen import quick, replace
 from vorch.model import Clients, Cluster, Domain, Network, Node, Pool, Task, Vm, Volume
 from vorch.orchestrator import kept
 from vorch.orchestrator.kept import LEASE, REPORT
@@ -361,7 +360,7 @@ class Watch:
             if turn.last is not None:
                 values["balanced/auto"] = turn.last
             due = [at for at in (came.due_at, turn.due_at) if at is not None]
-            came = dataclasses.replace(
+            came = replace(
                 came,
                 errands=(*came.errands, *turn.errands),
                 sentences={**came.sentences, "balance": turn.sentence},
@@ -384,7 +383,7 @@ class Watch:
         )
         if not says:
             return came
-        return dataclasses.replace(came, sentences={**came.sentences, SPARE: says})
+        return replace(came, sentences={**came.sentences, SPARE: says})
 
     def _resign(self) -> None:
         """Others see hosts that this process does not: let one of them lead for a while."""
@@ -453,6 +452,9 @@ class Watch:
         version = self.world.state.commit([*changes, *checks], lease=self.lease)
         for key, value in values.items():
             self._mirror.put(key, version, value)
+            if value is not None:
+                # Whoever shares what was read out need not read this one either.
+                self._decoded[key] = (version, value)
 
     # -- looking
 
@@ -678,7 +680,7 @@ class Watch:
             node = self._mirror.of(NodeRecord).get(errand.node)
             if node is not None:
                 retry_at = now + self.limits.fence_retry_after_s
-                self.commit({f"hanode/{errand.node}": dataclasses.replace(node, retry_at=retry_at)})
+                self.commit({f"hanode/{errand.node}": replace(node, retry_at=retry_at)})
 
 
 def _bare(domains: dict[str, Domain]) -> list[tuple[object, ...]]:

@@ -9,13 +9,13 @@ import functools
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from pydantic_core import from_json, to_json
 
 from vorch.codec import Plain
 from vorch.errors import BadConfig, Conflict, Invalid
+from vorch.frozen import replace
 from vorch.ports import GIVEN_BACK, Change, Lease
 
 # Among the keys of `State.changes`: deletions were forgotten since, read everything again.

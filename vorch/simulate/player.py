@@ -11,7 +11,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from vorch.availability import (
     HaPolicy,
@@ -295,7 +295,8 @@ class _Player:
         if known is None or known[0] != version:
             value = decode(kind, documents.from_text(key, text))
             known = self._decoded[key] = (version, value)
-        return cast(T, known[1])
+        found: T = known[1]
+        return found
 
     def _order(self, name: str) -> HostOrder:
         return self._read(HostOrder, f"order/{name}") or HostOrder(node=name)
@@ -541,6 +542,8 @@ class _Player:
 
     def _hosts_go_down(self) -> None:
         """Hosts that were asked to leave do so when vorch says that they may."""
+        if not self.world.store.kinds.get("order"):
+            return
         for name in self.scenario.hosts:
             order, machine = self._read(HostOrder, f"order/{name}"), self.world.host(name)
             if order is None or not order.leaving or machine.off:
