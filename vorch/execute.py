@@ -18,7 +18,7 @@ from typing import Any
 
 from vorch.acting import Acting, now_acting
 from vorch.acts import DO, UNDO, CameToPass
-from vorch.codec import decode, encode
+from vorch.codec import Coded
 from vorch.config import Settings
 from vorch.decide import audit
 from vorch.errors import (
@@ -169,7 +169,7 @@ class Executor:
         """
         done = []
         for document in self.world.state.read(["plan"]).values():
-            journal = decode(Journal, document.body)
+            journal = document.read(Journal)
             if not lasting and self._lasts(journal):
                 continue
             if self.abandoned(journal, force=force):
@@ -221,7 +221,7 @@ class Executor:
         if claim is None:
             return None
         document = self.world.state.get(f"plan/{claim.body['plan']}")
-        return None if document is None else (document, decode(Journal, document.body))
+        return None if document is None else (document, document.read(Journal))
 
     def request_cancel(self, task_id: str) -> None:
         """Ask the process that runs the task to undo it. Only what runs can be cancelled."""
@@ -232,7 +232,7 @@ class Executor:
                 " all",
                 task=task_id,
             )
-        task = decode(Task, document.body)
+        task = document.read(Task)
         if task.over:
             raise Conflict(
                 f"cannot cancel task {task_id!r}: it is {task.state.value} already", task=task_id
@@ -317,8 +317,8 @@ class _Run:
                 *claims,
                 *reads,
                 *turns,
-                Change(self.plan_key, 0, encode(self.journal)),
-                Change(self.task_key, 0, encode(self.task)),
+                Change(self.plan_key, 0, Coded(self.journal)),
+                Change(self.task_key, 0, Coded(self.task)),
             ],
             self.journal,
         )
@@ -337,7 +337,7 @@ class _Run:
             if document is None:
                 if journal is None:
                     return self.version
-            elif journal is not None and decode(Journal, document.body) == journal:
+            elif journal is not None and document.read(Journal) == journal:
                 return document.version
             raise
 
@@ -345,7 +345,7 @@ class _Run:
         """Become the one who works on an abandoned plan."""
         document = self.world.state.get(self.task_key)
         if document is not None:
-            self.task = decode(Task, document.body)
+            self.task = document.read(Task)
         self.task = replace(self.task, state=TaskState.RUNNING, error=None)
         epoch = 0 if self.lease is None else self.lease.epoch
         self._write(runner=self.world.processes.me(), epoch=epoch)
@@ -358,8 +358,8 @@ class _Run:
                 self.version = self._commit(
                     [
                         *extra,
-                        Change(self.plan_key, self.version, encode(journal)),
-                        Change(self.task_key, None, encode(self.task)),
+                        Change(self.plan_key, self.version, Coded(journal)),
+                        Change(self.task_key, None, Coded(self.task)),
                     ],
                     journal,
                 )
@@ -394,9 +394,9 @@ class _Run:
                     Change(self.plan_key, self.version, None),
                     *(Change(claim_key(key), None, None) for key in self.plan.claims),
                     *([Change(cancel.key, None, None)] if cancel is not None else []),
-                    Change(self.task_key, None, encode(self.task)),
+                    Change(self.task_key, None, Coded(self.task)),
                     # In the same commit: what was done is in the log, whoever ended it.
-                    Change(f"audit/{entry.id}", None, encode(entry)),
+                    Change(f"audit/{entry.id}", None, Coded(entry)),
                 ],
                 None,
             )
@@ -409,7 +409,7 @@ class _Run:
         found = self.world.state.read(["task"])
         if len(found) <= self.executor.settings.tasks_kept:
             return
-        tasks = [decode(Task, document.body) for document in found.values()]
+        tasks = [document.read(Task) for document in found.values()]
         over = sorted((t for t in tasks if t.over), key=lambda t: (t.started_at, t.id))
         surplus = over[: max(0, len(over) - self.executor.settings.tasks_kept)]
         if surplus:

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, BinaryIO, Literal, Protocol, TypeVar
 
 from vorch.availability import Ending, Knock
+from vorch.codec import Coded, decode
 from vorch.frozen import quick
 from vorch.model import (
     Address,
@@ -70,6 +71,10 @@ class Document:
     def body(self) -> dict[str, Any]:
         return self._body
 
+    def read(self, kind: type[T]) -> T:
+        """What `decode` makes of its body."""
+        return decode(kind, self.body)
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Document):
             return NotImplemented
@@ -96,7 +101,7 @@ class Change:
 
     key: str
     version: int | None
-    body: dict[str, Any] | None = None
+    body: dict[str, Any] | Coded | None = None
     check_only: bool = False
 
 

@@ -35,7 +35,7 @@ from vorch.availability import (
     VmRecord,
     VmState,
 )
-from vorch.codec import decode, encode
+from vorch.codec import Coded
 from vorch.config import Settings
 from vorch.decide import ha
 from vorch.decide.balance_settings import BalancePolicy, LastBalance
@@ -291,7 +291,7 @@ class Watch:
         """Documents that nobody else writes."""
         self.world.state.commit(
             [
-                Change(key, None, None if value is None else encode(value))
+                Change(key, None, None if value is None else Coded(value))
                 for key, value in values.items()
             ]
         )
@@ -446,7 +446,7 @@ class Watch:
         if not values:
             return
         changes = [
-            Change(key, self._mirror.version(key), None if value is None else encode(value))
+            Change(key, self._mirror.version(key), None if value is None else Coded(value))
             for key, value in values.items()
         ]
         version = self.world.state.commit([*changes, *checks], lease=self.lease)
@@ -862,6 +862,6 @@ class _Mirror:
     def _value(self, key: str, found: Document) -> Any:
         known = self._decoded.get(key)
         if known is None or known[0] != found.version:
-            value = decode(self._kinds[key.partition("/")[0]], found.body)
+            value = found.read(self._kinds[key.partition("/")[0]])
             known = self._decoded[key] = (found.version, value)
         return known[1]

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from vorch.codec import Plain
+from vorch.codec import Coded, Plain
 from vorch.errors import BadConfig, Conflict, Invalid
 from vorch.frozen import replace
 from vorch.ports import GIVEN_BACK, Change, Lease
@@ -67,14 +67,25 @@ def check_changes(changes: Sequence[Change]) -> dict[str, str | None]:
     return texts
 
 
-def to_text(key: str, body: dict[str, Any]) -> str:
+def to_text(key: str, body: dict[str, Any] | Coded) -> str:
     try:
+        if isinstance(body, Coded):
+            return _coded_text(body) or to_text(key, body.body)
         return _quick_text(body) or _TEXT.encode(body)
     except (TypeError, ValueError, RecursionError) as exc:
         raise Invalid(
             f"cannot write {key!r} down: it is not plain JSON data ({exc}); encode it first",
             key=key,
         ) from exc
+
+
+def _coded_text(body: Coded) -> str:
+    """As `_quick_text`, of the value itself."""
+    try:
+        text = body.text
+    except ValueError:
+        return ""
+    return "" if "NaN" in text or "Infinity" in text else text
 
 
 def _quick_text(body: dict[str, Any]) -> str:

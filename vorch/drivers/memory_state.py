@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
+from vorch.codec import decode, decode_text
 from vorch.drivers import documents
 from vorch.drivers.memory_faults import Gate, gated, gated_waiting
 from vorch.drivers.memory_time import wait
 from vorch.errors import Unreachable
 from vorch.ports import Change, Document, Lease
+
+T = TypeVar("T")
 
 KEPT_DELETIONS = 10_000
 
@@ -27,6 +30,10 @@ class _TextDocument(Document):
     @property
     def body(self) -> dict[str, Any]:
         return documents.from_text(self.key, self._text)
+
+    def read(self, kind: type[T]) -> T:
+        value = decode_text(kind, self._text)
+        return decode(kind, self.body) if value is None else value
 
 
 class MemoryStore:
