@@ -70,7 +70,7 @@ class Coded:
         kind = type(self.value)
         write = _texts.get(kind)
         if write is None:
-            write = _texts[kind] = _text_adapter(kind).dump_json
+            write = _texts[kind] = _text_adapter(kind).serializer.to_json
         # In a tuple of one.
         return write((self.value,), ensure_ascii=True)[1:-1].decode()
 

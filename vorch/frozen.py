@@ -42,7 +42,9 @@ def quick(cls: type[T]) -> type[T]:
     twin = type(f"{cls.__name__} in the making", (), {"__slots__": kind.__slots__})
     names: dict[str, Any] = {"_become": _become, "_twin": twin, "_not_given": object()}
     names |= {"_kind": cls, "_new": object.__new__}
-    by_place, by_name, body = [], [], []
+    by_place: list[str] = []
+    by_name: list[str] = []
+    body: list[str] = []
     for field in fields:
         given = field.name
         if field.default is not dataclasses.MISSING:

@@ -68,7 +68,8 @@ def decide(cluster: Cluster, ha: Availability, limits: Limits, now: float) -> Ro
         node_records={
             name: record
             for name, record in nodes.items()
-            if ha.node_records.get(name) != record and name not in ha.busy_nodes
+            if (last_seen := ha.node_records.get(name)) is not record
+            if last_seen != record and name not in ha.busy_nodes
         },
         vm_records=changed,
         orders=hosts.orders,
@@ -136,7 +137,7 @@ def _going_down(record: NodeRecord, order: HostOrder | None, ha: Availability) -
         return record
     if record.left_as == left:
         return record
-    return replace(record, left_as=left, ready=False)  # type: ignore[arg-type]
+    return replace(record, left_as=left, ready=False)
 
 
 def _ready(record: NodeRecord, cluster: Cluster, ha: Availability, vms: Vms) -> NodeRecord:

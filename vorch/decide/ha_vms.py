@@ -147,7 +147,7 @@ class Vms:
                 state=state,
                 since=since,
                 why=why,
-                **changes,  # type: ignore[arg-type]
+                **changes,
             )
         self.records[name] = record
         self.sentences[name] = f"{state.words}: {why}"

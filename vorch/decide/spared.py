@@ -87,6 +87,28 @@ def standing(cluster: Cluster, ha: Availability, overhead_mib: int) -> str:
     return GONE if failures(cluster, ha, overhead_mib) else HELD
 
 
+def rests_on(cluster: Cluster, ha: Availability) -> object:
+    """All that `standing` looks at: where this is equal, the answer is.
+
+    Of what is seen of a VM it counts where it runs and what it takes, of records their states:
+    since when something is so, and the words for it, change much more often.
+    """
+    return (
+        cluster.vms,
+        cluster.nodes,
+        cluster.pools,
+        cluster.silent,
+        cluster.lacks,
+        [
+            (one.id, one.node, one.power, one.memory_mib, one.vcpus)
+            for one in cluster.domains.values()
+        ],
+        (ha.policy, ha.vms, ha.rules, ha.orders, ha.busy),
+        {name: record.state for name, record in ha.node_records.items()},
+        {name: record.state for name, record in ha.vm_records.items()},
+    )
+
+
 def _after(plan: Plan, cluster: Cluster, ha: Availability) -> tuple[Cluster, Availability]:
     """Both as they are when the plan has written what it writes."""
     vms = _as_written(cluster.vms, written(plan, "vm", Vm))

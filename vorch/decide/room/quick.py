@@ -25,7 +25,8 @@ def survives(fleet: Fleet) -> bool:
         or len(fleet.hosts) * len(fleet.guests) > SMALL
     ):
         return False
-    rooms = {
+    # Of each host the memory and the vCPUs that are free.
+    rooms: dict[str, list[float]] = {
         host.name: [
             host.memory_mib - host.reserve_mib - host.pages_mib - host.other_memory_mib,
             host.cpus * (policy.cpu_ratio if host.cpu_ratio is None else host.cpu_ratio)
@@ -55,17 +56,18 @@ def survives(fleet: Fleet) -> bool:
             if hosts is None:
                 hosts = [host for host in open_hosts if unmet(host, guest.needs) is None]
                 fitting[id(guest.needs)] = hosts
-            best: list[float] | None = None
-            for host in hosts:
-                room = free.get(host.name)
-                if room is not None and (best is None or room[0] > best[0]):
-                    best = room
+            rooms_there = [free[host.name] for host in hosts if host.name != name]
             # The freest alone is tried.
+            best = max(rooms_there, key=_memory, default=None)
             if best is None or best[0] < guest.takes_mib or best[1] < guest.vcpus:
                 return False
             best[0] -= guest.takes_mib
             best[1] -= guest.vcpus
     return True
+
+
+def _memory(room: list[float]) -> float:
+    return room[0]
 
 
 def _largest_first(guest: Guest) -> tuple[float, float, str]:
