@@ -18,7 +18,7 @@ from typing import Any
 
 from vorch.acting import Acting, now_acting
 from vorch.acts import DO, UNDO, CameToPass
-from vorch.codec import Coded
+from vorch.codec import Coded, encode
 from vorch.config import Settings
 from vorch.decide import audit
 from vorch.errors import (
@@ -317,7 +317,7 @@ class _Run:
                 *claims,
                 *reads,
                 *turns,
-                Change(self.plan_key, 0, Coded(self.journal)),
+                Change(self.plan_key, 0, encode(self.journal)),
                 Change(self.task_key, 0, Coded(self.task)),
             ],
             self.journal,
@@ -358,7 +358,7 @@ class _Run:
                 self.version = self._commit(
                     [
                         *extra,
-                        Change(self.plan_key, self.version, Coded(journal)),
+                        Change(self.plan_key, self.version, encode(journal)),
                         Change(self.task_key, None, Coded(self.task)),
                     ],
                     journal,

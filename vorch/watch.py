@@ -135,6 +135,7 @@ class Watch:
             world, settings, watch=self._beat, hook=hook, lease=lambda: self.lease
         )
         self._say = say
+        self._view_key = f"view/{_identity(world)}"
         self.holder = f"{world.who} {_identity(world)}"
         self.sentences: dict[str, str] = {}
         # What documents say, by key and version, so that none is read out twice.
@@ -152,6 +153,7 @@ class Watch:
         # By the clock that nobody sets.
         self._renewed_at = self._stands_back_until = float("-inf")
         self._last_view: View | None = None
+        self._asked_last: tuple[dict[str, Node], dict[str, NodeRecord], list[str]] | None = None
         self._last_round: tuple[object, Round] | None = None
         # What a report was made of last, and the report.
         self._reported: tuple[dict[str, str], dict[str, VmRecord], Report | None] | None = None
@@ -260,15 +262,10 @@ class Watch:
         if self._mirror.keys("plan"):
             # What it began when it led and could not finish: nobody else may take that from it yet.
             self.executor.recover()
-        nodes = self._mirror.of(Node)
-        asked = [
-            record.node
-            for record in self._mirror.of(NodeRecord).values()
-            if record.node in nodes and record.state in (NodeState.SUSPECT, NodeState.FENCING)
-        ]
+        nodes, asked = self._asked()
         if not asked:
             if self._last_view is not None:
-                self._write({f"view/{_identity(self.world)}": None})
+                self._write({self._view_key: None})
                 self._last_view = None
             return
         now = self.world.clock.now()
@@ -279,8 +276,25 @@ class Watch:
         stale = last is None or now - last.at > self.settings.ha_view_for_s / 3
         if last is None or stale or (answering, managed) != (last.answering, last.managed):
             view = View(holder=self.holder, at=now, answering=answering, managed=managed)
-            self._write({f"view/{_identity(self.world)}": view})
+            self._write({self._view_key: view})
             self._last_view = view
+
+    def _asked(self) -> tuple[dict[str, Node], list[str]]:
+        """All hosts, and the names of those that are silent to the leader.
+
+        What the mirror has handed out it never changes, so of the same two it is the same.
+        """
+        nodes, records = self._mirror.of(Node), self._mirror.of(NodeRecord)
+        last = self._asked_last
+        if last is not None and last[0] is nodes and last[1] is records:
+            return nodes, last[2]
+        asked = [
+            record.node
+            for record in records.values()
+            if record.node in nodes and record.state in (NodeState.SUSPECT, NodeState.FENCING)
+        ]
+        self._asked_last = (nodes, records, asked)
+        return nodes, asked
 
     def _answers_here(self, node: Node, network: Literal["management", "storage"]) -> bool:
         assert self.world.witness is not None
@@ -317,12 +331,11 @@ class Watch:
             if not any(done) and not recovered:
                 break
         # What is half silent may change without anybody doing anything: watchers lapse.
-        if any(one.sign is Sign.PARTED for one in self._mirror.of(NodeRecord).values()):
+        signs = [record.sign for record in self._mirror.of(NodeRecord).values()]
+        if Sign.PARTED in signs:
             self._resign()
             return Pace(leading=False, quiet=False, sentences=self.sentences)
-        clear = all(
-            record.sign in (Sign.WELL, Sign.GONE) for record in self._mirror.of(NodeRecord).values()
-        )
+        clear = signs.count(Sign.WELL) + signs.count(Sign.GONE) == len(signs)
         return Pace(leading=True, quiet=quiet, clear=clear, due_at=due_at, sentences=self.sentences)
 
     def _still_leads(self) -> bool:
