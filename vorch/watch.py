@@ -25,6 +25,7 @@ from vorch.availability import (
     HaVm,
     HostOrder,
     Knock,
+    Limits,
     MoveOrder,
     NodeRecord,
     NodeState,
@@ -108,6 +109,9 @@ class Pace:
 
 class Watch:
     """One vorch process that watches. Not for several threads at once."""
+
+    # For tests: told of each decision that was not made, with what it came to before.
+    skipped: Callable[[Round, Cluster, Availability, Limits, float], bool] | None = None
 
     def __init__(
         self,
@@ -350,6 +354,7 @@ class Watch:
         if self._last_round is not None:
             last, came = self._last_round
             if came.quiet and (came.due_at is None or now < came.due_at) and look == last:
+                assert self.skipped is None or self.skipped(came, cluster, seen, self.limits, now)
                 return came
         came = ha.decide(cluster, seen, self.limits, now)
         # A sentence about time that is left grows old.

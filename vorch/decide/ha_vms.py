@@ -87,12 +87,15 @@ class Vms:
 
     def decide(self) -> None:
         # What a person wants comes first: others follow it, or are in its way.
-        for name in sorted(self.order, key=lambda name: name not in self.ha.moves):
+        moves, order = self.ha.moves, self.order
+        if moves:
+            order = sorted(order, key=lambda name: name not in moves)
+        for name in order:
             if name not in self.records:
                 self._decide(name)
-        for name, order in self.ha.moves.items():
+        for name, move in moves.items():
             if name not in self.ha.vms:
-                self.dropped_moves.append(order.vm)
+                self.dropped_moves.append(move.vm)
 
     # -- what there is
 
