@@ -14,7 +14,6 @@ from concurrent.futures import Future
 from vorch.availability import Availability, Report
 from vorch.decide import spared
 from vorch.decide.ha_status import SPARE
-from vorch.decide.spared import standing
 from vorch.model import Cluster
 from vorch.ports import World
 
@@ -70,17 +69,8 @@ class SpareWatch:
         return self._says
 
     def _begin(self, cluster: Cluster, ha: Availability, now: float) -> None:
-        rests_on = spared.rests_on(cluster, ha)
-        if self._stood is not None and self._stood[0] == rests_on:
-            # Nothing has changed that it looks at. Tests ask all the same, and compare.
-            says = self._stood[1]
-            assert self.skipped is None or self.skipped(says, cluster, ha, self._overhead_mib)
-            self._take(says, 0.0, now)
-            return
         if not self._world.threads:
-            says = standing(cluster, ha, self._overhead_mib)
-            self._stood = (rests_on, says)
-            self._take(says, 0.0, now)
+            self._take(self._standing(cluster, ha), 0.0, now)
             return
 
         coming: Future[tuple[str, float]] = Future()
@@ -88,8 +78,7 @@ class SpareWatch:
         def run() -> None:
             began = time.monotonic()
             try:
-                says = standing(cluster, ha, self._overhead_mib)
-                self._stood = (rests_on, says)
+                says = self._standing(cluster, ha)
                 coming.set_result((says, time.monotonic() - began))
             except BaseException as exc:  # noqa: BLE001 - raised where the answer is asked for
                 coming.set_exception(exc)
@@ -98,6 +87,18 @@ class SpareWatch:
         self._coming = coming
         # None that the end of the process would wait for.
         threading.Thread(target=run, name="vorch-spare", daemon=True).start()
+
+    def _standing(self, cluster: Cluster, ha: Availability) -> str:
+        """By one at a time: no second look begins while one is under way."""
+        rests_on = spared.rests_on(cluster, ha)
+        if self._stood is not None and self._stood[0] == rests_on:
+            # Nothing has changed that it looks at. Tests ask all the same, and compare.
+            says = self._stood[1]
+            assert self.skipped is None or self.skipped(says, cluster, ha, self._overhead_mib)
+            return says
+        says = spared.standing(cluster, ha, self._overhead_mib)
+        self._stood = (rests_on, says)
+        return says
 
     def _take(self, says: str, took_s: float, now: float) -> None:
         self._says = says
