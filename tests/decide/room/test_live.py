@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from tests.decide import worlds
 from tests.decide.worlds import OVERHEAD
@@ -216,24 +217,23 @@ def test_cells_and_huge_pages() -> None:
 
 def test_what_vms_have_in_common_is_what_each_alone_asks_for() -> None:
     """The look shares needs of VMs that are alike; `needs_of` knows nothing of that."""
+    kinds: list[dict[str, Any]] = [
+        {},
+        {},
+        {},
+        {"cpu": "host"},
+        {"cpu": "host"},
+        {"machine": "pc"},
+        {"tpm": True},
+        {"require_tags": ("gpu",)},
+        {"require_tags": ("ssd",)},
+        {"nics": ()},
+        {"disks": ()},
+        {"one_numa_cell": True},
+    ]
     many = [
         dataclasses.replace(worlds.vm(f"v{n}", n + 1, node=f"h{n % 3 + 1}"), **changes)
-        for n, changes in enumerate(
-            [
-                {},
-                {},
-                {},
-                {"cpu": "host"},
-                {"cpu": "host"},
-                {"machine": "pc"},
-                {"tpm": True},
-                {"require_tags": ("gpu",)},
-                {"require_tags": ("ssd",)},
-                {"nics": ()},
-                {"disks": ()},
-                {"one_numa_cell": True},
-            ]
-        )
+        for n, changes in enumerate(kinds)
     ]
     # The first two are alike, and rules are about one of them.
     ha = Availability(
