@@ -17,6 +17,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from vorch.errors import Invalid, NotFound
+from vorch.frozen import quick
 
 GIB = 1024**3
 MIB = 1024**2
@@ -432,6 +433,7 @@ class Watchdog(StrEnum):
 HUGE_PAGES_KIB = {"2M": 2048, "1G": 1024**2}
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vm:
     """The definition of a VM. What it does right now is a `Domain`, seen on its node."""
@@ -582,6 +584,7 @@ class Power(StrEnum):
     UNKNOWN = "unknown"
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Domain:
     """A VM as its host shows it. One that no host shows is stopped: domains are transient."""
@@ -1288,6 +1291,7 @@ class Holder:
         return f"{name}{self.address}"
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clients:
     """Which clients of which host write the disks of a running VM: what a storage fence cuts off.
@@ -1428,6 +1432,7 @@ class TaskState(StrEnum):
 TASK_LOG_LINES = 50
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """The record of one operation: what, who, when, how far, how it ended."""
@@ -1507,6 +1512,7 @@ class Check:
     remedy: str = ""
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
     """One look at everything: what the store says and what the hosts show, at one moment.

@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from vorch.frozen import quick
 from vorch.model import GIB, Cpu, Disk, Network, Nic, Node, NumaCell, Vm, Volume
 
 
@@ -813,6 +814,7 @@ class UnfenceNode:
         return f"end what is left of the VMs on {self.node.name}, then let it at the disks again"
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Save:
     """Write one document of the store: `after`, or its deletion (None).
@@ -893,6 +895,7 @@ Step = Annotated[
 ]
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """Steps, the sentence that says why, and what they rest on.
@@ -923,6 +926,7 @@ class Plan:
         return "\n".join(lines if self.steps else [*lines, "  nothing to do"])
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Journal:
     """How far a plan is: the document that lets another process finish or undo it.

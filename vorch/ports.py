@@ -16,6 +16,8 @@ from types import MappingProxyType
 from typing import Any, BinaryIO, Literal, Protocol, TypeVar
 
 from vorch.availability import Ending, Knock
+from vorch.codec import Coded, decode
+from vorch.frozen import quick
 from vorch.model import (
     Address,
     Check,
@@ -72,6 +74,10 @@ class Document:
     def body(self) -> dict[str, Any]:
         return self._body
 
+    def read(self, kind: type[T]) -> T:
+        """What `decode` makes of its body."""
+        return decode(kind, self.body)
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Document):
             return NotImplemented
@@ -88,6 +94,7 @@ class Document:
         return self.key.partition("/")[2]
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Change:
     """One part of a commit: the document must be at `version` (0: absent; None: no matter).
@@ -97,7 +104,7 @@ class Change:
 
     key: str
     version: int | None
-    body: dict[str, Any] | None = None
+    body: dict[str, Any] | Coded | None = None
     check_only: bool = False
 
 
@@ -105,6 +112,7 @@ class Change:
 GIVEN_BACK = 0.0
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Lease:
     """A claim on a name for a time. A newer holder has a greater epoch, for ever."""

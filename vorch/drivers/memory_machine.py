@@ -33,6 +33,8 @@ from vorch.ports import HostSecret
 
 FIRST_DISPLAY_PORT = 5900
 
+STOPPED = Power.STOPPED
+
 Find = Callable[[Source], tuple[MemoryPool, Stored]]
 
 
@@ -282,7 +284,7 @@ class MemoryMachine:
             move.settle()
         for guest in list(self.guests.values()):
             guest.settle()
-            if guest.ended:
+            if guest.power is STOPPED:
                 self.guests.pop(guest.vm.id, None)
                 if guest.ending is not None:
                     self.endings[guest.vm.id] = guest.ending
