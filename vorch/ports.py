@@ -477,7 +477,7 @@ class Media(Protocol):
 
 
 class Console(Protocol):
-    """A two-way byte stream to a guest's serial port."""
+    """A two-way byte stream to a guest's serial port, or to its screen (VNC, which is RFB)."""
 
     def read(self, timeout_s: float) -> bytes:
         """What came, at once; b"" when nothing came in that time. Unreachable when it ended."""
@@ -486,15 +486,6 @@ class Console(Protocol):
     def write(self, data: bytes) -> None: ...
 
     def close(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Display:
-    """Where a guest's screen can be seen, from the host's own point of view."""
-
-    kind: Literal["vnc"]
-    host: str
-    port: int
 
 
 # Nothing is copied.
@@ -782,9 +773,15 @@ class Hypervisor(Protocol):
         """
         ...
 
-    def display(self, vm_id: str) -> Display | None: ...
+    def display(self, vm_id: str, *, force: bool = False) -> Console | None:
+        """Its screen; None: it has none. Conflict when somebody else has it and it can only be
+        one's, unless `force`, which ends that other one.
+        """
+        ...
 
-    def console(self, vm_id: str) -> Console: ...
+    def console(self, vm_id: str, *, force: bool = False) -> Console:
+        """Its serial port, which is one's at a time: Conflict, or `force`, as of its screen."""
+        ...
 
     def checks(self, folders: Sequence[str] = ()) -> tuple[Check, ...]:
         """What is missing on this host and why a VM would not run.

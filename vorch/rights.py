@@ -150,6 +150,36 @@ class Minted:
     secret: str = field(repr=False)
 
 
+# A verb whose answer is a stream, which a ticket opens.
+Stream = Literal["console", "display"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsoleTicket:
+    """Opens one console, once and soon: of a VM its serial port, or its screen."""
+
+    vm: str
+    kind: Stream
+    expires_at: float
+    # To be offered as WebSocket protocol "vorch.ticket.SECRET". It is not seen again.
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticket:
+    """What the store keeps of a ticket until it is used or over."""
+
+    id: str
+    user: str
+    vm: str
+    kind: Stream
+    # Whoever has the console is sent away.
+    force: bool = False
+    expires_at: float
+    # SHA-256 of what is random in it.
+    hash: str = field(repr=False)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
     """A person that has logged in."""

@@ -17,6 +17,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 OF_THE_LIBRARY_ALONE = {
     "close",  # the end of a connection; a command has one of its own
     "picture",  # a look that keeps itself fresh: `list --watch`, and the service
+    "console_ticket",  # what a viewer shows at a service's door; `console` and `display` do
     "cluster_of",  # what a picture has read, as a look has it
     "image_content",  # `image export` writes it to a file, and the service sends it
     "lean_on",  # makes looks of a process that keeps a picture cheap

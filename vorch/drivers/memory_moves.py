@@ -167,8 +167,6 @@ class MemoryMove:
             held.source, (held.pool, held.stored) = where, place
         self.source.guests.pop(self.guest.vm.id, None)
         self.guest.arrive(self.target.name, client)
-        if self.guest.display_port:
-            self.guest.display_port = self.target.free_display_port()
         self.target.add(self.guest)
         self.source.announce()
 
