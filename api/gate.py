@@ -12,6 +12,7 @@ import ipaddress
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
+from typing import cast
 
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -26,6 +27,8 @@ from .routes.page import is_of_the_page
 OPEN = frozenset({"/health", "/ready", "/v1/login", "/v1/login/oidc", "/v1/login/oidc/done"})
 # Read methods change nothing, so nobody gains by having somebody else's browser send them.
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
+# What servers call it when a websocket can be refused with an answer of HTTP.
+DENIAL = "websocket.http.response"
 CSRF_HEADER = b"x-csrf-token"
 # A request with one of these was passed on by somebody.
 _OF_PROXIES = frozenset(
@@ -33,6 +36,7 @@ _OF_PROXIES = frozenset(
 )
 _WHO = "vorch.principal"
 _CSRF = "vorch.csrf"
+_AGAIN = "vorch.again"
 
 
 def cookie_name(scope: Scope) -> str:
@@ -105,6 +109,7 @@ class Gate:
             await _refuse(refusal, None, scope, receive, send)
         else:
             scope[_WHO], scope[_CSRF] = came.principal, came.csrf
+            scope[_AGAIN] = lambda: self._came(scope)
             await self._app(scope, receive, send)
 
     def _is_near(self, scope: Scope) -> bool:
@@ -162,6 +167,12 @@ def principal_of(scope: Scope) -> Principal:
     return found
 
 
+async def still(scope: Scope) -> Principal | None:
+    """The same as it is now, for what goes on for long; None: it would not be let in any more."""
+    came = await scope[_AGAIN]()
+    return None if came is None else cast(Principal, came.principal)
+
+
 def csrf_of(scope: Scope) -> str:
     return str(scope.get(_CSRF, ""))
 
@@ -209,7 +220,7 @@ async def _refuse(
     receive: Receive,
     send: Send,
 ) -> None:
-    if scope["type"] == "websocket":
+    if scope["type"] == "websocket" and DENIAL not in scope.get("extensions", {}):
         await send({"type": "websocket.close", "code": 1008})
         return
     status = 401 if headers else None

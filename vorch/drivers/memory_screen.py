@@ -116,7 +116,7 @@ class MemoryDisplay:
                 for part, top, by in zip(colour, most, shifts, strict=True)
             )
             size = max(1, bits // 8)
-            return (value % (1 << (8 * size))).to_bytes(size, order)
+            return int.to_bytes(value % (1 << (8 * size)), size, order)
 
         row = b"".join(pixel(colour) * (WIDTH // len(STRIPES)) for colour in STRIPES)
         return struct.pack(">BxHHHHHi", 0, 1, 0, 0, WIDTH, HEIGHT, 0) + row * HEIGHT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hmac
 import threading
@@ -12,7 +13,7 @@ from typing import TypeVar
 
 from vorch.codec import decode, encode
 from vorch.decide import audit, login
-from vorch.errors import Denied, TooMany, VorchError
+from vorch.errors import Conflict, Denied, TooMany, VorchError
 from vorch.orchestrator.core import Core
 from vorch.orchestrator.people import SECRET_BYTES, sha256
 from vorch.ports import Change
@@ -23,6 +24,7 @@ from vorch.rights import (
     Principal,
     Role,
     Session,
+    Ticket,
     Token,
     User,
     check_id,
@@ -227,6 +229,37 @@ class Doorkeeper:
         if not self._dummy:
             self._dummy = self._passwords.hash(self._world.chance.take(SECRET_BYTES).hex())
         return self._passwords.matches(hashed or self._dummy, password) and bool(hashed)
+
+    def redeem(self, text: str, principal: Principal) -> Ticket:
+        """What a ticket opens. It is used up by that, at whichever service it is shown."""
+        ticket_id, _, secret = text.partition(".")
+        document = None
+        with contextlib.suppress(VorchError):
+            check_id(ticket_id, "ticket id")
+            document = self._world.state.get(f"ticket/{ticket_id}")
+        ticket = None if document is None else decode(Ticket, document.body)
+        if (
+            document is None
+            or ticket is None
+            or not hmac.compare_digest(ticket.hash, sha256(secret))
+            or ticket.user != principal.name
+            or ticket.expires_at <= self._world.clock.now()
+        ):
+            self.note(
+                "console", principal.name, principal.source, "refused", "no ticket", stranger=True
+            )
+            raise Denied(
+                "cannot open that console: its ticket is used, over, somebody else's or none; ask"
+                " for another one (POST /v1/vms/NAME/console-ticket)"
+            )
+        try:
+            self._world.state.commit([Change(document.key, document.version, None)])
+        except Conflict as exc:
+            raise Denied(
+                "cannot open that console: its ticket was used just now; ask for another one"
+                " (POST /v1/vms/NAME/console-ticket)"
+            ) from exc
+        return ticket
 
     # -- against those who try out passwords
 

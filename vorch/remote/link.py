@@ -68,7 +68,7 @@ class Link:
             except (OSError, http.client.HTTPException) as exc:
                 self._drop()
                 if attempt == TRIES or isinstance(exc, ssl.SSLCertVerificationError):
-                    raise self._unreachable(exc) from exc
+                    raise self.unreachable(exc) from exc
         raise AssertionError("not reached")
 
     def events(self, path: str) -> Iterator[tuple[str, Any]]:
@@ -90,9 +90,20 @@ class Link:
                 elif word == b"data":
                     data += rest.strip()
         except (OSError, http.client.HTTPException) as exc:
-            raise self._unreachable(exc) from exc
+            raise self.unreachable(exc) from exc
         finally:
             connection.close()
+
+    def websocket(self, path: str) -> tuple[str, dict[str, str], ssl.SSLContext | None]:
+        """Address, headers and trust for a websocket at that path."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        port = "" if self._port is None else f":{self._port}"
+        scheme = "ws" if self._context is None else "wss"
+        return f"{scheme}://{host}{port}{self._base}{path}", self._headers({}), self._context
+
+    def refused(self, status: int, raw: bytes) -> VorchError:
+        """What an answer says that is no success."""
+        return _problem(status, raw)
 
     def close(self) -> None:
         with self._lock:
@@ -144,7 +155,7 @@ class Link:
             self._host, self._port, timeout=timeout_s, context=self._context
         )
 
-    def _unreachable(self, exc: BaseException) -> VorchError:
+    def unreachable(self, exc: BaseException) -> VorchError:
         if isinstance(exc, ssl.SSLCertVerificationError):
             return Denied(
                 f"cannot trust the service at {self.uri!r}: {exc.verify_message}; name the"
