@@ -18,7 +18,7 @@ from vorch import Desk, Doorkeeper, Orchestrator, Recorder, __version__, connect
 
 from . import document, health, metrics, problems, upkeep
 from .bridge import Bridges
-from .gate import Gate
+from .gate import CONSOLE, Gate
 from .headers import SafeHeaders
 from .hub import Hub
 from .metrics import Measuring, Metrics
@@ -132,7 +132,7 @@ def create_app(
     app.include_router(uploads.router)
     app.include_router(downloads.router)
     verbs.add_to(app)
-    app.router.routes.append(WebSocketRoute(consoles.PATH, consoles.console))
+    app.router.routes.append(WebSocketRoute(CONSOLE, consoles.console))
     app.add_route("/v1/events", streams.events, methods=["GET"], include_in_schema=False)
     document.add_to(app)
     return app

@@ -12,7 +12,6 @@ import ipaddress
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
-from typing import cast
 
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -27,8 +26,7 @@ from .routes.page import is_of_the_page
 OPEN = frozenset({"/health", "/ready", "/v1/login", "/v1/login/oidc", "/v1/login/oidc/done"})
 # Read methods change nothing, so nobody gains by having somebody else's browser send them.
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
-# What servers call it when a websocket can be refused with an answer of HTTP.
-DENIAL = "websocket.http.response"
+CONSOLE = "/v1/console"
 CSRF_HEADER = b"x-csrf-token"
 # A request with one of these was passed on by somebody.
 _OF_PROXIES = frozenset(
@@ -36,7 +34,6 @@ _OF_PROXIES = frozenset(
 )
 _WHO = "vorch.principal"
 _CSRF = "vorch.csrf"
-_AGAIN = "vorch.again"
 
 
 def cookie_name(scope: Scope) -> str:
@@ -74,7 +71,7 @@ class Gate:
         self._near = near
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or (scope["type"] == "http" and _is_open(scope)):
+        if scope["type"] == "lifespan" or _is_open(scope):
             await self._app(scope, receive, send)
             return
         try:
@@ -109,7 +106,6 @@ class Gate:
             await _refuse(refusal, None, scope, receive, send)
         else:
             scope[_WHO], scope[_CSRF] = came.principal, came.csrf
-            scope[_AGAIN] = lambda: self._came(scope)
             await self._app(scope, receive, send)
 
     def _is_near(self, scope: Scope) -> bool:
@@ -153,6 +149,9 @@ class Gate:
 
 
 def _is_open(scope: Scope) -> bool:
+    if scope["type"] == "websocket":
+        # A ticket says who asks: a page that was logged in to by a token could send none here.
+        return bool(scope["path"] == CONSOLE)
     return scope["path"] in OPEN or is_of_the_page(scope["method"], scope["path"])
 
 
@@ -165,12 +164,6 @@ def principal_of(scope: Scope) -> Principal:
     found = scope[_WHO]
     assert isinstance(found, Principal)
     return found
-
-
-async def still(scope: Scope) -> Principal | None:
-    """The same as it is now, for what goes on for long; None: it would not be let in any more."""
-    came = await scope[_AGAIN]()
-    return None if came is None else cast(Principal, came.principal)
 
 
 def csrf_of(scope: Scope) -> str:
@@ -220,7 +213,7 @@ async def _refuse(
     receive: Receive,
     send: Send,
 ) -> None:
-    if scope["type"] == "websocket" and DENIAL not in scope.get("extensions", {}):
+    if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008})
         return
     status = 401 if headers else None

@@ -1084,6 +1084,8 @@ class World:
     # What high availability sees and ends hosts by. None, and none: it cannot be had here.
     witness: Witness | None = None
     fencers: tuple[Fencer, ...] = ()
+    # By what whoever acts was recognized: "token ID", "session ID"; "": it acts from this machine.
+    known_by: str = ""
     # None: nobody logs in here.
     passwords: Passwords | None = None
     # Where the audit log goes beside the state. Never fails.

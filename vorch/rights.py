@@ -171,6 +171,8 @@ class Ticket:
 
     id: str
     user: str
+    # As `Principal.known_by`: it is of no use any more when that is gone.
+    known_by: str
     vm: str
     kind: Stream
     # Whoever has the console is sent away.
@@ -225,6 +227,11 @@ class Principal:
     def who(self) -> str:
         """As tasks name whoever began them; NAME@HOST is a user of a machine, not of vorch."""
         return f"{self.name} from {self.source}"
+
+    @property
+    def known_by(self) -> str:
+        """The document that lets it in; "" where a file of the service's own machine does."""
+        return f"{self.via} {self.id}" if self.id else ""
 
     def has(self, tags: tuple[str, ...]) -> bool:
         """Whether a VM with these tags is in its scopes."""

@@ -5,56 +5,75 @@ from __future__ import annotations
 from starlette.concurrency import run_in_threadpool
 from starlette.websockets import WebSocket
 
-from vorch import Console, Denied, OnBehalf, Ticket, TooMany, VorchError
+from vorch import (
+    Console,
+    Denied,
+    OnBehalf,
+    Principal,
+    Ticket,
+    TooMany,
+    Unreachable,
+    VorchError,
+)
 
-from ..asking import on_behalf, principal
 from ..bridge import UNKNOWN, Bridge, End, close, end_of
-from ..gate import DENIAL, same_origin, still
+from ..gate import same_origin, source_of
 from ..problems import problem
 
-PATH = "/v1/console"
 # What is spoken here, and what the ticket is offered as: so it stands in no address, and in no log.
 PROTOCOL = "vorch.console"
 TICKET_PREFIX = "vorch.ticket."
+# What servers call it when a websocket can be refused with an answer of HTTP.
+DENIAL = "websocket.http.response"
 
 
 async def console(socket: WebSocket) -> None:
-    state, who = socket.app.state, principal(socket)
+    """A browser says whose page asks; without the ticket it would be of no use all the same."""
+    state, source = socket.app.state, source_of(socket.scope)
     try:
         if not same_origin(dict(socket.scope["headers"]), needed=False):
             raise Denied("cannot open that console: another site's page asks for it")
-        with state.bridges.seat(who.name) as free:
-            if not free:
-                raise TooMany(
-                    f"cannot open one more console: {who.name!r} has"
-                    f" {state.cluster.settings.consoles_per_user} open here; close one",
-                    retry_after_s=10,
-                )
-            ticket = await run_in_threadpool(state.keeper.redeem, _offered(socket), who)
-            await socket.accept(PROTOCOL if PROTOCOL in socket.scope["subprotocols"] else None)
-            await close(socket, await _bridged(socket, ticket))
+        found = await run_in_threadpool(state.keeper.redeem, _offered(socket), source)
     except VorchError as exc:
         await _refuse(socket, exc)
+        return
+    ticket, principal = found
+    await socket.accept(PROTOCOL if PROTOCOL in socket.scope["subprotocols"] else None)
+    with state.bridges.seat(principal.name) as free:
+        if free:
+            end = await _bridged(socket, ticket, principal)
+        else:
+            most = state.cluster.settings.consoles_per_user
+            end = end_of(TooMany(f"cannot open one more: {most} are open here; close one"))
+        await close(socket, end)
 
 
-async def _bridged(socket: WebSocket, ticket: Ticket) -> End:
+async def _bridged(socket: WebSocket, ticket: Ticket, principal: Principal) -> End:
     state = socket.app.state
-    try:
-        stream = await run_in_threadpool(_opened, on_behalf(socket), ticket)
-    except VorchError as exc:
-        return end_of(exc)
 
-    async def allowed() -> End | None:
+    def behalf_of(who: Principal) -> OnBehalf:
+        return OnBehalf(state.cluster, who, state.keeper, look=state.picture.look)
+
+    def permitted() -> End | None:
         try:
-            who = await still(socket.scope)
+            who = state.keeper.holder(ticket, principal.source)
             if who is None:
                 return End(UNKNOWN, "the login or token is over")
-            behalf = OnBehalf(state.cluster, who, state.keeper, look=state.picture.look)
-            await run_in_threadpool(behalf.permit, ticket.kind, {"name": ticket.vm})
+            behalf_of(who).permit(ticket.kind, {"name": ticket.vm})
+        except Unreachable:
+            # A store that does not answer for a while takes nothing from anybody.
+            return None
         except VorchError as exc:
             return end_of(exc)
         return None
 
+    async def allowed() -> End | None:
+        return await run_in_threadpool(permitted)
+
+    try:
+        stream = await run_in_threadpool(_opened, behalf_of(principal), ticket)
+    except VorchError as exc:
+        return end_of(exc)
     bridge = Bridge(socket, stream, idle_s=state.cluster.settings.console_idle_s, allowed=allowed)
     with state.bridges.among(bridge):
         return await bridge.run()

@@ -61,12 +61,12 @@ class Consoles(Core):
         if not self._running(name, f"open the {wanted} of").graphics and wanted == "display":
             raise _no_screen(name)
         now, chance = self.world.clock.now(), self.world.chance
-        user, from_, _ = self.world.who.partition(" from ")
         secret = chance.take(SECRET_BYTES).hex()
         ticket = Ticket(
             id=chance.take(6).hex(),
             # Whoever runs a command on this machine may do as the service itself does.
-            user=user if from_ else SERVICE,
+            user=self.world.who.partition(" from ")[0] if self.world.known_by else SERVICE,
+            known_by=self.world.known_by,
             vm=name,
             kind=wanted,
             force=force,
