@@ -155,12 +155,12 @@ export async function mount(root, ctx, seen) {
     if (terminal) return;
     const [{ Terminal }, { FitAddon }] = await Promise.all([import("../vendor/xterm/xterm.js"), import("../vendor/addon-fit/addon-fit.js")]);
     if (mine !== turn) return;
-    const made = new Terminal({ documentOverride: withoutStyles(), scrollback: KEPT_LINES, fontFamily: "ui-monospace, monospace", fontSize: 14, screenReaderMode: true, cursorBlink: !matchMedia("(prefers-reduced-motion: reduce)").matches });
+    const made = new Terminal({ scrollback: KEPT_LINES, fontFamily: "ui-monospace, monospace", fontSize: 14, screenReaderMode: true, cursorBlink: !matchMedia("(prefers-reduced-motion: reduce)").matches });
     const fit = new FitAddon();
     const place = h("div.console-terminal");
     clear(stage, place);
     made.loadAddon(fit);
-    made.open(place);
+    withoutStyles(() => made.open(place));
     const sized = new ResizeObserver(() => { if (place.isConnected) fit.fit(); });
     sized.observe(place);
     ctx.signal.addEventListener("abort", () => sized.disconnect(), { once: true });
@@ -250,26 +250,22 @@ async function styles() {
   })));
 }
 
-// The page's policy allows no style elements, which xterm.js makes. In this document they are sheets
-// of the page, which scripts may make.
-function withoutStyles() {
-  const createElement = (tag, options) => {
-    if (tag !== "style") return document.createElement(tag, options);
-    const sheet = new CSSStyleSheet();
-    document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet];
-    const el = h("span", { hidden: true });
-    Object.defineProperty(el, "textContent", { get: () => "", set: (text) => sheet.replaceSync(text) });
-    el.remove = () => {
-      document.adoptedStyleSheets = document.adoptedStyleSheets.filter((one) => one !== sheet);
-      Element.prototype.remove.call(el);
-    };
-    return el;
+// The page's policy allows no style elements, which xterm.js makes when it is opened. Instead of each
+// it gets an element whose text becomes a sheet of the page, which scripts may make.
+function withoutStyles(act) {
+  const make = (tag, options) => Document.prototype.createElement.call(document, tag, options);
+  document.createElement = (tag, options) => (tag === "style" ? sheetOf(make("span")) : make(tag, options));
+  try { act(); } finally { delete document.createElement; }
+}
+
+function sheetOf(el) {
+  const sheet = new CSSStyleSheet();
+  document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet];
+  el.hidden = true;
+  Object.defineProperty(el, "textContent", { get: () => "", set: (text) => sheet.replaceSync(text) });
+  el.remove = () => {
+    document.adoptedStyleSheets = document.adoptedStyleSheets.filter((one) => one !== sheet);
+    Element.prototype.remove.call(el);
   };
-  return new Proxy(document, {
-    get(target, key) {
-      if (key === "createElement") return createElement;
-      const value = target[key];
-      return typeof value === "function" ? value.bind(target) : value;
-    },
-  });
+  return el;
 }
