@@ -56,7 +56,10 @@ class RemoteOrchestrator(Orchestrator):
         self._not_here("look at all of a cluster at once")
 
     def picture(self, *, refresh_s: float = 0.0) -> Picture:
-        self._not_here("keep a picture")
+        """Of it, what lists VMs."""
+        from vorch.remote.picture import FarPicture
+
+        return FarPicture(self._link, self.list)
 
     @contextlib.contextmanager
     def image_content(self, name: str, disk: str | None = None) -> Iterator[Content]:
