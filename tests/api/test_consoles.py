@@ -282,6 +282,13 @@ def test_a_ticket_is_used_up(service: Service, far: Orchestrator, cluster: Orche
         heard(there, b"login: ")
         assert refused(lambda: opened(service, protocol)) == (403, "denied")
     assert not cluster.world.state.read(["ticket"])
+    # Any other service before the same state takes one, and uses it up for all.
+    protocol = f"vorch.ticket.{far.console_ticket('web').secret}"
+    with served(cluster) as other:
+        with opened(other, protocol) as there:
+            heard(there, b"login: ")
+        for one in (service, other):
+            assert refused(functools.partial(opened, one, protocol)) == (403, "denied")
     # Of many who come with it at once one comes in.
     secret = far.console_ticket("web").secret
     came: list[int] = []
