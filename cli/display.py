@@ -70,10 +70,14 @@ class Listener:
 
     def serve(self, *, limit_s: float | None = None) -> None:
         until = None if limit_s is None else time.monotonic() + limit_s
-        while until is None or time.monotonic() < until:
+        while not self._over.is_set() and (until is None or time.monotonic() < until):
             try:
                 viewer, _ = self._socket.accept()
             except TimeoutError:
+                continue
+            except OSError:
+                # It was closed, or this process has all the files open that it may.
+                self._over.wait(LOOK_S)
                 continue
             self._threads = [one for one in self._threads if one.is_alive()]
             if len(self._threads) >= 2 * WAITING:

@@ -119,9 +119,19 @@ def test_it_waits_for_a_vm_that_is_off(surf: As, cluster: Orchestrator) -> None:
     page = surf("user").show("/vms/web/consoles")
     says(page, "web login:")
     cluster.stop("web", force=True)
-    status(page, "it is off")
+    status(page, "the VM is off")
+    before = len(cluster.audit_list(limit=1000))
+    page.wait_for_timeout(4000)
+    # To wait is nothing that happens.
+    assert len(cluster.audit_list(limit=1000)) == before
     cluster.start("web")
     status(page, "Connected")
+    # One that is opened while the VM is off waits as well.
+    cluster.stop("web", force=True)
+    page = surf("user").show("/vms/web/consoles")
+    status(page, "off")
+    cluster.start("web")
+    says(page, "web login:")
 
 
 def test_one_has_it_and_another_takes_it(surf: As) -> None:

@@ -175,25 +175,30 @@ class Following:
 
     def _next(self, number: int, ended: Unreachable, until: float) -> bool:
         """Wait for the stream after that one; False: it has not come in that time."""
-        with self._lock:
-            if self._number != number:
-                return True
-            if self._lost_at is None:
-                self._lost_at = time.monotonic()
-            while not self._closed.is_set():
-                try:
-                    found = self._again()
-                except VorchError as exc:
-                    why = exc if exc.fields.get("taken") else ended
-                    raise Unreachable(why.message, **why.fields) from exc
-                if found is not None:
-                    self._inner, self._number, self._lost_at = found, number + 1, None
-                    if self._closed.is_set():
-                        found.close()
+        while not self._closed.is_set():
+            # Held for one try only, as reader and writer wait each for a time of its own.
+            with self._lock:
+                if self._number != number or self._found(number, ended):
                     return True
-                if time.monotonic() - self._lost_at > FOLLOW_S:
-                    raise ended
-                if time.monotonic() >= until:
-                    return False
-                self._closed.wait(FOLLOW_EVERY_S)
+            if time.monotonic() >= until:
+                return False
+            self._closed.wait(FOLLOW_EVERY_S)
         raise ended
+
+    def _found(self, number: int, ended: Unreachable) -> bool:
+        """Whether the next one is there. Raises when none will be. Holds the lock."""
+        if self._lost_at is None:
+            self._lost_at = time.monotonic()
+        try:
+            found = self._again()
+        except VorchError as exc:
+            why = exc if exc.fields.get("taken") else ended
+            raise Unreachable(why.message, **why.fields) from exc
+        if found is None:
+            if time.monotonic() - self._lost_at > FOLLOW_S:
+                raise ended
+            return False
+        self._inner, self._number, self._lost_at = found, number + 1, None
+        if self._closed.is_set():
+            found.close()
+        return True

@@ -15,7 +15,9 @@ const TAKEN = 4423;
 const FOR_GOOD = new Set([4401, 4403, 4404, 4408, 4422, 4429, 4501]);
 // Answers to whoever asks for a ticket that may be others soon.
 const MAY_CHANGE = new Set(["conflict", "unreachable", "timed-out", "too-many"]);
-const AGAIN_MS = [200, 400, 800, 1500, 3000];
+const AGAIN_MS = [200, 400, 800, 1500, 3000, 3000, 3000, 5000, 10000, 30000];
+const WAITING_MS = 3000;
+const ON = new Set(["running", "paused", "stopping"]);
 // What a terminal may have before it; a guest that says more than anybody can read is cut short.
 const UNSHOWN_BYTES = 4 << 20;
 const KEPT_LINES = 5000;
@@ -101,6 +103,12 @@ export async function mount(root, ctx, seen) {
     draw("connecting", t(tries ? "console.again" : "console.connecting"));
     let secret;
     try {
+      // To look is free; each ticket that is refused stands in the audit log.
+      if (tries && !ON.has((await ctx.api.get(`/v1/vms/${encodeURIComponent(name)}`, { signal: ctx.signal })).data.power)) {
+        if (mine === turn) later(mine, 1, t("console.off"), WAITING_MS);
+        return;
+      }
+      if (mine !== turn) return;
       secret = (await ctx.api.call("console_ticket", { name, kind, force }, { signal: ctx.signal })).secret;
     } catch (error) {
       if (mine !== turn || error.name === "AbortError") return;
@@ -140,9 +148,9 @@ export async function mount(root, ctx, seen) {
     }
   }
 
-  function later(mine, tries, why = "") {
+  function later(mine, tries, why = "", after = AGAIN_MS[Math.min(tries, AGAIN_MS.length - 1)]) {
     draw("waiting", why ? t("console.waiting", { why }) : t("console.again"));
-    timer = setTimeout(() => { if (mine === turn) connect(mine, tries + 1, false); }, AGAIN_MS[Math.min(tries, AGAIN_MS.length - 1)]);
+    timer = setTimeout(() => { if (mine === turn) connect(mine, tries + 1, false); }, after);
   }
 
   function stop(why, more = [button(t("console.reconnect"), () => { end(); connect(turn, 0, false); }, { class: "small main" })]) {
