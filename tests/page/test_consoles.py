@@ -52,7 +52,7 @@ def says(page: Page, text: str) -> None:
 
 def status(page: Page, text: str) -> None:
     until(
-        page, "(text) => document.querySelector('.console-status').innerText.includes(text)", text
+        page, "(text) => document.querySelector('.console-status')?.innerText.includes(text)", text
     )
 
 
@@ -128,6 +128,7 @@ def test_it_waits_for_a_vm_that_is_off(surf: As, cluster: Orchestrator) -> None:
     status(page, "Connected")
     # One that is opened while the VM is off waits as well.
     cluster.stop("web", force=True)
+    page.close()
     page = surf("user").show("/vms/web/consoles")
     status(page, "off")
     cluster.start("web")

@@ -118,7 +118,8 @@ export async function mount(root, ctx, seen) {
     try {
       if (kind === "console") await terminalOf(mine); else await import("../vendor/novnc/core/rfb.js");
     } catch (error) {
-      if (mine === turn) stop(error.message);
+      // A part of the page did not come: as little as a connection is that a reason to give up.
+      if (mine === turn) later(mine, tries, error.message);
       return;
     }
     if (mine !== turn) return;
@@ -132,7 +133,10 @@ export async function mount(root, ctx, seen) {
     socket.addEventListener("close", (event) => {
       if (mine !== turn) return;
       // One that has lasted begins anew with its tries.
-      ended(mine, opened && Date.now() - opened > 5000 ? 0 : tries, event);
+      const lasted = opened ? Date.now() - opened : 0;
+      // After a reload the one that has it may be this page's own, on its way out.
+      if (event.code === TAKEN && lasted < 2000 && tries < 2) later(mine, tries);
+      else ended(mine, lasted > 5000 ? 0 : tries, event);
     });
     if (kind === "console") speak(mine, socket); else await show(mine, socket);
   }
