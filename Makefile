@@ -11,7 +11,7 @@ WORKERS ?= 3
 .DEFAULT_GOAL := help
 # The targets share .venv and one libvirt: never at the same time.
 .NOTPARALLEL:
-.PHONY: help run lab test check docs screenshots bench soak clean clean-machine
+.PHONY: help run lab test check docs screenshots vendor bench soak clean clean-machine
 
 help:
 	@echo 'make run            set everything up and serve this machine on 127.0.0.1 (Ctrl-C ends it)'
@@ -20,6 +20,7 @@ help:
 	@echo 'make check          style, types, import rules'
 	@echo 'make docs           write the generated parts of docs/ again'
 	@echo 'make screenshots    take the pictures of the page in docs/page/ again'
+	@echo 'make vendor         copy what the page takes from npm to api/page/vendor, as its lock file says'
 	@echo 'make bench          run the benchmarks'
 	@echo 'make soak           an hour of real faults on a lab, nothing lost (as root); ARGS="--for 10m --seed 7"'
 	@echo 'make clean-machine  try `make run` in a fresh Debian that has only make and git (as root)'
@@ -55,6 +56,9 @@ docs:
 screenshots:
 	@packaging/prepare.sh test screenshots
 	$(VENV)/python -m tests.page.screenshots $(ARGS)
+
+vendor:
+	@packaging/vendor.sh
 
 bench:
 	@packaging/prepare.sh test bench

@@ -12,16 +12,18 @@ from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
+from starlette.routing import WebSocketRoute
 
 from vorch import Desk, Doorkeeper, Orchestrator, Recorder, __version__, connect
 
 from . import document, health, metrics, problems, upkeep
-from .gate import Gate
+from .bridge import Bridges
+from .gate import CONSOLE, Gate
 from .headers import SafeHeaders
 from .hub import Hub
 from .metrics import Measuring, Metrics
 from .oidc import provider_of
-from .routes import downloads, logins, oidc, page, streams, uploads, verbs
+from .routes import consoles, downloads, logins, oidc, page, streams, uploads, verbs
 from .sampler import Sampler
 from .unread import CloseUnread
 
@@ -110,7 +112,10 @@ def create_app(
     app.state.metrics = counting
     app.state.hub = None
 
+    app.state.bridges = Bridges(found.settings.consoles_per_user)
+
     def let_go() -> None:
+        app.state.bridges.end()
         if app.state.hub is not None:
             app.state.hub.end()
 
@@ -130,6 +135,7 @@ def create_app(
     app.include_router(uploads.router)
     app.include_router(downloads.router)
     verbs.add_to(app)
+    app.router.routes.append(WebSocketRoute(CONSOLE, consoles.console))
     app.add_route("/v1/events", streams.events, methods=["GET"], include_in_schema=False)
     document.add_to(app)
     return app

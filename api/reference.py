@@ -88,6 +88,29 @@ once, as it is now, then `ready`, then of what happens. `reset` says that it is 
 again. `power` comes from hosts and has no id: after a break read `/v1/vms` once. Whoever reads too
 slowly is cut off, and goes on from the last id.
 
+## Consoles
+
+A VM's serial port and its screen are websockets. `POST /v1/vms/NAME/console-ticket` with `{"kind": "console"}` or
+`"display"` answers with a `secret`, which opens one of them once, within a minute, at any service:
+
+    GET /v1/console    Sec-WebSocket-Protocol: vorch.console, vorch.ticket.SECRET
+
+It needs nothing else; from a browser the page must be this service's own (`Origin`). Binary messages are what the
+serial port or the VNC server (RFB 3.8) says and hears. A serial port goes on when its VM moves to another host; a
+screen ends with 4410, and is opened anew by another ticket. Both are closed when the login or token that asked for
+the ticket is over, when nothing is said for `console_idle_s`, when a viewer takes nothing for 30 s, and when a message is
+larger than 256 KiB. One user may have `consoles_per_user` open at a service.
+
+| Closed with | Because |
+|---|---|
+| 1012 | the service ends; another one, or the same a little later, goes on |
+| 4410 | the VM has ended or moved: ask for another ticket, which says what the VM does |
+| 4423 | somebody else has it, or took it: a serial port is one's at a time, and the screen of a VM on another host; `"force": true` takes it |
+| 4401, 4403, 4404 | the login is over, the right is gone, the VM is no longer to be seen |
+| 4408 | silence, or a viewer that takes nothing |
+| 4429 | too many are open |
+| 1009 | a message was too large |
+
 ## Errors
 
 `application/problem+json`, with vorch's `code` and `fields` ([errors.md](errors.md)).
@@ -101,7 +124,8 @@ with vorch.connect("https://vorch.example.org:8420", token="…") as cluster:
     cluster.create("web", image="debian-12", start=True)
 ```
 
-The same methods with the same results and errors as of a cluster at hand, except for {not_here}.
+The same methods with the same results and errors as of a cluster at hand. Without a route of their own: {not_here}.
+`console` and `display` work all the same, and `picture` as far as it lists VMs.
 Paths and current folders are the service's. The token may also be in `VORCH_TOKEN` or in the file that
 the setting `token_file` names; a certificate that no CA of the system vouches for is named by
 `ca=`, `VORCH_CA` or `ca_file`. Without encryption only this machine itself can be reached. Requests that

@@ -37,6 +37,8 @@ from .tls import tls_for
 TOKEN_FILE = "token"  # noqa: S105 - the file's name
 # How long requests may take to end when the service does.
 PATIENCE_S = 5
+# Of one message of a websocket: a viewer's longest is the text of a clipboard.
+MESSAGE_BYTES = 256 * 1024
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +98,11 @@ class Service:
             log_config=None,
             server_header=False,
             timeout_graceful_shutdown=PATIENCE_S,
+            # It reads no more than it can pass on, and writes no more than is taken.
+            ws="websockets-sansio",
+            ws_max_size=MESSAGE_BYTES,
+            # Screens are compressed already, and what is compressed can be made to swell.
+            ws_per_message_deflate=False,
             ssl_certfile=None if self.tls is None else self.tls.certificate,
             ssl_keyfile=None if self.tls is None else self.tls.key,
         )

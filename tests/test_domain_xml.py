@@ -46,7 +46,14 @@ UPDATE = os.environ.get("UPDATE_GOLDEN") == "1"
 
 KVM = HostFacts(hypervisor="kvm", cpus=8, memory_mib=32768, accelerator="kvm")
 TCG = HostFacts(hypervisor="kvm", cpus=8, memory_mib=32768, accelerator="tcg")
-SESSION = HostFacts(hypervisor="kvm", cpus=8, memory_mib=32768, accelerator="tcg", networks=False)
+SESSION = HostFacts(
+    hypervisor="kvm",
+    cpus=8,
+    memory_mib=32768,
+    accelerator="tcg",
+    networks=False,
+    display_socket=False,
+)
 NEW_LIBVIRT = HostFacts(
     hypervisor="kvm", cpus=8, memory_mib=32768, accelerator="kvm", bridge_vlans=True
 )

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
+from tests.rfb import Viewer
 from vorch.drivers.memory import (
     MemoryClock,
     MemoryMedia,
@@ -26,6 +27,7 @@ from vorch.drivers.memory import (
     world_named,
 )
 from vorch.drivers.memory_pool import BLOCK_BYTES
+from vorch.drivers.memory_screen import STRIPES
 from vorch.drivers.process import SystemClock
 from vorch.errors import (
     BadConfig,
@@ -992,11 +994,23 @@ def test_a_closed_console(ports: World, host: Hypervisor) -> None:
         console.read(1)
 
 
-def test_displays_have_ports_of_their_own(ports: World, host: Hypervisor) -> None:
-    one, two = start(ports, machine("one", 1)), start(ports, machine("two", 2))
-    three = start(ports, machine("three", 3, graphics=False))
-    shown = [host.display(vm.id) for vm in (one, two, three)]
-    assert [one and one.port for one in shown] == [5900, 5901, None]
+def test_a_screen_shows_stripes_and_hears_keys(
+    world: MemoryWorld, ports: World, host: Hypervisor
+) -> None:
+    vm = start(ports, machine())
+    screen = host.display(vm.id)
+    assert screen is not None
+    viewer = Viewer(screen)
+    assert (viewer.name, viewer.width, viewer.height) == (vm.name, 160, 100)
+    picture = viewer.picture()
+    assert [picture[x, 50] for x in (20, 60, 100, 140)] == list(STRIPES)
+    viewer.press(0x61, 0xFF0D)
+    assert world.guest(vm.id).keys == (0x61, 0xFF0D)
+    # What is no RFB ends it, and nothing else.
+    screen.write(b"\xff" * 8)
+    with pytest.raises(Unreachable, match="not RFB"):
+        screen.read(0.1)
+    assert host.display(start(ports, machine("dark", 3, graphics=False)).id) is None
 
 
 def test_other_peoples_domains_are_shown(world: MemoryWorld, host: Hypervisor) -> None:

@@ -107,14 +107,16 @@ if TYPE_CHECKING:
     from vorch.orchestrator.behalf import OnBehalf
     from vorch.orchestrator.doorkeeper import Doorkeeper
     from vorch.plan import Plan
-    from vorch.ports import Console, Content, Display, Uploads, VolumeInfo
+    from vorch.ports import Console, Content, Uploads, VolumeInfo
     from vorch.rights import (
         AuditEntry,
+        ConsoleTicket,
         Minted,
         Principal,
         Quota,
         Role,
         Session,
+        Ticket,
         Token,
         User,
     )
@@ -153,11 +155,11 @@ __all__ = [
     "Concern",
     "Conflict",
     "Console",
+    "ConsoleTicket",
     "Content",
     "Denied",
     "Desk",
     "DiskUse",
-    "Display",
     "Done",
     "Doorkeeper",
     "Drill",
@@ -220,6 +222,7 @@ __all__ = [
     "StorageStatus",
     "Task",
     "TaskState",
+    "Ticket",
     "TimedOut",
     "Token",
     "TooMany",
@@ -392,17 +395,18 @@ _HOMES = {
     "vorch.ports": (
         "Console",
         "Content",
-        "Display",
         "Uploads",
         "VolumeInfo",
     ),
     "vorch.rights": (
         "AuditEntry",
+        "ConsoleTicket",
         "Minted",
         "Principal",
         "Quota",
         "Role",
         "Session",
+        "Ticket",
         "Token",
         "User",
     ),

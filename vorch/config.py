@@ -143,6 +143,10 @@ class Settings:
     stop_notice_s: float = 0.0
     # How long it then waits for the tasks that it is at. What is left is carried on by others.
     stop_patience_s: float = 30.0
+    # Consoles that one user may have open at a service at a time.
+    consoles_per_user: int = 20
+    # One in which nothing is said for so long is closed.
+    console_idle_s: float = 3600.0
     # Folder that uploads come to; empty: "uploads" beside the state file.
     upload_path: str = ""
     # How large one may be.

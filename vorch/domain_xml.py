@@ -58,6 +58,11 @@ SPARE_PCIE_PORTS = 8
 # The only one that Linux and Windows find on every machine type, wherever it is plugged in.
 WATCHDOG_MODEL = "i6300esb"
 BALLOON_STATS_PERIOD_S = 5
+DISPLAY_CHANNEL = "org.vorch.display"
+# One folder in two spellings: libvirt turns screens whose socket's path begins with the name of its
+# own folder into ports, as very old ones wrote such paths by themselves.
+_CHANNEL_FOLDER = "/var/lib/libvirt/qemu"
+_DISPLAY_FOLDER = "/var/lib/libvirt/./qemu"
 # virtio-blk and ATA cut serial numbers here.
 SERIAL_LIMIT = 20
 # Of a machine on trial: what a BIOS starts in.
@@ -198,7 +203,7 @@ def pcie_ports(vm: Vm) -> int:
     # The others, and the watchdog, share one PCI bridge.
     old = len(express) < len(vm.nics) or vm.watchdog is not Watchdog.NONE
     used += len(express) + old
-    used += bool(vm.agent) + bool(vm.graphics)  # virtio-serial, USB
+    used += (vm.agent or vm.graphics) + vm.graphics  # virtio-serial, USB
     return used + SPARE_PCIE_PORTS
 
 
@@ -374,7 +379,19 @@ def _nic(vm: Vm, nic: Nic, network: Network, facts: HostFacts) -> Element:
     return element
 
 
-def _screen(devices: Element, vm: Vm) -> None:
+def _display_channel(devices: Element, vm: Vm) -> None:
+    """A way for libvirt's streams to the screen's socket, from wherever one asks (ADR 0024).
+
+    Of two that listen at one path the later one has it. libvirt makes this channel's socket before
+    QEMU begins, QEMU that of its VNC server after that; so whoever opens the channel comes to the
+    screen, and the guest's end of it is never connected to anything.
+    """
+    channel = add(devices, "channel", type="unix")
+    add(channel, "source", mode="bind", path=f"{_CHANNEL_FOLDER}/vorch-{vm.id}.vnc")
+    add(channel, "target", type="virtio", name=DISPLAY_CHANNEL)
+
+
+def _screen(devices: Element, vm: Vm, facts: HostFacts) -> None:
     if not vm.graphics:
         add(devices, "controller", type="usb", model="none")
         add(add(devices, "video"), "model", type="none")
@@ -382,8 +399,11 @@ def _screen(devices: Element, vm: Vm) -> None:
     # A tablet keeps the pointers of viewer and guest together; it needs USB.
     add(devices, "controller", type="usb", model="qemu-xhci", ports=15)
     add(devices, "input", type="tablet", bus="usb")
-    graphics = add(devices, "graphics", type="vnc", port=-1, autoport="yes")
-    add(graphics, "listen", type="address", address="127.0.0.1")
+    graphics = add(devices, "graphics", type="vnc")
+    if facts.display_socket:
+        add(graphics, "listen", type="socket", socket=f"{_DISPLAY_FOLDER}/vorch-{vm.id}.vnc")
+    else:
+        add(graphics, "listen", type="none")
     # Plain VGA is what every installer, however old, brings a picture up on.
     add(add(devices, "video"), "model", type="vga", vram=16384)
 
@@ -425,7 +445,9 @@ def _devices(
     if vm.agent:
         channel = add(devices, "channel", type="unix")
         add(channel, "target", type="virtio", name="org.qemu.guest_agent.0")
-    _screen(devices, vm)
+    if vm.graphics and facts.display_socket:
+        _display_channel(devices, vm)
+    _screen(devices, vm, facts)
     if vm.watchdog is not Watchdog.NONE:
         add(devices, "watchdog", model=WATCHDOG_MODEL, action=vm.watchdog.value)
     balloon = add(devices, "memballoon", model="virtio", freePageReporting="on")
@@ -816,8 +838,8 @@ class SeenDomain:
     kernel: str | None
     initrd: str | None
     command_line: str
-    # Where the screen is served, once the domain runs: (address, port).
-    vnc: tuple[str, int] | None
+    # libvirt can open a stream to the screen.
+    display_channel: bool
     nvram: str | None
 
 
@@ -987,14 +1009,6 @@ def _read_cpu(domain: Element) -> str:
     return "host" if mode in ("host-passthrough", "maximum") else ""
 
 
-def _read_screen(domain: Element) -> tuple[str, int] | None:
-    graphics = domain.find("devices/graphics[@type='vnc']")
-    if graphics is None or int(graphics.get("port", "-1")) < 0:
-        return None
-    address = attribute_of(graphics, "listen", "address") or graphics.get("listen", "127.0.0.1")
-    return str(address), int(graphics.get("port"))
-
-
 def read_domain(xml: str) -> SeenDomain:
     """What a domain's XML says, be it vorch's own text or what a running libvirt shows of it."""
     domain = parse(xml)
@@ -1032,7 +1046,8 @@ def read_domain(xml: str) -> SeenDomain:
         kernel=domain.findtext("os/kernel"),
         initrd=domain.findtext("os/initrd"),
         command_line=domain.findtext("os/cmdline") or "",
-        vnc=_read_screen(domain),
+        display_channel=domain.find(f"devices/channel/target[@name='{DISPLAY_CHANNEL}']")
+        is not None,
         nvram=domain.findtext("os/nvram"),
     )
 

@@ -1158,6 +1158,8 @@ class HostFacts:
     tpm: bool = False
     # Networks with DHCP and NAT can be made on this host (not in an unprivileged session).
     networks: bool = True
+    # Screens listen where only libvirt leads, from afar as well (not in an unprivileged session).
+    display_socket: bool = True
     # VLAN tags can be set on ports of plain Linux bridges.
     bridge_vlans: bool = False
     # () where its hypervisor did not say.

@@ -486,7 +486,7 @@ class Media(Protocol):
 
 
 class Console(Protocol):
-    """A two-way byte stream to a guest's serial port."""
+    """A two-way byte stream to a guest's serial port, or to its screen (VNC, which is RFB)."""
 
     def read(self, timeout_s: float) -> bytes:
         """What came, at once; b"" when nothing came in that time. Unreachable when it ended."""
@@ -495,15 +495,6 @@ class Console(Protocol):
     def write(self, data: bytes) -> None: ...
 
     def close(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Display:
-    """Where a guest's screen can be seen, from the host's own point of view."""
-
-    kind: Literal["vnc"]
-    host: str
-    port: int
 
 
 # Nothing is copied.
@@ -793,9 +784,15 @@ class Hypervisor(Protocol):
         """
         ...
 
-    def display(self, vm_id: str) -> Display | None: ...
+    def display(self, vm_id: str, *, force: bool = False) -> Console | None:
+        """Its screen; None: it has none. Conflict when somebody else has it and it can only be
+        one's, unless `force`, which ends that other one.
+        """
+        ...
 
-    def console(self, vm_id: str) -> Console: ...
+    def console(self, vm_id: str, *, force: bool = False) -> Console:
+        """Its serial port, which is one's at a time: Conflict, or `force`, as of its screen."""
+        ...
 
     def checks(self, folders: Sequence[str] = ()) -> tuple[Check, ...]:
         """What is missing on this host and why a VM would not run.
@@ -1098,6 +1095,8 @@ class World:
     # What high availability sees and ends hosts by. None, and none: it cannot be had here.
     witness: Witness | None = None
     fencers: tuple[Fencer, ...] = ()
+    # By what whoever acts was recognized: "token ID", "session ID"; "": it acts from this machine.
+    known_by: str = ""
     # None: nobody logs in here.
     passwords: Passwords | None = None
     # Where the audit log goes beside the state. Never fails.

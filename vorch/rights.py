@@ -150,6 +150,38 @@ class Minted:
     secret: str = field(repr=False)
 
 
+# A verb whose answer is a stream, which a ticket opens.
+Stream = Literal["console", "display"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsoleTicket:
+    """Opens one console, once and soon: of a VM its serial port, or its screen."""
+
+    vm: str
+    kind: Stream
+    expires_at: float
+    # To be offered as WebSocket protocol "vorch.ticket.SECRET". It is not seen again.
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticket:
+    """What the store keeps of a ticket until it is used or over."""
+
+    id: str
+    user: str
+    # As `Principal.known_by`: it is of no use any more when that is gone.
+    known_by: str
+    vm: str
+    kind: Stream
+    # Whoever has the console is sent away.
+    force: bool = False
+    expires_at: float
+    # SHA-256 of what is random in it.
+    hash: str = field(repr=False)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
     """A person that has logged in."""
@@ -195,6 +227,11 @@ class Principal:
     def who(self) -> str:
         """As tasks name whoever began them; NAME@HOST is a user of a machine, not of vorch."""
         return f"{self.name} from {self.source}"
+
+    @property
+    def known_by(self) -> str:
+        """The document that lets it in; "" where a file of the service's own machine does."""
+        return f"{self.via} {self.id}" if self.id else ""
 
     def has(self, tags: tuple[str, ...]) -> bool:
         """Whether a VM with these tags is in its scopes."""

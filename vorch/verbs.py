@@ -157,6 +157,8 @@ _ENTRIES = [
     *_of("vm", "read", "viewer", "list"),
     *_of_vms("read", "viewer", "show", "figures", "history", "disk_list", "snapshot_list"),
     *_of("vm", "read", "viewer", "forward_list"),
+    # No job: what it answers is shown once, and kept nowhere.
+    *_of_vms("change", "user", "console_ticket"),
     Entry(
         verb="install",
         kind="task",
@@ -304,7 +306,7 @@ ENTRIES: Mapping[str, Entry] = MappingProxyType({entry.verb: entry for entry in 
 NOT_OVER_HTTP: Mapping[str, str] = MappingProxyType(
     {
         "init": "it makes a cluster, and a service stands before one that is there",
-        "console": "it is a stream in two directions",
-        "display": "it is an address on the host's own loopback, of no use elsewhere",
+        "console": "it is a stream in two directions: `console_ticket` opens one at /v1/console",
+        "display": "the same",
     }
 )

@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from vorch import (
     VERBS,
+    ConsoleTicket,
     Desk,
     Invalid,
     Job,
@@ -137,7 +138,7 @@ def _at_once(
     value = getattr(cluster_of(request), entry.verb)(**arguments)
     if value is None:
         return Response(status_code=204)
-    if isinstance(value, Minted):
+    if isinstance(value, Minted | ConsoleTicket):
         # The one answer with a secret in it, and the only time that it is seen.
         return Response(json_text({**shown(value), "secret": value.secret}), media_type=JSON)
     return Response(to_json(value, call_of(entry.verb).returns), media_type=JSON)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,16 @@ if TYPE_CHECKING:
     from vorch import Figures, Orchestrator, Picture, VmStatus
 
 EVERY_S = 2.0
+
+Limit = Annotated[
+    float | None,
+    typer.Option(
+        "--for",
+        metavar="SECONDS",
+        parser=sizes.seconds,
+        help="Leave after that time; for scripts.",
+    ),
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -170,28 +181,52 @@ def _facts(status: VmStatus) -> list[tuple[str, object]]:
     ]
 
 
-def display(name: VmName, as_json: AsJson = False) -> None:
-    """Where a VM's screen can be seen, as its host sees it."""
+Force = Annotated[
+    bool, typer.Option("--force", help="Send away whoever has it open; it is one's at a time.")
+]
+
+
+def display(
+    name: VmName,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            "--port",
+            metavar="PORT",
+            min=0,
+            max=65535,
+            help="A port of 127.0.0.1 instead, which all users of this machine can come to;"
+            " 0: any that is free.",
+        ),
+    ] = None,
+    limit: Limit = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """A VM's screen, for a VNC viewer on this machine, until Ctrl-C.
+
+    Says where the viewer is to go: a socket in a folder that is this user's alone (`vncviewer
+    PATH`). The way to the VM is vorch's own, so no host has a port open for it.
+    """
+    from ..display import Listener
+
     with cluster(as_json) as found:
-        screen = found.display(name)
-    if as_json:
-        render.print_json(screen)
-    else:
-        host = f"[{screen.host}]" if ":" in screen.host else screen.host
-        render.out(render.clean(f"{screen.kind}://{host}:{screen.port}"))
+        # That there is none is said before anybody waits for a viewer.
+        found.display(name, force=force).close()
+        with Listener(lambda: found.display(name, force=force), port) as listener:
+            if as_json:
+                render.print_json({"kind": "vnc", "address": listener.address}, one_line=True)
+            else:
+                render.out(render.clean(listener.address))
+            sys.stdout.flush()
+            with contextlib.suppress(KeyboardInterrupt):
+                listener.serve(limit_s=limit)
 
 
 def console(
     name: VmName,
-    limit: Annotated[
-        float | None,
-        typer.Option(
-            "--for",
-            metavar="SECONDS",
-            parser=sizes.seconds,
-            help="Leave after that time; for scripts.",
-        ),
-    ] = None,
+    limit: Limit = None,
+    force: Force = False,
 ) -> None:
     """The serial console of a VM in this terminal; ^] leaves it.
 
@@ -201,7 +236,7 @@ def console(
     from ..console import attach
 
     with cluster() as found:
-        stream = found.console(name)
+        stream = found.console(name, force=force)
         try:
             attach(stream, name, limit_s=limit)
         finally:

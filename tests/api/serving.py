@@ -25,8 +25,8 @@ def cluster_in(name: str) -> Iterator[Orchestrator]:
 
 
 @contextmanager
-def served(cluster: Orchestrator) -> Iterator[Service]:
-    service = Service(cluster, port=0)
+def served(cluster: Orchestrator, port: int = 0) -> Iterator[Service]:
+    service = Service(cluster, port=port)
     ready = threading.Event()
     running = threading.Thread(target=service.run, args=(ready.set,), daemon=True)
     running.start()

@@ -11,17 +11,22 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 import trustme
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import ClientConnection
+from websockets.sync.client import connect as dial
+from websockets.typing import Origin, Subprotocol
 
 from tests.api.test_service import VORCH
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
 TUS = {"Tus-Resumable": "1.0.0"}
+PROTOCOL = Subprotocol("vorch.console")
 MODULES = (
     *("mpm_event", "authz_core", "ssl", "headers", "socache_shmcb"),
     *("proxy", "proxy_http", "proxy_balancer", "lbmethod_byrequests", "slotmem_shm"),
@@ -223,6 +228,49 @@ def test_a_large_upload_comes_through_and_one_too_large_is_cut_off(front: Front)
             assert answer.status_code in (413, 502)
         now = client.head(small.headers["location"], headers=TUS)
         assert int(now.headers["upload-offset"]) <= 1_000_000
+
+
+def test_a_console_comes_through(front: Front) -> None:
+    context = ssl.create_default_context(cafile=str(front.ca))
+    with front.client() as client:
+        words = {"name": "web", "disk_gib": 1, "networks": [], "start": True}
+        first_of(lambda: client.post("/v1/vms", json=words), 201)
+        made = first_of(lambda: client.post("/v1/vms/web/console-ticket", json={}), 200)
+
+    def come(origin: str) -> ClientConnection:
+        return contextlib.ExitStack().enter_context(
+            dial(
+                front.url.replace("https", "wss") + "/v1/console",
+                subprotocols=[PROTOCOL, Subprotocol(f"vorch.ticket.{made.json()['secret']}")],
+                ssl=context,
+                origin=Origin(origin),
+                proxy=None,
+            )
+        )
+
+    for _ in range(4):
+        with pytest.raises(InvalidStatus):
+            come("https://elsewhere.example")
+    console = None
+    for _ in range(8):
+        # The other service has a state of its own here, and knows nothing of that ticket.
+        with contextlib.suppress(InvalidStatus):
+            console = come(front.url)
+            break
+    assert console is not None
+    told = b""
+    while b"web login: " not in told:
+        told += bytes(console.recv(10, decode=False))
+    console.send(b"through")
+    while b"through" not in told:
+        told += bytes(console.recv(10, decode=False))
+    console.close()
+
+
+def first_of(ask: Callable[[], httpx.Response], status: int) -> httpx.Response:
+    """Of two services one takes that token."""
+    answers = (ask() for _ in range(8))
+    return next(one for one in answers if one.status_code == status)
 
 
 def test_one_that_ends_is_passed_over(front: Front) -> None:

@@ -106,9 +106,35 @@ def test_errors_are_those_of_the_library(far: Orchestrator) -> None:
 
 
 def test_what_it_has_no_way_for_is_said(far: Orchestrator) -> None:
-    for act in (far.look, far.picture, lambda: far.console("web"), lambda: far.display("web")):
-        with pytest.raises(Unsupported, match="through its service"):
-            act()
+    with far.picture() as picture:
+        for act in (far.look, picture.look, lambda: far.lean_on(picture)):
+            with pytest.raises(Unsupported, match="through its service"):
+                act()
+
+
+def test_a_list_that_goes_on(
+    service: Service, cluster: Orchestrator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster.create("seen", disk_gib=1, networks=())
+
+    def change() -> None:
+        time.sleep(0.5)
+        cluster.start("seen")
+
+    os.environ["VORCH_TOKEN"] = service.token
+    other = threading.Thread(target=change)
+    other.start()
+    try:
+        assert main(["--uri", service.address, "list", "--watch", "--count", "2", "--json"]) == 0
+    finally:
+        del os.environ["VORCH_TOKEN"]
+        other.join()
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    told = [one["power"] for line in lines for one in line if one["vm"]["name"] == "seen"]
+    assert [told[0], len(lines)] == ["stopped", 2]
+    assert lines[0] != lines[1]
+    cluster.stop("seen", force=True)
+    cluster.delete("seen", purge=True)
 
 
 def test_progress_is_told_on_the_way(service: Service, gate: threading.Event) -> None:

@@ -323,9 +323,18 @@ def test_version(vorch: Vorch) -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", vorch.well("version").out)
 
 
-def test_display(web: Vorch) -> None:
-    assert re.fullmatch(r"vnc://[\d.]+:\d+\n", web.well("display", "web").out)
-    assert web.well("display", "web", "--json").json["kind"] == "vnc"
+def test_display_says_where_a_viewer_is_to_go(web: Vorch) -> None:
+    told = web.well("display", "web", "--for", "0").out
+    assert re.fullmatch(r"/\S+/vnc\.sock\n", told)
+    assert not Path(told.strip()).parent.exists()
+    told = web.well("display", "web", "--port", "0", "--for", "0").out
+    assert re.fullmatch(r"vnc://127\.0\.0\.1:\d+\n", told)
+    assert web.well("display", "web", "--for", "0", "--json").json["kind"] == "vnc"
+    web.well("change", "web", "--no-graphics")
+    web.well("stop", "web")
+    assert web("display", "web", "--for", "0").code == 4
+    web.well("start", "web")
+    assert "has none" in web("display", "web", "--for", "0").err
 
 
 # ---------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.api.serving import served
 from tests.real.guests import (
     PREFIX,
     READY,
@@ -23,7 +23,9 @@ from tests.real.guests import (
     guest_image,
     virsh,
 )
-from vorch import CloudInit, Conflict, Orchestrator, StaticAddress, TimedOut
+from tests.rfb import Viewer
+from tests.screens import ALIKE, alike, screen_in, seen_by
+from vorch import CloudInit, Conflict, Orchestrator, StaticAddress, TimedOut, connect
 from vorch.drivers.iso import make_iso
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -98,7 +100,7 @@ def web(cluster: Orchestrator) -> Web:
     return Web(cluster)
 
 
-def test_it_boots_from_its_disk_and_knows_who_it_is(web: Web) -> None:
+def test_it_boots_from_its_disk_and_knows_who_it_is(web: Web, tmp_path: Path) -> None:
     console = web.console
     console.expect("web7 login: $")
     console.send("alice")
@@ -114,9 +116,13 @@ def test_it_boots_from_its_disk_and_knows_who_it_is(web: Web) -> None:
     assert f"default via {web.subnet}.1" in console.run("ip route")
     console.send("exit")
     console.log_in()
-    display = web.cluster.display(WEB)
-    with socket.create_connection((display.host, display.port), 10) as screen:
-        assert screen.recv(3) == b"RFB"
+    screenshot = tmp_path / "screen"
+    with served(web.cluster) as service, connect(service.address, token=service.token) as far:
+        display = far.display(WEB)
+        shown = seen_by(Viewer(display))
+        virsh("screenshot", WEB, str(screenshot))
+        assert alike(shown, screen_in(screenshot.read_bytes())) > ALIKE
+        display.close()
     # The kernel came by the boot loader on the disk, not from the host.
     assert "<kernel>" not in virsh("dumpxml", WEB)
 

@@ -85,6 +85,7 @@ class KvmHost(LibvirtHost):
             secure_boot=seen.secure_boot,
             tpm=seen.tpm,
             networks=not session,
+            display_socket=not session,
             bridge_vlans=version >= BRIDGE_VLANS_SINCE,
             cells=seen.cells,
         )

@@ -93,7 +93,7 @@ def _boot(handle: Handle, facts: HostFacts, vm: Vm, path: str, progress: Progres
     except libvirt.libvirtError as exc:
         return Verdict(False, f"a test guest did not start ({reason_of(exc)})")
     try:
-        console = StreamConsole(handle, domain, vm.name)
+        console = StreamConsole(handle, vm.name, lambda stream: domain.openConsole(None, stream, 0))
         try:
             domain.resume()
             return _listen(domain, console, progress)

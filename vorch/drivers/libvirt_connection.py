@@ -118,7 +118,7 @@ _BY_TEXT: tuple[tuple[str, type[VorchError], str], ...] = (
     (r"No space left", NoRoom, "free some space in that pool"),
     (r"already in use by interface", Conflict, "choose another subnet"),
     (r"bridge name .* already in use", Conflict, "choose another bridge name"),
-    (r"[Aa]ctive console session exists", Conflict, "close the other console first"),
+    (r"[Aa]ctive (console session|channel stream) exists", Conflict, "close the other one first"),
     (
         r"Permission denied",
         Denied,

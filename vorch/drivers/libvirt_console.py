@@ -1,9 +1,17 @@
-"""A guest's serial port as a two-way stream over libvirt, so that it works from afar as well."""
+"""A guest's serial port and screen as two-way streams over libvirt, so that both work from afar.
+
+Where libvirt is on this machine it hands over a socket of the screen, and several may look at once;
+elsewhere a screen is a stream as the serial port is, of one at a time.
+"""
 
 from __future__ import annotations
 
+import os
+import select
+import socket
 import threading
 import time
+from collections.abc import Callable
 
 from vorch.drivers.libvirt_connection import Handle, libvirt, translate
 from vorch.errors import Unreachable
@@ -18,15 +26,18 @@ _WOULD_BLOCK = -2
 class StreamConsole:
     """Obeys `ports.Console`. libvirt's event thread fills a buffer; `read` empties it."""
 
-    def __init__(self, handle: Handle, domain: Handle, name: str) -> None:
-        self._name = name
+    def __init__(
+        self, handle: Handle, name: str, connect: Callable[[Handle], None], what: str = "console"
+    ) -> None:
+        """`connect`: makes a new stream one to a device of the guest."""
+        self._name = f"the {what} of {name!r}"
         self._changed = threading.Condition()
         self._buffer = bytearray()
         self._ended = ""
         self._listening = True
         self._closed = False
         self._stream = handle.newStream(libvirt.VIR_STREAM_NONBLOCK)
-        domain.openConsole(None, self._stream, 0)
+        connect(self._stream)
         self._stream.eventAddCallback(self._interest(True), self._on_event, None)
 
     @staticmethod
@@ -77,8 +88,7 @@ class StreamConsole:
             data = bytes(self._buffer)
             if not data and self._ended:
                 raise Unreachable(
-                    f"cannot read the console of {self._name!r}: {self._ended}; start the VM, or"
-                    " open its console again"
+                    f"cannot read {self._name}: {self._ended}; start the VM, or open it again"
                 )
             self._buffer.clear()
             self._listen()
@@ -88,18 +98,16 @@ class StreamConsole:
         deadline = time.monotonic() + WRITE_TIMEOUT_S
         while data:
             if self._ended:
-                raise Unreachable(
-                    f"cannot write to the console of {self._name!r}: {self._ended}; open it again"
-                )
+                raise Unreachable(f"cannot write to {self._name}: {self._ended}; open it again")
             try:
                 sent = self._stream.send(data)
             except libvirt.libvirtError as exc:
-                raise translate(exc, f"write to the console of {self._name!r}") from exc
+                raise translate(exc, f"write to {self._name}") from exc
             if sent > 0:
                 data = data[sent:]
             elif time.monotonic() > deadline:
                 raise Unreachable(
-                    f"cannot write to the console of {self._name!r}: it took nothing for"
+                    f"cannot write to {self._name}: it took nothing for"
                     f" {WRITE_TIMEOUT_S:g} s; reset the VM"
                 )
             else:
@@ -112,3 +120,67 @@ class StreamConsole:
                 self._ended = "it was closed"
             self._listen()
             self._changed.notify_all()
+
+
+class SocketConsole:
+    """Obeys `ports.Console`: one end of a socket, whose other one the hypervisor has."""
+
+    def __init__(self, descriptor: int, name: str) -> None:
+        self._socket = socket.socket(fileno=descriptor)
+        self._socket.setblocking(False)
+        self._name = f"the screen of {name!r}"
+        self._closed = False
+        # Who waits in `read` is woken by it: a socket that is closed meanwhile wakes nobody.
+        self._woken, self._wake = os.pipe()
+        # Not `select`, which knows the first thousand descriptors of a process only.
+        self._waiting = select.poll()
+        for one in (self._socket.fileno(), self._woken):
+            self._waiting.register(one, select.POLLIN)
+        self._lock = threading.Lock()
+
+    def read(self, timeout_s: float) -> bytes:
+        with self._lock:
+            if self._closed:
+                raise self._over("it was closed")
+            ready = self._waiting.poll(max(0.0, timeout_s) * 1000)
+            if self._closed:
+                raise self._over("it was closed")
+            if not ready:
+                return b""
+            try:
+                data = self._socket.recv(_CHUNK_BYTES)
+            except BlockingIOError:
+                return b""
+            except OSError as exc:
+                raise self._over(exc.strerror or str(exc)) from exc
+        if not data:
+            raise self._over("its VM has ended")
+        return data
+
+    def write(self, data: bytes) -> None:
+        deadline = time.monotonic() + WRITE_TIMEOUT_S
+        while data:
+            if self._closed:
+                raise self._over("it was closed")
+            try:
+                data = data[self._socket.send(data) :]
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise self._over(f"it took nothing for {WRITE_TIMEOUT_S:g} s") from None
+                time.sleep(0.01)
+            except OSError as exc:
+                raise self._over(exc.strerror or str(exc)) from exc
+
+    def close(self) -> None:
+        """Safe to repeat."""
+        if self._closed:
+            return
+        self._closed = True
+        os.write(self._wake, b"x")
+        with self._lock:
+            self._socket.close()
+            os.close(self._wake)
+            os.close(self._woken)
+
+    def _over(self, why: str) -> Unreachable:
+        return Unreachable(f"cannot use {self._name}: {why}; open it again")

@@ -30,7 +30,7 @@ from vorch.drivers.libvirt_connection import (
     libvirt,
     reason_of,
 )
-from vorch.drivers.libvirt_console import StreamConsole
+from vorch.drivers.libvirt_console import SocketConsole, StreamConsole
 from vorch.drivers.libvirt_events import LibvirtEvents
 from vorch.drivers.libvirt_figures import (
     merge_addresses,
@@ -63,7 +63,7 @@ from vorch.model import (
     Source,
     Vm,
 )
-from vorch.ports import NO_SOURCES, Console, Display, HostSecret, Progress, Subscription
+from vorch.ports import NO_SOURCES, Console, HostSecret, Progress, Subscription
 
 T = TypeVar("T")
 
@@ -948,19 +948,41 @@ class LibvirtHost:
 
         return self._call("take the figures of the host", work)
 
-    def display(self, vm_id: str) -> Display | None:
-        def work(domain: Handle) -> Display | None:
-            vnc = domain_xml.read_domain(domain.XMLDesc(0)).vnc
-            return None if vnc is None else Display("vnc", *vnc)
+    def display(self, vm_id: str, *, force: bool = False) -> Console | None:
+        what = f"open the screen of VM {vm_id}"
 
-        return self._on_domain(f"find the screen of VM {vm_id}", vm_id, work)
+        def work(handle: Handle) -> Console | None:
+            domain = self._running(handle, vm_id, what)
+            seen = domain_xml.read_domain(domain.XMLDesc(0))
+            if not seen.graphics:
+                return None
+            if self.connection.local:
+                return SocketConsole(domain.openGraphicsFD(0, 0), seen.name)
+            if not seen.display_channel:
+                raise Unsupported(
+                    f"cannot {what} from another machine: it was started without a way for that;"
+                    " restart the VM"
+                )
+            flags = libvirt.VIR_DOMAIN_CHANNEL_FORCE if force else 0
 
-    def console(self, vm_id: str) -> Console:
+            def connect(stream: Handle) -> None:
+                domain.openChannel(domain_xml.DISPLAY_CHANNEL, stream, flags)
+
+            return StreamConsole(handle, seen.name, connect, "screen")
+
+        return self._call(what, work)
+
+    def console(self, vm_id: str, *, force: bool = False) -> Console:
         what = f"open the console of VM {vm_id}"
 
         def work(handle: Handle) -> Console:
             domain = self._running(handle, vm_id, what)
-            return StreamConsole(handle, domain, domain.name())
+            flags = libvirt.VIR_DOMAIN_CONSOLE_FORCE if force else 0
+
+            def connect(stream: Handle) -> None:
+                domain.openConsole(None, stream, flags)
+
+            return StreamConsole(handle, domain.name(), connect)
 
         return self._call(what, work)
 

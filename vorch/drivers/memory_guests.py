@@ -112,7 +112,11 @@ class MemoryGuest:
         self.started_at = clock.now()
         # Of a foreign domain: one that vorch did not make.
         self.ours = True
-        self.display_port = 0
+        self.screen = vm.graphics
+        # Keys that were pressed at its screen, as X11 numbers them.
+        self.keys: tuple[int, ...] = ()
+        # Whose its serial port is: one's at a time.
+        self.console_of: MemoryConsole | None = None
         # What "default" meant when it was started.
         self.cpu: Cpu | None = None
         self.frozen = False
@@ -451,8 +455,18 @@ class MemoryGuest:
 class MemoryConsole:
     """The Console port: a login prompt that echoes what is typed."""
 
-    def __init__(self, guest: MemoryGuest) -> None:
+    def __init__(self, guest: MemoryGuest, *, force: bool = False) -> None:
+        before = guest.console_of
+        if before is not None and before.open and not force:
+            raise Conflict(
+                f"cannot open the console of VM {guest.vm.name!r}: somebody else has it; close the"
+                " other one first"
+            )
+        guest.console_of = self
+        if before is not None:
+            before.close()
         self._guest = guest
+        self._host = guest.host
         self._boots = 0
         self._output = b""
         self._closed = False
@@ -467,10 +481,10 @@ class MemoryConsole:
     def _look(self) -> bool:
         guest = self._guest
         guest.settle()
-        if guest.booted and self._boots < guest.boots and not guest.ended:
+        if guest.booted and self._boots < guest.boots and self.open:
             self._boots = guest.boots
             self._output += guest.prompt
-        return bool(self._output) or guest.ended or self._closed
+        return bool(self._output) or not self.open
 
     def write(self, data: bytes) -> None:
         self._guest.settle()
@@ -487,9 +501,14 @@ class MemoryConsole:
     def close(self) -> None:
         self._closed = True
 
+    @property
+    def open(self) -> bool:
+        """A stream ends with its host's part of the VM: with a move, too."""
+        return not (self._closed or self._guest.ended or self._guest.host != self._host)
+
     def _check(self) -> None:
-        if self._closed or self._guest.ended:
-            why = "it was closed" if self._closed else "the VM has stopped"
+        if not self.open:
+            why = "it was closed" if self._closed else "the VM has stopped or moved"
             raise Unreachable(
                 f"cannot use the console of VM {self._guest.vm.name!r}: {why}; open it again"
             )

@@ -14,6 +14,7 @@ from vorch.drivers.memory_guests import Held, MemoryConsole, MemoryGuest
 from vorch.drivers.memory_machine import MemoryMachine
 from vorch.drivers.memory_moves import MemoryMove
 from vorch.drivers.memory_pool import Opening, Stored
+from vorch.drivers.memory_screen import MemoryDisplay
 from vorch.drivers.memory_time import wait
 from vorch.errors import (
     Conflict,
@@ -46,7 +47,7 @@ from vorch.model import (
     Source,
     Vm,
 )
-from vorch.ports import NO_SOURCES, Console, Display, HostSecret, Progress, Subscription
+from vorch.ports import NO_SOURCES, Console, HostSecret, Progress, Subscription
 
 # How often a long wait says that it is still waiting, so that it can be cancelled.
 SAY_EVERY_S = 1.0
@@ -193,7 +194,6 @@ class MemoryHost:
             raise
         for nic in vm.nics:
             guest.nics[nic.name] = (nic, networks[nic.network])
-        guest.display_port = machine.free_display_port() if vm.graphics else 0
         guest.cpu = cpu
         if vm.firmware is Firmware.UEFI or vm.tpm:
             machine.kept.add(vm.id)
@@ -855,15 +855,13 @@ class MemoryHost:
         )
 
     @gated
-    def display(self, vm_id: str) -> Display | None:
+    def display(self, vm_id: str, *, force: bool = False) -> Console | None:
         guest = self._running(vm_id, "show the screen of")
-        if not guest.display_port:
-            return None
-        return Display("vnc", "127.0.0.1", guest.display_port)
+        return MemoryDisplay(guest) if guest.screen else None
 
     @gated
-    def console(self, vm_id: str) -> Console:
-        return MemoryConsole(self._running(vm_id, "open the console of"))
+    def console(self, vm_id: str, *, force: bool = False) -> Console:
+        return MemoryConsole(self._running(vm_id, "open the console of"), force=force)
 
 
 def _torn(vm: Vm, node: str) -> Conflict:

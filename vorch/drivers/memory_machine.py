@@ -31,8 +31,6 @@ from vorch.model import (
 )
 from vorch.ports import HostSecret
 
-FIRST_DISPLAY_PORT = 5900
-
 STOPPED = Power.STOPPED
 
 Find = Callable[[Source], tuple[MemoryPool, Stored]]
@@ -294,10 +292,6 @@ class MemoryMachine:
     @property
     def memory_used_mib(self) -> int:
         return sum(guest.memory_mib for guest in self.settled().values())
-
-    def free_display_port(self) -> int:
-        taken = {guest.display_port for guest in self.guests.values()}
-        return next(port for port in range(FIRST_DISPLAY_PORT, 65536) if port not in taken)
 
     def lack(self, network: Network) -> str:
         """Why it cannot have the network; "" when it can."""

@@ -171,8 +171,6 @@ class MemoryMove:
         self.source.guests.pop(self.guest.vm.id, None)
         self.guest.arrive(self.target.name, client)
         self.guest.vm = replace(self.guest.vm, numa_cell=self.cell)
-        if self.guest.display_port:
-            self.guest.display_port = self.target.free_display_port()
         self.target.add(self.guest)
         self.source.announce()
 

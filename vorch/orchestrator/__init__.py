@@ -11,6 +11,7 @@ from __future__ import annotations
 from vorch.orchestrator.balancing import Balanced, Balancing
 from vorch.orchestrator.changing import Changing
 from vorch.orchestrator.classes import Classes
+from vorch.orchestrator.consoles import Consoles
 from vorch.orchestrator.copies import Copies
 from vorch.orchestrator.core import Done
 from vorch.orchestrator.devices import Devices
@@ -30,6 +31,7 @@ __all__ = ["Balanced", "Done", "Orchestrator", "Picture", "Rebuilt", "Recorder",
 
 class Orchestrator(
     Vms,
+    Consoles,
     Changing,
     Copies,
     Devices,

@@ -46,7 +46,12 @@ class OnBehalf:
         look: Callable[[], Cluster] | None = None,
     ) -> None:
         """`look`: how to find out whose VM it is, where a picture knows that already."""
-        world = dataclasses.replace(cluster.world, who=principal.who, close=lambda: None)
+        world = dataclasses.replace(
+            cluster.world,
+            who=principal.who,
+            known_by=principal.known_by,
+            close=lambda: None,
+        )
         inner = copy.copy(cluster)
         inner.world = world
         inner.executor = Executor(

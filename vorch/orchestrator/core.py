@@ -13,7 +13,7 @@ from vorch.codec import decode
 from vorch.config import Settings
 from vorch.decide import baseline, crush, storage
 from vorch.decide.fresh import Fresh
-from vorch.decide.records import hosts_of, networks_for, save
+from vorch.decide.records import hosts_of, is_on, known_power, networks_for, save
 from vorch.decide.seen import seen
 from vorch.errors import Conflict, Invalid, TimedOut, Unreachable, VorchError
 from vorch.execute import Executor, Hook, Watcher
@@ -235,6 +235,13 @@ class Core:
             return cluster
         domain = dataclasses.replace(domain, node=vm.node)
         return dataclasses.replace(cluster, domains={vm.id: domain})
+
+    def _running(self, name: str, verb: str) -> Vm:
+        cluster = self._at(name)
+        vm = cluster.vm(name)
+        if not is_on(known_power(cluster, vm, verb)):
+            raise Conflict(f"cannot {verb} VM {name!r}: it is off; start it first", vm=name)
+        return vm
 
     def _do(
         self,

@@ -14,17 +14,19 @@ from typing import TypeVar
 
 from vorch.codec import decode, encode
 from vorch.decide import audit, login
-from vorch.errors import Conflict, Denied, Stale, TooMany, VorchError
+from vorch.errors import Conflict, Denied, Invalid, Stale, TooMany, VorchError
 from vorch.orchestrator.core import Core
 from vorch.orchestrator.people import SECRET_BYTES, sha256
 from vorch.ports import Change
 from vorch.rights import (
+    SERVICE,
     AuditEntry,
     AuditResult,
     Failures,
     Principal,
     Role,
     Session,
+    Ticket,
     Token,
     User,
     check_id,
@@ -85,16 +87,17 @@ class Doorkeeper:
             check_id(session_id, "session id")
         except VorchError:
             return None
-        document = self._world.state.get(f"session/{session_id}")
-        if document is None:
-            return None
-        session = decode(Session, document.body)
-        if not hmac.compare_digest(session.hash, sha256(secret)):
-            return None
-        if session.expires_at <= self._world.clock.now():
+        session = self._session(session_id)
+        if session is None or not hmac.compare_digest(session.hash, sha256(secret)):
             return None
         found = self._principal(session.user, None, source, "session", session.id)
         return None if found is None else (found, session.csrf)
+
+    def _session(self, session_id: str) -> Session | None:
+        document = self._world.state.get(f"session/{session_id}")
+        session = None if document is None else decode(Session, document.body)
+        over = session is None or session.expires_at <= self._world.clock.now()
+        return None if over else session
 
     def _remembered(
         self, what: str, hashed: str, source: str, find: Callable[[], tuple[Principal, str] | None]
@@ -262,6 +265,44 @@ class Doorkeeper:
             if not self._dummy:
                 self._dummy = self._passwords.hash(self._world.chance.take(SECRET_BYTES).hex())
             return self._passwords.matches(hashed or self._dummy, password) and bool(hashed)
+
+    def redeem(self, text: str, source: str) -> tuple[Ticket, Principal]:
+        """What a ticket opens, and for whom. It is used up, at whichever service it is shown."""
+        ticket_id, _, secret = text.partition(".")
+        document = None
+        with contextlib.suppress(Invalid):
+            check_id(ticket_id, "ticket id")
+            document = self._world.state.get(f"ticket/{ticket_id}")
+        if document is not None:
+            ticket = decode(Ticket, document.body)
+            right = hmac.compare_digest(ticket.hash, sha256(secret))
+            if right and ticket.expires_at > self._world.clock.now():
+                principal = self.holder(ticket, source)
+                try:
+                    self._world.state.commit([Change(document.key, document.version, None)])
+                except Conflict:
+                    # Somebody else came with it in this very moment.
+                    principal = None
+                if principal is not None:
+                    return ticket, principal
+        self.note("console", "?", source, "refused", "wrong ticket", stranger=True)
+        raise Denied(
+            "cannot open that console: its ticket is used, over or none; ask for another one"
+            " (POST /v1/vms/NAME/console-ticket)"
+        )
+
+    def holder(self, ticket: Ticket, source: str) -> Principal | None:
+        """Whoever asked for it, as that one is now; None: would not be let in any more."""
+        if not ticket.known_by:
+            return Principal(name=SERVICE, role=Role.ADMIN, source=source)
+        via, _, by = ticket.known_by.partition(" ")
+        if via == "token":
+            found = self._token(by, source)
+            return None if found is None else found[0]
+        session = self._session(by)
+        if session is None:
+            return None
+        return self._principal(session.user, None, source, "session", session.id)
 
     # -- against those who try out passwords
 

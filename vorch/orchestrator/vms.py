@@ -12,9 +12,8 @@ from vorch.decide.answers import answers as judge_answers
 from vorch.decide.install import Installer
 from vorch.decide.lifecycle import NewVm
 from vorch.decide.place import Keeping
-from vorch.decide.records import is_on, known_power
 from vorch.decide.status import status
-from vorch.errors import Conflict, Invalid, NoRoom, NotFound
+from vorch.errors import Invalid, NoRoom
 from vorch.model import (
     Address,
     CloudInit,
@@ -24,7 +23,6 @@ from vorch.model import (
     Firmware,
     IoLimits,
     NicModel,
-    Vm,
     VmStatus,
     Watchdog,
 )
@@ -33,10 +31,6 @@ from vorch.orchestrator.core import Core, Done
 from vorch.orchestrator.room_hint import with_way, with_way_for
 from vorch.orchestrator.words import absolute, checked_seconds, one_of, pages_word
 from vorch.plan import Plan
-from vorch.ports import (
-    Console,
-    Display,
-)
 
 
 class Vms(Core):
@@ -65,30 +59,6 @@ class Vms(Core):
         """Counters of a running VM: processor, memory, disks, NICs."""
         vm = self._running(name, "read the figures of")
         return self.world.hypervisor(vm.node).figures(vm, now=self.world.clock.now())
-
-    def console(self, name: str) -> Console:
-        """The serial port of a running VM, as a two-way stream."""
-        vm = self._running(name, "open the console of")
-        return self.world.hypervisor(vm.node).console(vm.id)
-
-    def display(self, name: str) -> Display:
-        """Where the VM's screen can be seen, from its host's point of view."""
-        vm = self._running(name, "show the display of")
-        display = self.world.hypervisor(vm.node).display(vm.id)
-        if display is None:
-            raise NotFound(
-                f"cannot show the display of VM {name!r}: it has none; give it one"
-                " (vorch change --graphics) and restart it",
-                vm=name,
-            )
-        return display
-
-    def _running(self, name: str, verb: str) -> Vm:
-        cluster = self._at(name)
-        vm = cluster.vm(name)
-        if not is_on(known_power(cluster, vm, verb)):
-            raise Conflict(f"cannot {verb} VM {name!r}: it is off; start it first", vm=name)
-        return vm
 
     def create(
         self,

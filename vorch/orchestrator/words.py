@@ -21,6 +21,15 @@ def one_of(kind: type[T], value: T | str, what: str) -> T:
         raise Invalid(f"cannot use {str(value)!r} as {what}: it is one of {words}") from exc
 
 
+def one_of_these(words: tuple[T, ...], value: object, what: str) -> T:
+    """A word from outside as one of a few."""
+    for word in words:
+        if word == value:
+            return word
+    known = ", ".join(map(str, words))
+    raise Invalid(f"cannot use {str(value)!r} as {what}: it is one of {known}")
+
+
 def word_of(kind: type[Any], field: str, value: str | None) -> Any:
     """One of the words that this field of a type takes; None: nothing was said."""
     hint = get_type_hints(kind)[field]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import itertools
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,9 +18,10 @@ from vorch.errors import StepFailed, Unreachable, Unsupported, VorchError, from_
 from vorch.execute import Watcher
 from vorch.model import Cluster, Job, JobState, Task
 from vorch.orchestrator import Orchestrator, Picture
-from vorch.ports import Content
+from vorch.ports import Console, Content
 from vorch.remote.content import Download
 from vorch.remote.link import Link
+from vorch.rights import ConsoleTicket, Stream
 from vorch.telling import adapter_of, from_json
 from vorch.verbs import ENTRIES, NOT_OVER_HTTP, Entry
 
@@ -55,7 +57,10 @@ class RemoteOrchestrator(Orchestrator):
         self._not_here("look at all of a cluster at once")
 
     def picture(self, *, refresh_s: float = 0.0) -> Picture:
-        self._not_here("keep a picture")
+        """Of it, what lists VMs."""
+        from vorch.remote.picture import FarPicture
+
+        return FarPicture(self._link, self.list)
 
     @contextlib.contextmanager
     def image_content(self, name: str, disk: str | None = None) -> Iterator[Content]:
@@ -71,6 +76,23 @@ class RemoteOrchestrator(Orchestrator):
 
     def lean_on(self, picture: Picture | None) -> None:
         self._not_here("keep a picture")
+
+    def console(self, name: str, *, force: bool = False) -> Console:
+        return self._stream(name, "console", force)
+
+    def display(self, name: str, *, force: bool = False) -> Console:
+        return self._stream(name, "display", force)
+
+    def _stream(self, name: str, kind: Stream, force: bool) -> Console:
+        from vorch.remote.streams import FarStream
+
+        forced = itertools.chain([force], itertools.repeat(False))
+
+        def ticket() -> ConsoleTicket:
+            # Whoever comes back has not asked for others to be sent away.
+            return self.console_ticket(name, kind=kind, force=next(forced))
+
+        return FarStream(self._link, ticket, again=kind == "console")
 
     def _not_here(self, what: str, why: str = "it has no verb for that") -> NoReturn:
         raise Unsupported(
@@ -211,4 +233,5 @@ def _not_over_http(name: str, why: str) -> Callable[..., Any]:
 for _entry in ENTRIES.values():
     setattr(RemoteOrchestrator, _entry.verb, _verb(_entry))
 for _name, _why in NOT_OVER_HTTP.items():
-    setattr(RemoteOrchestrator, _name, _not_over_http(_name, _why))
+    if _name not in vars(RemoteOrchestrator):
+        setattr(RemoteOrchestrator, _name, _not_over_http(_name, _why))

@@ -109,6 +109,17 @@ class Link:
             raise
         return connection, response
 
+    def websocket(self, path: str) -> tuple[str, dict[str, str], ssl.SSLContext | None]:
+        """Address, headers and trust for a websocket at that path."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        port = "" if self._port is None else f":{self._port}"
+        scheme = "ws" if self._context is None else "wss"
+        return f"{scheme}://{host}{port}{self._base}{path}", self._headers({}), self._context
+
+    def refused(self, status: int, raw: bytes) -> VorchError:
+        """What an answer says that is no success."""
+        return _problem(status, raw)
+
     def close(self) -> None:
         with self._lock:
             connections, self._all = self._all, []
