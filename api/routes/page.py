@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
@@ -50,6 +50,8 @@ SQUEEZED = (".css", ".html", ".js", ".json", ".svg", ".txt")
 # Less than this is as quick as it is.
 SQUEEZED_FROM = 1024
 FIRST = "index.html"
+# No module, and one that is loaded with the first console.
+LATER = ("js/theme.js", "js/consoles.js")
 FOREVER = "public, max-age=31536000, immutable"
 ASK_AGAIN = "no-cache"
 
@@ -87,11 +89,19 @@ def page_of(*, oidc: bool, root: Traversable | None = None) -> Page:
     text = found.pop(FIRST).decode("utf-8")
     for word, value in words.items():
         text = text.replace(f"{{{{{word}}}}}", escape(value))
+    text = text.replace("{{modules}}", "\n".join(_asked_for_at_once(found, words["base"])))
     return Page(
         files={path: _file(path, body) for path, body in found.items()},
         digest=digest,
         first=_file(FIRST, text.encode()),
     )
+
+
+def _asked_for_at_once(paths: Iterable[str], base: str) -> Iterator[str]:
+    """Else a browser learns of each module only when another that imports it has come."""
+    for path in paths:
+        if path.startswith("js/") and path not in LATER:
+            yield f'<link rel="modulepreload" href="{escape(base)}/{escape(path)}">'
 
 
 def _read(folder: Traversable, prefix: str) -> list[tuple[str, bytes]]:

@@ -358,6 +358,8 @@ def test_every_step_of_a_plan_is_a_sentence() -> None:
 def test_every_verb_of_vms_can_be_reached() -> None:
     """From the view of one VM, its lists, or where VMs are made."""
     files = ["vm_actions.js", "create.js", "views/vm.js", "views/vms.js", "store.js"]
+    if (ROOT / "js" / "consoles.js").is_file():
+        files.append("consoles.js")
     text = "\n".join((ROOT / "js" / name).read_text("utf-8") for name in files)
     # The page shows what these tell by `show`, by plots, and by the list itself.
     shown = {"list", "show", "figures", "snapshot_list"}

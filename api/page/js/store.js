@@ -35,7 +35,7 @@ export const store = {
 function on(kind, f, signal) {
   if (!listeners.has(kind)) listeners.set(kind, new Set());
   listeners.get(kind).add(f);
-  signal?.addEventListener("abort", () => listeners.get(kind).delete(f));
+  signal?.addEventListener("abort", () => listeners.get(kind)?.delete(f));
 }
 
 function tell(kind, data) {
@@ -50,6 +50,8 @@ class Collection {
     this.loaded = false;
     this.timer = this.clock = null;
     this.reading = null;
+    // Grows when somebody else logs in: what was asked for before is not for that one.
+    this.era = 0;
   }
 
   subscribe(f, signal) {
@@ -83,14 +85,18 @@ class Collection {
   async again() {
     const names = [...this.names];
     this.names.clear();
-    if (this.whole || names.length > AT_MOST_BY_NAME) return this.refresh();
+    // What is being read may have been told before this happened: then all of it, once more.
+    if (this.whole || this.reading || names.length > AT_MOST_BY_NAME) return this.refresh();
+    const { era } = this;
     try {
       const found = await this.ask({ name: names });
+      if (era !== this.era) return undefined;
       const there = new Map(found.map((one) => [this.spec.id(one), one]));
       for (const name of names) if (there.has(name)) this.items.set(name, there.get(name)); else this.items.delete(name);
       this.list = [...this.items.values()];
       this.tell();
     } catch { await this.refresh(); }
+    return undefined;
   }
 
   ask(more = {}) {
@@ -102,23 +108,28 @@ class Collection {
   refresh() {
     if (this.reading) { this.more = true; return this.reading; }
     this.whole = this.stale = false;
-    this.reading = this.read().finally(() => {
+    const { era } = this;
+    this.reading = this.read(era).finally(() => {
+      if (era !== this.era) return;
       this.reading = null;
       if (this.more) { this.more = false; this.refresh(); }
     });
     return this.reading;
   }
 
-  async read() {
+  async read(era) {
     try {
       if (this.spec.firstPage && !this.loaded) {
-        this.list = await this.ask({ limit: this.spec.firstPage });
+        const first = await this.ask({ limit: this.spec.firstPage });
+        if (era !== this.era) return;
+        this.list = first;
         this.items = new Map(this.list.map((one) => [this.spec.id(one), one]));
         this.state = "ready";
         this.partial = this.list.length === this.spec.firstPage;
         this.tell();
       }
       const found = await this.ask();
+      if (era !== this.era) return;
       this.partial = false;
       if (this.spec.id) {
         this.items = new Map(found.map((one) => [this.spec.id(one), one]));
@@ -129,10 +140,13 @@ class Collection {
       this.error = null;
       this.loaded = true;
     } catch (error) {
+      if (era !== this.era) return;
       // What was read before stays, and is said to be old.
       this.error = error;
       this.state = error.status === 403 || error.status === 404 ? "denied" : "error";
-      this.loaded = this.state === "denied";
+      this.loaded ||= this.state === "denied";
+      this.partial = false;
+      this.stale = true;
     }
     this.tell();
   }
@@ -152,7 +166,7 @@ function collection(name) {
 export function forgetAll() {
   for (const one of all.values()) {
     clearInterval(one.clock);
-    Object.assign(one, { loaded: false, state: "loading", items: new Map(), list: [], data: null, clock: null, stale: false });
+    Object.assign(one, { era: one.era + 1, reading: null, more: false, partial: false, loaded: false, state: "loading", items: new Map(), list: [], data: null, clock: null, stale: false });
     one.who.clear();
   }
   store.tasks.clear();
