@@ -90,6 +90,9 @@ def create_app(
         # FastAPI's own pages load scripts from elsewhere; /docs below loads nothing.
         docs_url=None,
         redoc_url=None,
+        # Nobody is sent on to whatever host the request says it is for.
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
         lifespan=lifespan,
         # The outermost first: all are counted, cut off and told of safety, strangers as well.
         middleware=[

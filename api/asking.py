@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
 from starlette.requests import Request
 
-from vorch import OnBehalf, Principal, Verb, Vm
+from vorch import OnBehalf, Principal, Verb, Vm, sees_event
 
 from .gate import principal_of
 
@@ -41,20 +42,24 @@ def let_in(request: Request, what: str, **arguments: Any) -> None:
 def vms_seen(request: Request) -> Callable[[Vm], bool] | None:
     """Whether whoever asks may know of a VM; None: of all, which is quicker to find out."""
     who = principal(request)
-    return None if who.sees_all else lambda vm: who.has(vm.tags)
+    return None if who.sees_all else Own(who)
 
 
-def events_seen(request: Request) -> Callable[[str, str], bool]:
-    """The same of an event about a document, by its kind and name.
+@dataclass(frozen=True, slots=True)
+class Own:
+    """As a value: two that ask for the same are known to."""
 
-    Whoever does not see everything hears of the own VMs alone.
-    """
+    who: Principal
+
+    def __call__(self, vm: Vm) -> bool:
+        return self.who.has(vm.tags)
+
+
+def events_seen(request: Request) -> Callable[[str, str, Mapping[str, Any]], bool]:
+    """The same of an event: its kind, the name of what it is about, and what it tells."""
     who, picture = principal(request), request.app.state.picture
 
-    def seen(kind: str, name: str) -> bool:
-        if who.sees_all:
-            return True
-        vm = cast(Vm | None, picture.look().vms.get(name)) if kind == "vm" else None
-        return vm is not None and who.has(vm.tags)
+    def seen(kind: str, name: str, told: Mapping[str, Any]) -> bool:
+        return who.sees_all or sees_event(who, kind, name, told, picture.look())
 
     return seen

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from starlette.requests import Request
 
-from vorch import VERBS, Invalid, call_of
+from vorch import VERBS, Invalid, TimedOut, call_of
 
 # Answer files and user-data have up to a MiB; in JSON it can be six times as much.
 BODY_LIMIT = 8 * 1024 * 1024
 QUERY_LIMIT = 64
+# What floating point and other languages' JSON still tell from its neighbours.
+MOST = 2**53
+# Whoever sends nothing of a body for so long gives way to others.
+SILENT_S = 30.0
 
 
 @functools.cache
@@ -41,7 +46,8 @@ async def from_body(request: Request, verb: str) -> dict[str, Any]:
         raise Invalid(f"cannot read the request: its body is {kind!r}; send application/json")
     model = model_of(verb)
     try:
-        found = model.model_validate_json(raw or b"{}")
+        # Strictly: neither is "5" a number there, nor is true.
+        found = model.model_validate_json(raw or b"{}", strict=True)
     except ValidationError as exc:
         raise unreadable(exc) from exc
     except RecursionError as exc:
@@ -87,7 +93,21 @@ def unreadable(exc: ValidationError) -> Invalid:
 
 def _given(model: BaseModel) -> dict[str, Any]:
     """What was said, and nothing that was not: the verb has defaults of its own."""
-    return {name: getattr(model, name) for name in model.model_fields_set}
+    given = {name: getattr(model, name) for name in model.model_fields_set}
+    for name, value in given.items():
+        _check_numbers(name, value)
+    return given
+
+
+def _check_numbers(name: str, value: Any) -> None:
+    """Nothing here has that many of anything, and to reckon with them would fail oddly."""
+    if isinstance(value, int | float) and abs(value) > MOST:
+        raise Invalid(f"cannot use {name!r}: it is larger than {MOST}, the most that is known here")
+    if isinstance(value, Mapping):
+        value = value.values()
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        for one in value:
+            _check_numbers(name, one)
 
 
 def _takes_several(annotation: Any) -> bool:
@@ -98,14 +118,22 @@ def _takes_several(annotation: Any) -> bool:
 
 async def _read(request: Request) -> bytes:
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > BODY_LIMIT:
+    if declared.isascii() and declared.isdigit() and int(declared[:20]) > BODY_LIMIT:
         raise _too_large()
     found = bytearray()
-    async for part in request.stream():
-        found += part
+    stream = request.stream().__aiter__()
+    while True:
+        try:
+            found += await asyncio.wait_for(anext(stream), SILENT_S)
+        except StopAsyncIteration:
+            return bytes(found)
+        except TimeoutError as exc:
+            raise TimedOut(
+                f"cannot read the request: nothing of its body came for {SILENT_S:g} s; send it"
+                " again"
+            ) from exc
         if len(found) > BODY_LIMIT:
             raise _too_large()
-    return bytes(found)
 
 
 def _too_large() -> Invalid:

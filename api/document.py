@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -22,11 +23,23 @@ from vorch import (
     item_of,
 )
 
+from . import beside
+from .beside import told
 from .bodies import model_of
 from .examples import EXAMPLES
 from .routes import lists
 
 REF = "#/components/schemas/{model}"
+# Each of a stream.
+EVENT = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"type": "string"},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+        "id": {"type": "string", "description": "For Last-Event-ID."},
+    },
+}
 PROBLEM = {"$ref": "#/components/schemas/Problem"}
 # What may go wrong everywhere: a token, a right, a store, vorch itself.
 EVERYWHERE = (401, 403, 422, 429, 500, 503, 504)
@@ -45,6 +58,14 @@ WORDS = {
     503: "A host or the store does not answer.",
     504: "It did not happen in its time.",
     507: "There is no room for it.",
+    **beside.WORDS,
+}
+# Of a problem, by its number.
+TOLD = {
+    401: {"WWW-Authenticate": told("Bearer")},
+    412: {"Tus-Version": told("With uploads: versions of the protocol that are known.")},
+    416: {"Content-Range": told("How many bytes there are.")},
+    429: {"Retry-After": told("Seconds after which it is worth another try.")},
 }
 
 
@@ -68,9 +89,18 @@ def document(app: FastAPI) -> dict[str, Any]:
     schemas["Problem"] = problem_schema()
     for kind in (Job, Task):
         _add(schemas, TypeAdapter(kind))
+    schemas.pop("HTTPValidationError", None)
+    schemas.pop("ValidationError", None)
+    for path, operations in found["paths"].items():
+        for method, one in operations.items():
+            one["responses"] |= _problems(beside.complete(method, path, one))
     for entry in VERBS.values():
         place = found["paths"].setdefault(entry.path, {})
         place[entry.method.lower()] = operation(entry, schemas)
+    for name, one in schemas.items():
+        # What is unknown is refused, and never sent. Of forms that FastAPI reads it is passed over.
+        if "properties" in one and name != "Problem" and not name.startswith("Body_"):
+            one.setdefault("additionalProperties", False)
     found["paths"]["/v1/events"] = {"get": _events()}
     found["components"]["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer", "description": "A token."}
@@ -145,7 +175,12 @@ def _parameters(entry: Verb, schemas: dict[str, Any]) -> list[dict[str, Any]]:
     if entry.verb == "list" or (entry.kind == "read" and lists.is_list(entry)):
         found += _list_parameters(entry)
     elif entry.kind == "read" and entry.verb != "dump":
-        found.append(_query("fields", "Fields to show, by commas, as in vm.name,power."))
+        found.append(
+            _query(
+                "fields",
+                "Fields to show, by commas, as in vm.name,power: the answer has no others.",
+            )
+        )
     if entry.kind == "task":
         found.append(_header("Prefer", "wait=N: how long the answer may wait for the end."))
         found.append(_header("Idempotency-Key", "A second request with it is the first one."))
@@ -156,7 +191,7 @@ def _parameters(entry: Verb, schemas: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _list_parameters(entry: Verb) -> list[dict[str, Any]]:
     found = [
-        _query("fields", "Fields to show, by commas."),
+        _query("fields", "Fields to show, by commas: the answer has no others."),
         _query("cursor", "Where the page begins: from the Link of the page before it."),
         {
             "name": "limit",
@@ -185,20 +220,29 @@ def _responses(entry: Verb, schemas: dict[str, Any]) -> dict[str, Any]:
     if entry.kind == "stream":
         found["200"] = {
             "description": f"Events `task` and `job` until the {entry.about} is over.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {"schema": EVENT}},
         }
     else:
         found |= _good(entry, schemas)
     numbers = {*EVERYWHERE}
     if entry.kind in ("task", "change"):
         numbers |= {*OF_A_CHANGE}
-    if entry.named or entry.kind == "task":
+    if entry.named or entry.kind == "task" or call_of(entry.verb).parameters:
         numbers |= {*OF_A_THING}
+    job = {"Vorch-Job": told("The job that it was, if it came so far.")}
+    return found | _problems(numbers, job if entry.kind == "task" else {})
+
+
+def _problems(numbers: Iterable[int], headers: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Those answers, by their numbers."""
+    found = {}
     for number in sorted(numbers):
-        found[str(number)] = {
+        answer = {
             "description": WORDS[number],
             "content": {"application/problem+json": {"schema": PROBLEM}},
         }
+        also = {**TOLD.get(number, {}), **(headers or {})}
+        found[str(number)] = answer | ({"headers": also} if also else {})
     return found
 
 
@@ -215,26 +259,23 @@ def _good(entry: Verb, schemas: dict[str, Any]) -> dict[str, Any]:
         answer: dict[str, Any] = {"description": "What there is.", "content": whole}
         headers = {}
         if entry.document:
-            headers["ETag"] = _told("The version of its definition, for If-Match.")
+            headers["ETag"] = told("The version of its definition, for If-Match.")
         if item_of(returns) is not None:
-            headers["Link"] = _told("The next page, if there is one.")
-            headers["X-Total-Count"] = _told("How many there are on all pages.")
+            headers["Link"] = told("The next page, if there is one.")
+            headers["X-Total-Count"] = told("How many there are on all pages.")
         return {"200": {**answer, **({"headers": headers} if headers else {})}}
-    job = {"Vorch-Job": _told("The job that it was.")}
+    job = {"Vorch-Job": told("The job that it was.")}
     done = {"description": "It is done.", "content": whole, "headers": job}
     plan = {"description": "The plan (dry_run).", "content": whole}
     under_way = {
         "description": "It is under way: the job, and where to ask for it.",
         "content": {"application/json": {"schema": {"$ref": REF.format(model="Job")}}},
-        "headers": {**job, "Location": _told("/v1/jobs/ID")},
+        "headers": {**job, "Location": told("/v1/jobs/ID")},
     }
     if entry.creates:
-        return {"200": plan, "201": done, "202": under_way}
+        where = {**job, "Location": told("Where what was made is found.")}
+        return {"200": plan, "201": {**done, "headers": where}, "202": under_way}
     return {"200": done, "202": under_way}
-
-
-def _told(words: str) -> dict[str, Any]:
-    return {"description": words, "schema": {"type": "string"}}
 
 
 def _events() -> dict[str, Any]:
@@ -251,15 +292,9 @@ def _events() -> dict[str, Any]:
         "responses": {
             "200": {
                 "description": "Events, for as long as they are listened to.",
-                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                "content": {"text/event-stream": {"schema": EVENT}},
             },
-            **{
-                str(number): {
-                    "description": WORDS[number],
-                    "content": {"application/problem+json": {"schema": PROBLEM}},
-                }
-                for number in EVERYWHERE
-            },
+            **_problems(EVERYWHERE),
         },
         "x-vorch-role": "viewer",
     }

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 
 from starlette.concurrency import run_in_threadpool
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vorch import BadConfig, Denied, Doorkeeper, Principal, Role, VorchError
 
@@ -31,6 +32,8 @@ CSRF_HEADER = b"x-csrf-token"
 _OF_PROXIES = frozenset(
     {b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip"}
 )
+# Bytes of a login, and more than it needs.
+LONGEST_OF_STRANGERS = 16 * 1024
 _WHO = "vorch.principal"
 _CSRF = "vorch.csrf"
 
@@ -70,8 +73,11 @@ class Gate:
         self._near = near
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or (scope["type"] == "http" and _is_open(scope)):
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
+            return
+        if scope["type"] == "http" and _is_open(scope):
+            await self._app(scope, _short(receive), send)
             return
         try:
             came = await self._came(scope)
@@ -149,6 +155,21 @@ class Gate:
 
 def _is_open(scope: Scope) -> bool:
     return scope["path"] in OPEN or is_of_the_page(scope["method"], scope["path"])
+
+
+def _short(receive: Receive) -> Receive:
+    """Of what a stranger sends only so much is read, and kept in memory."""
+    read = 0
+
+    async def counted() -> Message:
+        nonlocal read
+        message = await receive()
+        read += len(message.get("body", b""))
+        if read > LONGEST_OF_STRANGERS:
+            raise HTTPException(413, f"its body is longer than {LONGEST_OF_STRANGERS} bytes")
+        return message
+
+    return counted
 
 
 def is_known(scope: Scope) -> bool:

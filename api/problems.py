@@ -73,7 +73,9 @@ async def _http(request: Request, exc: Exception) -> JSONResponse:
         405: f"cannot answer {what!r}: that path takes other methods; see /openapi.json",
     }
     message = words.get(exc.status_code, f"cannot answer {what!r}: {exc.detail}")
-    return problem(kind(message), status=exc.status_code, headers=exc.headers)
+    # A body that cannot be read has one number, whoever finds it out.
+    status = Invalid.http_status if exc.status_code == 400 else exc.status_code
+    return problem(kind(message), status=status, headers=exc.headers)
 
 
 async def _mistake(request: Request, exc: Exception) -> JSONResponse:

@@ -1,8 +1,12 @@
-"""Whoever is refused while a large body still comes is cut off: it is not read to its end."""
+"""Bodies that are not read to their end, or have two ends: the connection is closed for them."""
 
 from __future__ import annotations
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from vorch import Invalid
+
+from .problems import problem
 
 # So much has been read by the server anyway. To close on less could cost the client its answer.
 SMALL_BYTES = 64 * 1024
@@ -15,6 +19,17 @@ class CloseUnread:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and _is_ambiguous(scope):
+            answer = problem(
+                Invalid(
+                    "cannot read the request: it has Content-Length and Transfer-Encoding, and so"
+                    " two ends; send one of them"
+                ),
+                status=400,
+                headers={"Connection": "close"},
+            )
+            await answer(scope, receive, send)
+            return
         if scope["type"] != "http" or not _is_large(scope):
             await self._app(scope, receive, send)
             return
@@ -33,6 +48,12 @@ class CloseUnread:
             await send(message)
 
         await self._app(scope, counted, answered)
+
+
+def _is_ambiguous(scope: Scope) -> bool:
+    """A proxy could have read it otherwise, and taken its rest for somebody else's request."""
+    names = [name for name, _ in scope["headers"]]
+    return b"transfer-encoding" in names and b"content-length" in names
 
 
 def _is_large(scope: Scope) -> bool:

@@ -1,11 +1,11 @@
-"""What a service does on the side, every minute: recovers, and empties the trash."""
+"""What a service does on the side, every minute: recovers, and clears away what is over."""
 
 from __future__ import annotations
 
 import logging
 import threading
 
-from vorch import Orchestrator
+from vorch import Doorkeeper, Orchestrator
 
 EVERY_S = 60.0
 # How long an end of the service waits for a round that is on its way. One that takes longer is cut
@@ -46,6 +46,7 @@ class Upkeep:
                 log.info("purged %s", done.plan.subject)
             if self._cluster.world.uploads is not None:
                 self._cluster.world.uploads.expire()
+            Doorkeeper(self._cluster).expire()
             if self._lasting is None or not self._lasting.is_alive():
                 self._lasting = threading.Thread(
                     target=self._carry_on, name="vorch-lasting", daemon=True

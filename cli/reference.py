@@ -102,7 +102,9 @@ def _section(entry: Entry) -> str:
     arguments = [p for p in entry.command.params if isinstance(p, TyperArgument)]
     options = [p for p in entry.command.params if isinstance(p, TyperOption) and not p.hidden]
     usage = [entry.words]
-    usage += [one.metavar or one.name if one.required else f"[{one.metavar}]" for one in arguments]
+    usage += [
+        str(one.metavar or one.name) if one.required else f"[{one.metavar}]" for one in arguments
+    ]
     usage += ["[OPTIONS]"] if options else []
     lines = [f"## `{entry.words}`", "", *_between(entry.sentences), "", f"    {' '.join(usage)}"]
     rows = [(str(one.metavar or one.name), one.help or "") for one in arguments]

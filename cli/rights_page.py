@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from vorch import NEEDS, Need, Role
+from vorch import NEEDS, VERBS, Need, Role
 
 BEGIN = "<!-- from here on: made by `make docs` -->"
 END = "<!-- up to here -->"
@@ -21,6 +21,37 @@ _SCOPED = {
     "self": "oneself",
 }
 
+# Of what is no verb, or has a route of another form than verbs have.
+ROUTES = {
+    "image_content": ("GET", "/v1/images/{name}/content"),
+    "metrics": ("GET", "/metrics"),
+    "upload_create": ("POST", "/v1/uploads"),
+    "upload_delete": ("DELETE", "/v1/uploads/{upload_id}"),
+    "upload_list": ("GET", "/v1/uploads"),
+}
+# By the right to something else; the words say whose.
+ALSO = {
+    ("OPTIONS", "/v1/uploads"): "as `upload_list`",
+    ("GET", "/v1/uploads/{upload_id}"): "as `upload_list`",
+    ("HEAD", "/v1/uploads/{upload_id}"): "as `upload_list`",
+    ("PATCH", "/v1/uploads/{upload_id}"): "as `upload_create`",
+    ("GET", "/v1/events"): "whoever is known: events of what `list` and `task_list` show",
+    ("GET", "/v1/self"): "whoever is known: of oneself",
+    ("POST", "/v1/logout"): "whoever is known: the own login",
+    ("POST", "/v1/login"): "everybody",
+    ("GET", "/v1/login/oidc"): "everybody, where a provider of logins is set",
+    ("GET", "/v1/login/oidc/done"): "everybody, where a provider of logins is set",
+    ("GET", "/health"): "everybody",
+    ("GET", "/ready"): "everybody",
+}
+
+
+def route(verb: str) -> tuple[str, str] | None:
+    """None: over HTTP there is none."""
+    if verb in VERBS:
+        return VERBS[verb].method, VERBS[verb].path
+    return ROUTES.get(verb)
+
 
 def cell(need: Need, role: Role) -> str:
     """What this role has of a verb."""
@@ -34,8 +65,8 @@ def cell(need: Need, role: Role) -> str:
 def table() -> str:
     roles = list(Role)
     lines = [
-        "| Verb | " + " | ".join(roles) + " | Takes more |",
-        "| --- |" + " --- |" * (len(roles) + 1),
+        "| Verb | Route | " + " | ".join(roles) + " | Takes more |",
+        "| --- |" + " --- |" * (len(roles) + 2),
     ]
     for verb in sorted(NEEDS):
         need = NEEDS[verb]
@@ -46,7 +77,11 @@ def table() -> str:
         if verb == "user_change":
             more = "all but the password: admin"
         cells = " | ".join(cell(need, role) for role in roles)
-        lines.append(f"| `{verb}` | {cells} | {more} |")
+        where = route(verb)
+        shown = "" if where is None else f"`{' '.join(where)}`"
+        lines.append(f"| `{verb}` | {shown} | {cells} | {more} |")
+    lines += ["", "| Other routes | For |", "| --- | --- |"]
+    lines += [f"| `{method} {path}` | {words} |" for (method, path), words in ALSO.items()]
     return "\n".join(lines)
 
 

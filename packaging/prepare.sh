@@ -50,10 +50,13 @@ debian_lab=(
 )
 # What the tests build their guest systems with; tests/house compares this with vorch.lab's own table.
 debian_guests=(debootstrap e2fsprogs mtools qemu-utils syslinux)
-# Other programs that tests compare results with, or put into a guest.
-debian_tests=(binutils busybox-static cpio genisoimage xorriso)
 # The browser that looks at the page, and letters for it.
 debian_browser=(chromium fonts-dejavu-core)
+# Other programs that tests compare results with, or put into a guest.
+debian_tests=(ansible-core apache2-bin binutils busybox-static cpio genisoimage xorriso)
+# These start a server of their own when they are installed, and the second takes 330 MB: in CI they are needed, as no
+# test may be skipped there; elsewhere a test that lacks one says so.
+debian_ci=(nginx prometheus)
 
 # The names for Fedora and Enterprise Linux were never tried. On EL the repositories CRB (libvirt-devel) and EPEL
 # (debootstrap) have to be enabled first.
@@ -65,8 +68,9 @@ fedora_run=(
 )
 fedora_lab=(ceph-common ceph-mgr ceph-mon ceph-osd ethtool ipmitool iputils python3-rados python3-rbd qemu-kvm-block-rbd)
 fedora_guests=(debootstrap dpkg e2fsprogs mtools qemu-img syslinux)
-fedora_tests=(binutils busybox cpio genisoimage xorriso)
 fedora_browser=(chromium dejavu-sans-fonts)
+fedora_tests=(ansible-core binutils busybox cpio genisoimage httpd xorriso)
+fedora_ci=(golang-github-prometheus nginx)
 
 # ---------------------------------------------------------------------------------------------------------------
 # Root's rights: our own, or sudo's.
@@ -135,9 +139,10 @@ install_packages() {
                 "${debian_browser[@]}"
             ) ;;
         esac
+        [ "$goal" != test ] || [ -z "${CI:-}" ] || wanted+=("${debian_ci[@]}")
         mapfile -t missing < <(missing_debian "${wanted[@]}")
         # A configuration file that somebody changed stays as it is.
-        command=(env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends
+        command=(env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y --no-install-recommends
             -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold)
     elif command -v dnf >/dev/null && command -v rpm >/dev/null; then
         case $goal in
@@ -149,6 +154,7 @@ install_packages() {
                 "${fedora_browser[@]}"
             ) ;;
         esac
+        [ "$goal" != test ] || [ -z "${CI:-}" ] || wanted+=("${fedora_ci[@]}")
         mapfile -t missing < <(missing_fedora "${wanted[@]}")
         command=(dnf install -y --setopt=install_weak_deps=False)
     else

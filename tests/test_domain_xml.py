@@ -32,6 +32,7 @@ from vorch.model import (
     Network,
     Nic,
     NicModel,
+    NumaCell,
     RbdSource,
     Source,
     Vm,
@@ -161,6 +162,16 @@ COMMON_CPU = Cpu(
 CASES = {
     "smallest": Case(vm(graphics=False, agent=False)),
     "huge-pages": Case(vm(huge_pages="2M", disks=(disk(boot=1),))),
+    "numa-cell": Case(
+        vm(one_numa_cell=True, numa_cell=1, disks=(disk(boot=1),)),
+        replace(
+            KVM,
+            cells=(
+                NumaCell(number=0, cpus=4, memory_mib=8192, cpu_set="0-1,4-5"),
+                NumaCell(number=1, cpus=4, memory_mib=8192, cpu_set="2-3,6-7"),
+            ),
+        ),
+    ),
     "watchdog": Case(vm(watchdog=Watchdog.RESET, disks=(disk(boot=1),))),
     "cloud": Case(vm(disks=(disk(boot=1), drive()), nics=(nic(),), memory_mib=512)),
     "emulated": Case(vm(disks=(disk(boot=1),), nics=(nic(),)), TCG, name="web-6f1c7e0e"),
@@ -665,6 +676,23 @@ def test_a_vm_that_moves_is_marked_for_its_new_host() -> None:
     assert after.mark is not None
     assert after.mark.node == "h9"
     assert replace(after, mark=before.mark) == before
+
+
+def test_a_vm_is_put_into_a_cell_of_the_host_that_it_moves_to() -> None:
+    case = CASES["numa-cell"]
+    text = case.xml()
+    assert read_domain(text).numa_cells == "1"
+    there = NumaCell(number=3, cpus=2, memory_mib=8192, cpu_set="6-7")
+    moved = domain_xml.moved_xml(text, "h9", vm=case.vm, cell=there)
+    assert read_domain(moved).numa_cells == "3"
+    assert domain_xml.attribute_of(domain_xml.parse(moved), "vcpu", "cpuset") == "6-7"
+    # Where no cell holds it there, it runs on all of the host.
+    moved = domain_xml.moved_xml(text, "h9", vm=case.vm)
+    assert read_domain(moved).numa_cells == ""
+    assert domain_xml.attribute_of(domain_xml.parse(moved), "vcpu", "cpuset") is None
+    # What somebody else has set stays as it is.
+    alien = replace(case.vm, one_numa_cell=False, numa_cell=None)
+    assert read_domain(domain_xml.moved_xml(text, "h9", vm=alien)).numa_cells == "1"
 
 
 def test_a_vm_is_plugged_into_the_bridges_of_the_host_that_it_moves_to() -> None:

@@ -86,7 +86,8 @@ def test_cells_are_read_from_what_libvirt_says() -> None:
       <cell id='0'><memory unit='KiB'>4194304</memory><pages unit='KiB' size='4'>524288</pages>
         <pages unit='KiB' size='2048'>1024</pages><pages unit='KiB' size='1048576'>0</pages>
         <cpus num='8'/></cell>
-      <cell id='1'><memory unit='KiB'>2097152</memory><cpus num='4'/></cell>
+      <cell id='1'><memory unit='KiB'>2097152</memory><cpus num='4'><cpu id='9'/><cpu id='0'/>
+        <cpu id='1'/><cpu id='2'/></cpus></cell>
       </cells></topology></host></capabilities>"""
     assert libvirt_xml.read_capabilities(host, "<domainCapabilities/>").cells == (
         NumaCell(
@@ -95,7 +96,7 @@ def test_cells_are_read_from_what_libvirt_says() -> None:
             memory_mib=4096,
             pages=(HugePages(size_kib=2048, memory_mib=2048),),
         ),
-        NumaCell(number=1, cpus=4, memory_mib=2048),
+        NumaCell(number=1, cpus=4, memory_mib=2048, cpu_set="0-2,9"),
     )
 
 
@@ -125,6 +126,53 @@ def test_it_goes_where_what_it_asks_for_is(world: MemoryWorld, cluster: Orchestr
     used = 2048 + 1024 + 3 * 64
     assert status.memory_used_mib == used
     assert status.memory_free_mib == 8192 - 512 - used
+
+
+def cells_in(world: MemoryWorld, cluster: Orchestrator) -> dict[str, tuple[str, int | None]]:
+    """Where each VM is recorded, after a look at what its host made of it."""
+    found = {}
+    for vm in cluster.look().vms.values():
+        guest = world.host(vm.node).guests.get(vm.id)
+        if guest is not None:
+            assert guest.vm.numa_cell == vm.numa_cell
+            found[vm.name] = (vm.node, vm.numa_cell)
+    return found
+
+
+def test_who_asks_for_a_cell_is_kept_in_one(world: MemoryWorld, cluster: Orchestrator) -> None:
+    world.host("h1").lay_out(2)
+    for name in ("h2", "h3"):
+        world.add_host(name, memory_mib=16384).lay_out(2 if name == "h2" else 4)
+        cluster.node_add(name, f"memory:{name}")
+    for name in ("a", "b", "c"):
+        made(cluster, name, memory_mib=4096, one_numa_cell=True, node="h2")
+    made(cluster, "free", memory_mib=1024, node="h2")
+    # The fullest cell that holds it: two in the first, and the next one beside.
+    assert cells_in(world, cluster) == {
+        "a": ("h2", 0),
+        "b": ("h2", 0),
+        "c": ("h2", 1),
+        "free": ("h2", None),
+    }
+    # One that stops leaves its place to others, and comes back to its own cell while that has room.
+    cluster.stop("a", force=True)
+    cluster.start("a")
+    assert cells_in(world, cluster)["a"] == ("h2", 0)
+    cluster.stop("a", force=True)
+    made(cluster, "d", memory_mib=2048, one_numa_cell=True, node="h2")
+    assert cells_in(world, cluster)["d"] == ("h2", 0)
+    cluster.start("a")
+    assert cells_in(world, cluster)["a"] == ("h2", 1)
+    # On another host it is chosen anew, by what is free there.
+    cluster.migrate("c", "h3")
+    cluster.migrate("b", "h3")
+    assert {one: cells_in(world, cluster)[one] for one in "bc"} == {"b": ("h3", 1), "c": ("h3", 0)}
+    # Whoever asks no more is let go by the next move.
+    cluster.change("c", one_numa_cell=False)
+    cluster.migrate("c", "h2")
+    assert cells_in(world, cluster)["c"] == ("h2", None)
+    cluster.clone("b", "copy")
+    assert cluster.look().vm("copy").numa_cell is None
 
 
 def test_the_last_room_is_kept_for_those_that_are_looked_after(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from vorch.decide.health import Concern, Health
     from vorch.decide.inventory import Inventory, InventoryHost, ansible_host
     from vorch.decide.inventory import ansible as ansible_inventory
-    from vorch.decide.rights import NEEDS, Need
+    from vorch.decide.rights import NEEDS, Need, sees_event
     from vorch.decide.room.capacity import Capacity
     from vorch.decide.room.imagine import Change
     from vorch.decide.whatif import WhatIf
@@ -261,6 +261,7 @@ __all__ = [
     "load_settings",
     "network_hook",
     "reopen_state",
+    "sees_event",
     "shown",
     "state_path",
     "to_json",
@@ -289,7 +290,7 @@ _HOMES = {
         "Settings",
         "load as load_settings",
     ),
-    "vorch.decide.rights": ("NEEDS", "Need"),
+    "vorch.decide.rights": ("NEEDS", "Need", "sees_event"),
     "vorch.decide.health": ("Concern", "Health"),
     "vorch.decide.inventory": (
         "Inventory",

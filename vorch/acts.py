@@ -688,6 +688,7 @@ def _send(step: MigrateDomain, world: World, progress: Progress) -> MoveFigures:
         copies={name: source for name, source in changed.items() if name in written},
         elsewhere={name: source for name, source in changed.items() if name not in written},
         bridges=step.bridges,
+        cell=step.cell,
     )
 
 

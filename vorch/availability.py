@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Literal
 
 from vorch.errors import Invalid
+from vorch.frozen import quick
 from vorch.model import Check, check_name, check_range, check_vm_name
 
 # ---------------------------------------------------------------------------------------------
@@ -100,7 +101,7 @@ class HaVm:
     @property
     def counts(self) -> bool:
         """It is looked after when its host is lost."""
-        return self.requested in (Requested.STARTED, Requested.STOPPED)
+        return self.requested is Requested.STARTED or self.requested is Requested.STOPPED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,6 +259,7 @@ class NodeState(StrEnum):
 PROVEN_DEAD = (NodeState.FENCED, NodeState.DOWN)
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeRecord:
     """How far vorch is with a host."""
@@ -315,6 +317,7 @@ class VmState(StrEnum):
         self.words = word.replace("-", " ")
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VmRecord:
     """How far vorch is with a VM."""
@@ -356,6 +359,7 @@ class Drill:
         return all(check.level != "error" for check in self.checks)
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saying:
     """A sentence, and since when it is so."""
@@ -364,6 +368,7 @@ class Saying:
     since: float
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """What the leader has to say and no record has, `report/ha`: for whoever asks.
@@ -379,6 +384,7 @@ class Report:
     said: dict[str, Saying] = field(default_factory=dict)
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
     """What a vorch process sees that does not lead: hosts that answer to it."""
@@ -402,6 +408,7 @@ class Knock(StrEnum):
     SILENCE = "silence"
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Ending:
     """How a domain ended, as its host told it when that happened."""
@@ -413,6 +420,7 @@ class Ending:
     told: str = ""
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """All that one look shows of a host. None: it was not asked, or nobody can say."""
@@ -453,6 +461,7 @@ class Limits:
     migration_bandwidth_mib_s: int
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Availability:
     """One look at everything that high availability decides from, beside the cluster itself."""

@@ -32,6 +32,7 @@ from vorch.model import (
     Network,
     Nic,
     NicModel,
+    NumaCell,
     RbdSource,
     Source,
     Vm,
@@ -109,7 +110,7 @@ def _fill(element: Element, text: str | None, attributes: Mapping[str, object]) 
 
 def bare(vm: Vm) -> Vm:
     """The VM without its devices: enough for libvirt to find what it keeps of it."""
-    return replace(vm, disks=(), nics=(), direct_boot=None)
+    return replace(vm, disks=(), nics=(), direct_boot=None, numa_cell=None)
 
 
 def to_text(element: Element) -> str:
@@ -513,6 +514,7 @@ def domain_xml(
         # Straight from the kernel: no file system of pages has to be mounted on the host for it.
         add(backing, "source", type="memfd")
     add(domain, "vcpu", str(vm.vcpus_max), placement="static", current=vm.vcpus)
+    _keep_in(domain, facts.cell(vm.numa_cell))
     _operating_system(domain, vm, sources, facts, nvram)
     features = add(domain, "features")
     add(features, "acpi")
@@ -535,6 +537,27 @@ def domain_xml(
     add(power, "suspend-to-disk", enabled="no")
     _devices(domain, vm, sources, networks, facts, cached)
     return to_text(domain)
+
+
+def _keep_in(domain: Element, cell: NumaCell | None) -> None:
+    """Run it on the processors of that cell, with memory from there; None: wherever there is room.
+
+    Memory is preferred from there: guests that ask for no cell may have taken some of it, and a
+    strict rule would have the kernel kill this one, rather than give it a page from elsewhere.
+    """
+    for old in domain.findall("numatune"):
+        domain.remove(old)
+    vcpu = domain.find("vcpu")
+    if vcpu is None:
+        raise Invalid("cannot read a domain's XML: it has no <vcpu>; it is no domain of vorch's")
+    vcpu.attrib.pop("cpuset", None)
+    if cell is None:
+        return
+    if cell.cpu_set:
+        vcpu.set("cpuset", cell.cpu_set)
+    tune = new("numatune")
+    add(tune, "memory", mode="preferred", nodeset=cell.number)
+    vcpu.addnext(tune)
 
 
 def probe_vm(name: str, identifier: str, cpu: str = "default") -> Vm:
@@ -571,13 +594,17 @@ def moved_xml(
     sources: Mapping[str, Source] | None = None,
     cached: frozenset[str] = frozenset(),
     bridges: Mapping[str, str] = {},
+    cell: NumaCell | None = None,
 ) -> str:
     """A running VM's definition, as libvirt shows it, for the host that it moves to.
 
     `sources`: by name, disks of the VM that are somewhere else there. All that the guest sees of
-    them stays as it is. `bridges`: by NIC, the bridge there, where it has another name.
+    them stays as it is. `bridges`: by NIC, the bridge there, where it has another name. `cell`: the
+    NUMA cell there that it is put into.
     """
     domain = parse(text)
+    if cell is not None or (vm is not None and vm.numa_cell is not None):
+        _keep_in(domain, cell)
     for name, source in (sources or {}).items():
         drive = find_disk(domain, name)
         if drive is None or vm is None:
@@ -781,6 +808,8 @@ class SeenDomain:
     watchdog: Watchdog
     # Size of the huge pages that its memory is made of; 0: ordinary memory.
     pages_kib: int
+    # The NUMA cells that its memory comes from, as libvirt writes sets; "": any.
+    numa_cells: str
     description: str
     disks: tuple[SeenDisk, ...]
     nics: tuple[SeenNic, ...]
@@ -996,6 +1025,7 @@ def read_domain(xml: str) -> SeenDomain:
         agent=_agent_channel(domain) is not None,
         watchdog=_read_watchdog(domain),
         pages_kib=int(attribute_of(domain, "memoryBacking/hugepages/page", "size") or 0),
+        numa_cells=attribute_of(domain, "numatune/memory", "nodeset") or "",
         description=domain.findtext("description") or "",
         disks=tuple(map(_read_disk, domain.findall("devices/disk"))),
         nics=tuple(map(_read_nic, domain.findall("devices/interface"))),

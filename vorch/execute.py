@@ -9,7 +9,6 @@ dies leaves the journal behind; the next one takes it over and finishes or undoe
 from __future__ import annotations
 
 import copy
-import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from typing import Any
 
 from vorch.acting import Acting, now_acting
 from vorch.acts import DO, UNDO, CameToPass
-from vorch.codec import decode, encode
+from vorch.codec import Coded, encode
 from vorch.config import Settings
 from vorch.decide import audit
 from vorch.errors import (
@@ -36,6 +35,7 @@ from vorch.errors import (
     Unsupported,
     VorchError,
 )
+from vorch.frozen import replace
 from vorch.model import TASK_LOG_LINES, Node, Task, TaskState
 from vorch.plan import FenceNode, Journal, Plan, Save, Step
 from vorch.ports import Change, Document, Fencer, Lease, Progress, State, World
@@ -141,7 +141,7 @@ class Executor:
         if one is not None and one.job:
             self.check_job(one.job, plan.verb, plan.subject)
         if one is not None and one.expected:
-            plan = dataclasses.replace(plan, reads={**plan.reads, **one.expected})
+            plan = replace(plan, reads={**plan.reads, **one.expected})
         run = _Run(self, plan)
         with _working_on(run.journal.id):
             try:
@@ -169,7 +169,7 @@ class Executor:
         """
         done = []
         for document in self.world.state.read(["plan"]).values():
-            journal = decode(Journal, document.body)
+            journal = document.read(Journal)
             if not lasting and self._lasts(journal):
                 continue
             if self.abandoned(journal, force=force):
@@ -221,7 +221,7 @@ class Executor:
         if claim is None:
             return None
         document = self.world.state.get(f"plan/{claim.body['plan']}")
-        return None if document is None else (document, decode(Journal, document.body))
+        return None if document is None else (document, document.read(Journal))
 
     def request_cancel(self, task_id: str) -> None:
         """Ask the process that runs the task to undo it. Only what runs can be cancelled."""
@@ -232,7 +232,7 @@ class Executor:
                 " all",
                 task=task_id,
             )
-        task = decode(Task, document.body)
+        task = document.read(Task)
         if task.over:
             raise Conflict(
                 f"cannot cancel task {task_id!r}: it is {task.state.value} already", task=task_id
@@ -318,7 +318,7 @@ class _Run:
                 *reads,
                 *turns,
                 Change(self.plan_key, 0, encode(self.journal)),
-                Change(self.task_key, 0, encode(self.task)),
+                Change(self.task_key, 0, Coded(self.task)),
             ],
             self.journal,
         )
@@ -337,7 +337,7 @@ class _Run:
             if document is None:
                 if journal is None:
                     return self.version
-            elif journal is not None and decode(Journal, document.body) == journal:
+            elif journal is not None and document.read(Journal) == journal:
                 return document.version
             raise
 
@@ -345,23 +345,21 @@ class _Run:
         """Become the one who works on an abandoned plan."""
         document = self.world.state.get(self.task_key)
         if document is not None:
-            self.task = decode(Task, document.body)
-        self.task = dataclasses.replace(self.task, state=TaskState.RUNNING, error=None)
+            self.task = document.read(Task)
+        self.task = replace(self.task, state=TaskState.RUNNING, error=None)
         epoch = 0 if self.lease is None else self.lease.epoch
         self._write(runner=self.world.processes.me(), epoch=epoch)
 
     def _write(self, *extra: Change, **changed: Any) -> None:
         """Commit the journal with what changed in it, and the task. Ours only while we own it."""
         with self.lock:
-            journal = dataclasses.replace(
-                self.journal, **{"beat_at": self.world.clock.now(), **changed}
-            )
+            journal = replace(self.journal, **{"beat_at": self.world.clock.now(), **changed})
             try:
                 self.version = self._commit(
                     [
                         *extra,
                         Change(self.plan_key, self.version, encode(journal)),
-                        Change(self.task_key, None, encode(self.task)),
+                        Change(self.task_key, None, Coded(self.task)),
                     ],
                     journal,
                 )
@@ -379,7 +377,7 @@ class _Run:
     def _close(self, state: TaskState, *extra: Change) -> None:
         """The last commit: the journal and the claims go, the task says how it ended."""
         with self.lock:
-            self.task = dataclasses.replace(
+            self.task = replace(
                 self.task,
                 state=state,
                 finished_at=self.world.clock.now(),
@@ -396,9 +394,9 @@ class _Run:
                     Change(self.plan_key, self.version, None),
                     *(Change(claim_key(key), None, None) for key in self.plan.claims),
                     *([Change(cancel.key, None, None)] if cancel is not None else []),
-                    Change(self.task_key, None, encode(self.task)),
+                    Change(self.task_key, None, Coded(self.task)),
                     # In the same commit: what was done is in the log, whoever ended it.
-                    Change(f"audit/{entry.id}", None, encode(entry)),
+                    Change(f"audit/{entry.id}", None, Coded(entry)),
                 ],
                 None,
             )
@@ -411,7 +409,7 @@ class _Run:
         found = self.world.state.read(["task"])
         if len(found) <= self.executor.settings.tasks_kept:
             return
-        tasks = [decode(Task, document.body) for document in found.values()]
+        tasks = [document.read(Task) for document in found.values()]
         over = sorted((t for t in tasks if t.over), key=lambda t: (t.started_at, t.id))
         surplus = over[: max(0, len(over) - self.executor.settings.tasks_kept)]
         if surplus:
@@ -462,7 +460,7 @@ class _Run:
             if position == len(steps):
                 # The position stays until the commit has come to pass: a journal that were kept
                 # after a failure would say that its documents are written.
-                self.journal = dataclasses.replace(self.journal, outcomes=outcomes)
+                self.journal = replace(self.journal, outcomes=outcomes)
                 self._close(TaskState.DONE, *saves)
                 return
             self._write(*saves, position=position, outcomes=outcomes)
@@ -485,7 +483,7 @@ class _Run:
         if self.lease is None or not isinstance(step, FenceNode):
             return self.world
         asking = tuple(_AskingFencer(fencer, self._check_lease) for fencer in self.world.fencers)
-        return dataclasses.replace(self.world, fencers=asking)
+        return replace(self.world, fencers=asking)
 
     # -- backward -----------------------------------------------------------------------------
 
@@ -503,7 +501,7 @@ class _Run:
         begun = self.journal.position + (not isinstance(exc, REFUSALS))
         if not all(step.undoable for step in self.plan.steps[:begun]):
             self._stuck(error)
-        self.task = dataclasses.replace(self.task, error=error.as_dict())
+        self.task = replace(self.task, error=error.as_dict())
         done = self.plan.steps[: self.journal.position]
         self._backward(
             TaskState.CANCELLED if isinstance(error, Cancelled) else TaskState.FAILED,
@@ -570,7 +568,7 @@ class _Run:
     def _turn(self) -> None:
         """Forward again: what was to be undone has come to pass for good."""
         self.undoing, self.turned = False, True
-        self.task = dataclasses.replace(self.task, error=None)
+        self.task = replace(self.task, error=None)
         self._write(direction="forward", problem=None)
         self._forward()
 
@@ -584,7 +582,7 @@ class _Run:
         """Neither back nor forth now: leave the journal for `recover`, and say what is open."""
         where = "undo" if self.undoing else "finish"
         original = first or error
-        self.task = dataclasses.replace(
+        self.task = replace(
             self.task,
             state=TaskState.STUCK,
             error={**original.as_dict(), "open": f"cannot {where} it yet: {error.message}"},
@@ -618,9 +616,7 @@ class _Run:
                     except Exception as exc:  # noqa: BLE001 as above
                         if not (self._can_undo() and isinstance(exc, (*REFUSALS, Cancelled))):
                             self._stuck(self._as_error(exc))
-                self.task = dataclasses.replace(
-                    self.task, error=self.journal.problem or ended.as_dict()
-                )
+                self.task = replace(self.task, error=self.journal.problem or ended.as_dict())
                 self._backward(TaskState.UNDONE, problem=None)
             except StepFailed:
                 # Recorded as stuck; others may still be recovered.
@@ -644,7 +640,7 @@ class _Run:
             if percent is not None and not self.undoing:
                 part = min(100.0, max(0.0, percent)) / 100.0
                 overall = 100.0 * (self.journal.position + part) / steps
-                self.task = dataclasses.replace(self.task, percent=round(overall, 1))
+                self.task = replace(self.task, percent=round(overall, 1))
             if line is not None:
                 self._log(line)
             now = self.world.clock.now()
@@ -667,7 +663,7 @@ class _Run:
         if not self.task.log or self.task.log[-1] != line:
             changed["log"] = (*self.task.log, line)[-TASK_LOG_LINES:]
         if changed:
-            self.task = dataclasses.replace(self.task, **changed)
+            self.task = replace(self.task, **changed)
 
     def _tell(self) -> None:
         if self.executor.watch is not None:

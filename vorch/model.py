@@ -17,6 +17,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from vorch.errors import Invalid, NotFound
+from vorch.frozen import quick
 
 GIB = 1024**3
 MIB = 1024**2
@@ -432,6 +433,7 @@ class Watchdog(StrEnum):
 HUGE_PAGES_KIB = {"2M": 2048, "1G": 1024**2}
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vm:
     """The definition of a VM. What it does right now is a `Domain`, seen on its node."""
@@ -469,8 +471,10 @@ class Vm:
     require_tags: tuple[str, ...] = ()
     # Its memory is huge pages of that size; "": ordinary memory.
     huge_pages: Literal["", "2M", "1G"] = ""
-    # It goes only to hosts where one NUMA cell has room for all of it.
+    # It goes only to hosts where one NUMA cell has room for all of it, and is kept in that cell.
     one_numa_cell: bool = False
+    # The cell of its host that it was put into when it started there or moved there.
+    numa_cell: int | None = None
     description: str = ""
     created_at: float = 0.0
 
@@ -580,6 +584,7 @@ class Power(StrEnum):
     UNKNOWN = "unknown"
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Domain:
     """A VM as its host shows it. One that no host shows is stopped: domains are transient."""
@@ -1126,6 +1131,8 @@ class NumaCell:
     cpus: int
     memory_mib: int
     pages: tuple[HugePages, ...] = ()
+    # Which processors, as libvirt writes sets of them ("0-3,8"); "": its hypervisor did not say.
+    cpu_set: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -1156,6 +1163,9 @@ class HostFacts:
     # () where its hypervisor did not say.
     cells: tuple[NumaCell, ...] = ()
     probed_at: float = 0.0
+
+    def cell(self, number: int | None) -> NumaCell | None:
+        return next((one for one in self.cells if one.number == number), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -1281,6 +1291,7 @@ class Holder:
         return f"{name}{self.address}"
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clients:
     """Which clients of which host write the disks of a running VM: what a storage fence cuts off.
@@ -1421,6 +1432,7 @@ class TaskState(StrEnum):
 TASK_LOG_LINES = 50
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """The record of one operation: what, who, when, how far, how it ended."""
@@ -1500,6 +1512,7 @@ class Check:
     remedy: str = ""
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
     """One look at everything: what the store says and what the hosts show, at one moment.

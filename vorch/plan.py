@@ -15,7 +15,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from vorch.model import GIB, Cpu, Disk, Network, Nic, Node, Vm, Volume
+from vorch.frozen import quick
+from vorch.model import GIB, Cpu, Disk, Network, Nic, Node, NumaCell, Vm, Volume
 
 
 def _size(size_bytes: int) -> str:
@@ -491,6 +492,8 @@ class MigrateDomain:
     disks: tuple[Disk, ...] = ()
     # By NIC: the target's bridge, where it is not called as it is here.
     bridges: dict[str, str] = field(default_factory=dict)
+    # The target's NUMA cell that it is put into.
+    cell: NumaCell | None = None
     kind: Literal["migrate-domain"] = "migrate-domain"
 
     @property
@@ -506,7 +509,12 @@ class MigrateDomain:
     @property
     def moved(self) -> Vm:
         """The VM as it is on the target."""
-        return replace(self.vm, node=self.target, disks=self.disks or self.vm.disks)
+        return replace(
+            self.vm,
+            node=self.target,
+            disks=self.disks or self.vm.disks,
+            numa_cell=None if self.cell is None else self.cell.number,
+        )
 
     def __str__(self) -> str:
         with_disks = ", ".join(disk.name for disk in self.copied)
@@ -806,6 +814,7 @@ class UnfenceNode:
         return f"end what is left of the VMs on {self.node.name}, then let it at the disks again"
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Save:
     """Write one document of the store: `after`, or its deletion (None).
@@ -886,6 +895,7 @@ Step = Annotated[
 ]
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """Steps, the sentence that says why, and what they rest on.
@@ -916,6 +926,7 @@ class Plan:
         return "\n".join(lines if self.steps else [*lines, "  nothing to do"])
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Journal:
     """How far a plan is: the document that lets another process finish or undo it.

@@ -16,6 +16,8 @@ from types import MappingProxyType
 from typing import Any, BinaryIO, Literal, Protocol, TypeVar
 
 from vorch.availability import Ending, Knock
+from vorch.codec import Coded, decode
+from vorch.frozen import quick
 from vorch.model import (
     Address,
     Check,
@@ -34,6 +36,7 @@ from vorch.model import (
     Network,
     Nic,
     Node,
+    NumaCell,
     Pool,
     PoolUsage,
     Rates,
@@ -71,6 +74,10 @@ class Document:
     def body(self) -> dict[str, Any]:
         return self._body
 
+    def read(self, kind: type[T]) -> T:
+        """What `decode` makes of its body."""
+        return decode(kind, self.body)
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Document):
             return NotImplemented
@@ -87,6 +94,7 @@ class Document:
         return self.key.partition("/")[2]
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Change:
     """One part of a commit: the document must be at `version` (0: absent; None: no matter).
@@ -96,7 +104,7 @@ class Change:
 
     key: str
     version: int | None
-    body: dict[str, Any] | None = None
+    body: dict[str, Any] | Coded | None = None
     check_only: bool = False
 
 
@@ -104,6 +112,7 @@ class Change:
 GIVEN_BACK = 0.0
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Lease:
     """A claim on a name for a time. A newer holder has a greater epoch, for ever."""
@@ -624,6 +633,7 @@ class Hypervisor(Protocol):
         copies: Mapping[str, Source] = NO_SOURCES,
         elsewhere: Mapping[str, Source] = NO_SOURCES,
         bridges: Mapping[str, str] = {},
+        cell: NumaCell | None = None,
     ) -> MoveFigures:
         """Move the VM to that host, which this one reaches at `uri`, while it runs.
 
@@ -635,7 +645,8 @@ class Hypervisor(Protocol):
         `postcopy_after_s`: so long after its beginning it goes over to the target, and draws its
         memory after it. `copies` says, by the disk's name, into which volumes its disks are copied
         along; `elsewhere`, where what it only reads is there.
-        `bridges`: by NIC, the bridge there, where it has another name.
+        `bridges`: by NIC, the bridge there, where it has another name. `cell`: the NUMA cell there
+        that it is put into.
         """
         ...
 

@@ -52,7 +52,10 @@ class Questions:
         what it comes to is of then and not of now, so it is dropped.
         """
         if not self._threads:
-            return _at_once(ask)
+            try:
+                return _Given(ask(), None)
+            except BaseException as exc:  # noqa: BLE001 - raised where the answer is waited for
+                return _Given(None, exc)
         until = time.monotonic() + patience_s
         with self._lock:
             earlier = self._open.get(about)
@@ -100,13 +103,6 @@ class _Given(Answer[T]):
         if self._error is not None:
             raise self._error
         return self._answer
-
-
-def _at_once(ask: Callable[[], T]) -> Answer[T]:
-    try:
-        return _Given(ask(), None)
-    except BaseException as exc:  # noqa: BLE001 - raised where the answer is waited for
-        return _Given(None, exc)
 
 
 def _answer(future: Future[T], ask: Callable[[], T]) -> None:

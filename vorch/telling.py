@@ -55,6 +55,8 @@ def from_json(told: Any, kind: Any) -> Any:
 def chosen_fields(kind: Any, paths: Iterable[str]) -> Chosen:
     """Of paths such as "vm.name"; `Invalid` for one that the type does not have."""
     chosen: dict[str, Any] = {}
+    if _fields(kind) is None:
+        raise Invalid("cannot choose fields: what is shown here has none of its own; leave it out")
     for path in paths:
         place, here = chosen, kind
         words = path.split(".")
@@ -117,7 +119,8 @@ def _dataclasses_in(kind: Any, seen: set[Any]) -> set[Any]:
     return seen
 
 
-def _fields(kind: Any) -> dict[str, Any] | None:
+@functools.cache
+def _fields(kind: Any) -> Mapping[str, Any] | None:
     """The fields of a dataclass, past what may be None or is a list of it; else None."""
     while True:
         if isinstance(kind, type) and dataclasses.is_dataclass(kind):

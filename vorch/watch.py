@@ -10,7 +10,6 @@ simulator plays hours in moments with the very loop that `vorch serve` runs.
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
@@ -26,6 +25,7 @@ from vorch.availability import (
     HaVm,
     HostOrder,
     Knock,
+    Limits,
     MoveOrder,
     NodeRecord,
     NodeState,
@@ -36,7 +36,7 @@ from vorch.availability import (
     VmRecord,
     VmState,
 )
-from vorch.codec import decode, encode
+from vorch.codec import Coded
 from vorch.config import Settings
 from vorch.decide import ha
 from vorch.decide.balance_settings import BalancePolicy, LastBalance
@@ -46,6 +46,7 @@ from vorch.decide.room.loads import Loads
 from vorch.decide.seen import shown_by
 from vorch.errors import Conflict, Unreachable, Unsupported, VorchError
 from vorch.execute import Executor, Hook, claim_key
+from vorch.frozen import quick, replace
 from vorch.model import Clients, Cluster, Domain, Network, Node, Pool, Task, Vm, Volume
 from vorch.orchestrator import kept
 from vorch.orchestrator.kept import LEASE, REPORT
@@ -89,6 +90,7 @@ SPARE_S = 2.0
 ENDING_S = 5.0
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
     """What came of a step."""
@@ -107,6 +109,9 @@ class Pace:
 
 class Watch:
     """One vorch process that watches. Not for several threads at once."""
+
+    # For tests: told of each decision that was not made, with what it came to before.
+    skipped: Callable[[Round, Cluster, Availability, Limits, float], bool] | None = None
 
     def __init__(
         self,
@@ -134,6 +139,7 @@ class Watch:
             world, settings, watch=self._beat, hook=hook, lease=lambda: self.lease
         )
         self._say = say
+        self._view_key = f"view/{_identity(world)}"
         self.holder = f"{world.who} {_identity(world)}"
         self.sentences: dict[str, str] = {}
         # What documents say, by key and version, so that none is read out twice.
@@ -151,6 +157,7 @@ class Watch:
         # By the clock that nobody sets.
         self._renewed_at = self._stands_back_until = float("-inf")
         self._last_view: View | None = None
+        self._asked_last: tuple[dict[str, Node], dict[str, NodeRecord], list[str]] | None = None
         self._last_round: tuple[object, Round] | None = None
         # What a report was made of last, and the report.
         self._reported: tuple[dict[str, str], dict[str, VmRecord], Report | None] | None = None
@@ -259,15 +266,10 @@ class Watch:
         if self._mirror.keys("plan"):
             # What it began when it led and could not finish: nobody else may take that from it yet.
             self.executor.recover()
-        nodes = self._mirror.of(Node)
-        asked = [
-            record.node
-            for record in self._mirror.of(NodeRecord).values()
-            if record.node in nodes and record.state in (NodeState.SUSPECT, NodeState.FENCING)
-        ]
+        nodes, asked = self._asked()
         if not asked:
             if self._last_view is not None:
-                self._write({f"view/{_identity(self.world)}": None})
+                self._write({self._view_key: None})
                 self._last_view = None
             return
         now = self.world.clock.now()
@@ -278,8 +280,25 @@ class Watch:
         stale = last is None or now - last.at > self.settings.ha_view_for_s / 3
         if last is None or stale or (answering, managed) != (last.answering, last.managed):
             view = View(holder=self.holder, at=now, answering=answering, managed=managed)
-            self._write({f"view/{_identity(self.world)}": view})
+            self._write({self._view_key: view})
             self._last_view = view
+
+    def _asked(self) -> tuple[dict[str, Node], list[str]]:
+        """All hosts, and the names of those that are silent to the leader.
+
+        What the mirror has handed out it never changes, so of the same two it is the same.
+        """
+        nodes, records = self._mirror.of(Node), self._mirror.of(NodeRecord)
+        last = self._asked_last
+        if last is not None and last[0] is nodes and last[1] is records:
+            return nodes, last[2]
+        asked = [
+            record.node
+            for record in records.values()
+            if record.node in nodes and record.state in (NodeState.SUSPECT, NodeState.FENCING)
+        ]
+        self._asked_last = (nodes, records, asked)
+        return nodes, asked
 
     def _answers_here(self, node: Node, network: Literal["management", "storage"]) -> bool:
         assert self.world.witness is not None
@@ -290,7 +309,7 @@ class Watch:
         """Documents that nobody else writes."""
         self.world.state.commit(
             [
-                Change(key, None, None if value is None else encode(value))
+                Change(key, None, None if value is None else Coded(value))
                 for key, value in values.items()
             ]
         )
@@ -316,12 +335,11 @@ class Watch:
             if not any(done) and not recovered:
                 break
         # What is half silent may change without anybody doing anything: watchers lapse.
-        if any(one.sign is Sign.PARTED for one in self._mirror.of(NodeRecord).values()):
+        signs = [record.sign for record in self._mirror.of(NodeRecord).values()]
+        if Sign.PARTED in signs:
             self._resign()
             return Pace(leading=False, quiet=False, sentences=self.sentences)
-        clear = all(
-            record.sign in (Sign.WELL, Sign.GONE) for record in self._mirror.of(NodeRecord).values()
-        )
+        clear = signs.count(Sign.WELL) + signs.count(Sign.GONE) == len(signs)
         return Pace(leading=True, quiet=quiet, clear=clear, due_at=due_at, sentences=self.sentences)
 
     def _still_leads(self) -> bool:
@@ -336,6 +354,7 @@ class Watch:
         if self._last_round is not None:
             last, came = self._last_round
             if came.quiet and (came.due_at is None or now < came.due_at) and look == last:
+                assert self.skipped is None or self.skipped(came, cluster, seen, self.limits, now)
                 return came
         came = ha.decide(cluster, seen, self.limits, now)
         # A sentence about time that is left grows old.
@@ -359,7 +378,7 @@ class Watch:
             if turn.last is not None:
                 values["balanced/auto"] = turn.last
             due = [at for at in (came.due_at, turn.due_at) if at is not None]
-            came = dataclasses.replace(
+            came = replace(
                 came,
                 errands=(*came.errands, *turn.errands),
                 sentences={**came.sentences, "balance": turn.sentence},
@@ -382,7 +401,7 @@ class Watch:
         )
         if not says:
             return came
-        return dataclasses.replace(came, sentences={**came.sentences, SPARE: says})
+        return replace(came, sentences={**came.sentences, SPARE: says})
 
     def _resign(self) -> None:
         """Others see hosts that this process does not: let one of them lead for a while."""
@@ -445,12 +464,15 @@ class Watch:
         if not values:
             return
         changes = [
-            Change(key, self._mirror.version(key), None if value is None else encode(value))
+            Change(key, self._mirror.version(key), None if value is None else Coded(value))
             for key, value in values.items()
         ]
         version = self.world.state.commit([*changes, *checks], lease=self.lease)
         for key, value in values.items():
             self._mirror.put(key, version, value)
+            if value is not None:
+                # Whoever shares what was read out need not read this one either.
+                self._decoded[key] = (version, value)
 
     # -- looking
 
@@ -676,7 +698,7 @@ class Watch:
             node = self._mirror.of(NodeRecord).get(errand.node)
             if node is not None:
                 retry_at = now + self.limits.fence_retry_after_s
-                self.commit({f"hanode/{errand.node}": dataclasses.replace(node, retry_at=retry_at)})
+                self.commit({f"hanode/{errand.node}": replace(node, retry_at=retry_at)})
 
 
 def _bare(domains: dict[str, Domain]) -> list[tuple[object, ...]]:
@@ -819,12 +841,7 @@ class _Mirror:
 
     def _read(self, keys: Iterable[str] | None) -> None:
         if keys is None:
-            # All of it or nothing: what cannot be read stays as it was known.
-            fresh = _Mirror(self._state, self._kinds, self._decoded)
-            for key, document in self._state.read([*self._kinds, *self._bare]).items():
-                fresh._take(key, document)
-            self._values, self._own = fresh._values, fresh._own
-            self._bare, self.versions = fresh._bare, fresh.versions
+            self._read_all()
             return
         for key in keys:
             kind = key.partition("/")[0]
@@ -834,6 +851,22 @@ class _Mirror:
             if found is None or self.versions.get(key) != found.version:
                 self._take(key, found)
 
+    def _read_all(self) -> None:
+        """All of it or nothing: what cannot be read stays as it was known."""
+        values: dict[str, dict[str, Any]] = {kind: {} for kind in self._kinds}
+        bare: dict[str, set[str]] = {kind: set() for kind in self._bare}
+        versions: dict[str, int] = {}
+        for key, document in self._state.read([*self._kinds, *self._bare]).items():
+            kind, _, name = key.partition("/")
+            if kind in bare:
+                bare[kind].add(name)
+            else:
+                values[kind][name] = self._value(key, document)
+                versions[key] = document.version
+        self._values = {kept: values[kind] for kind, kept in self._kinds.items()}
+        self._own = set(self._values)
+        self._bare, self.versions = bare, versions
+
     def _take(self, key: str, found: Document | None) -> None:
         kind, _, name = key.partition("/")
         if kind in self._bare:
@@ -842,8 +875,11 @@ class _Mirror:
             self._decoded.pop(key, None)
             self.put(key, 0, None)
         else:
-            known = self._decoded.get(key)
-            if known is None or known[0] != found.version:
-                known = found.version, decode(self._kinds[kind], found.body)
-                self._decoded[key] = known
-            self.put(key, found.version, known[1])
+            self.put(key, found.version, self._value(key, found))
+
+    def _value(self, key: str, found: Document) -> Any:
+        known = self._decoded.get(key)
+        if known is None or known[0] != found.version:
+            value = found.read(self._kinds[key.partition("/")[0]])
+            known = self._decoded[key] = (found.version, value)
+        return known[1]

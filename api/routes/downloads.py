@@ -12,6 +12,7 @@ from starlette.responses import StreamingResponse
 
 from vorch import Content, Invalid, Orchestrator
 
+from ..asking import let_in
 from ..connection import connected
 from ..problems import problem
 
@@ -34,6 +35,8 @@ def image_content(
     same: Annotated[str | None, Header(alias="If-Range")] = None,
 ) -> Response:
     """Takes a Range of one part, so that a broken download goes on where it stood."""
+    # Before anything is looked up: whoever may not read it is told the same of any name.
+    let_in(request, "image_content", name=name)
     image = cluster.image_show(name)
     opening = cluster.image_content(name, disk)
     content = opening.__enter__()

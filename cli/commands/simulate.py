@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +16,9 @@ from .group import noun
 
 if TYPE_CHECKING:
     from vorch.simulate import Failure, Played
+
+# How often the line is written anew that says how far it is.
+SHOWN_EVERY_S = 0.2
 
 Scenario = Annotated[
     str, typer.Argument(metavar="FILE", help="A scenario in JSON, of the format ha-scenario/1.")
@@ -65,12 +71,20 @@ def simulate_faults(
 
     After every event: no disk has two writers, nothing starts without proof, no host is fenced that
     is well. In the end, when all is mended: every VM is as it was asked for. The first schedule
-    that fails ends it, cut down to what is needed, as a file for `vorch simulate ha`.
+    that fails ends it, cut down to what is needed, as a file for `vorch simulate ha`. Ctrl-C ends
+    it as well, and says how many were played until then.
     """
     from vorch import simulate
 
     numbers = range(first, first + seeds)
-    failure = simulate.play_seeds(numbers, hosts=hosts, vms=vms, jobs=jobs)
+    count = _Count(seeds)
+    try:
+        failure = simulate.play_seeds(numbers, hosts=hosts, vms=vms, jobs=jobs, told=count)
+    except KeyboardInterrupt:
+        count.clear()
+        _tell_broken_off(count.played, seeds, first, as_json=as_json)
+        raise
+    count.clear()
     if failure is not None:
         _tell_failure(failure, as_json=as_json)
         raise typer.Exit(1)
@@ -78,6 +92,44 @@ def simulate_faults(
         render.print_json({"seeds": seeds, "first": first, "failures": []})
         return
     typer.echo(f"{seeds} schedule(s) from {first} on, {hosts} hosts, {vms} VMs: nothing was lost")
+
+
+class _Count:
+    """How many schedules were played, on stderr where somebody looks."""
+
+    def __init__(self, seeds: int) -> None:
+        self.played = 0
+        self._seeds = seeds
+        self._shows = render.is_terminal(sys.stderr)
+        self._shown_at = 0.0
+
+    def __call__(self, played: int) -> None:
+        self.played = played
+        now = time.monotonic()
+        if self._shows and now - self._shown_at >= SHOWN_EVERY_S:
+            self._shown_at = now
+            self._write(f"{played} of {self._seeds} schedules: nothing was lost so far")
+
+    def clear(self) -> None:
+        if self._shows and self._shown_at:
+            self._write("")
+
+    def _write(self, line: str) -> None:
+        # Whoever closed stderr does not want to know.
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"\r{line}\x1b[K")
+            sys.stderr.flush()
+
+
+def _tell_broken_off(played: int, seeds: int, first: int, *, as_json: bool) -> None:
+    if as_json:
+        told = {"seeds": played, "first": first, "failures": [], "broken_off": True}
+        render.print_json(told)
+        return
+    typer.echo(
+        f"broken off: {played} of {seeds} schedule(s) from {first} on were played, and nothing was"
+        f" lost in them; `--first {first + played}` goes on"
+    )
 
 
 def _tell_failure(failure: Failure, *, as_json: bool) -> None:

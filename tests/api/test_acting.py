@@ -287,3 +287,10 @@ def test_fields(many: TestClient) -> None:
 @pytest.mark.parametrize("words", ["limit=0", "limit=x", "limit=10001", "cursor=%FF", "cursor=x"])
 def test_pages_that_make_no_sense(many: TestClient, words: str) -> None:
     assert many.get(f"/v1/vms?{words}").status_code == 422
+
+
+def test_pairs_have_no_fields_to_choose(client: TestClient) -> None:
+    """A pool and its usage came as an empty pair, whatever was chosen."""
+    answer = client.get("/v1/pools", params={"fields": "name"})
+    assert answer.status_code == 422
+    assert "fields" in answer.json()["detail"]

@@ -26,6 +26,7 @@ from vorch import (
     Unsupported,
     connect,
 )
+from vorch.drivers import memory
 from vorch.plan import Journal
 from vorch_api import Service
 from vorch_cli.main import main
@@ -256,3 +257,25 @@ def test_an_open_stream_does_not_hold_the_end_up(monkeypatch: pytest.MonkeyPatch
         assert list(stream) == []
         # Without that it would be the patience of the server.
         assert time.monotonic() - began < 50
+
+
+def test_what_an_image_holds_is_read_from_afar(far: Orchestrator, cluster: Orchestrator) -> None:
+    whole = bytes(range(256)) * 16384
+    world = memory.world_named("api-remote")
+    world.files.made_up["https://images.example/odd"] = whole
+    cluster.image_import("odd", "https://images.example/odd")
+    with far.image_content("odd") as content:
+        assert content.size_bytes == len(whole)
+        assert list(content.extents) == [(0, len(whole))]
+        read = b"".join(content.read(at, 300_000) for at in range(0, len(whole), 300_000))
+        assert read == whole
+        # Back again, past the end, and after the connection has broken.
+        assert content.read(1000, 10) == whole[1000:1010]
+        download = content.read.__self__  # type: ignore[attr-defined]
+        download._open[0].sock.close()
+        download._open[1].close()
+        assert content.read(1010, 4096) == whole[1010:5106]
+        assert content.read(len(whole) - 3, 100) == whole[-3:]
+    cluster.image_delete("odd")
+    with pytest.raises(NotFound), far.image_content("odd"):
+        pass

@@ -20,6 +20,8 @@ from hypothesis.stateful import (
 )
 
 from tests.contract.states import STORES, Store, made, parameters
+from vorch.availability import VmRecord
+from vorch.codec import Coded, encode
 from vorch.errors import Conflict, Invalid, Unreachable
 from vorch.ports import Change, Lease, State
 
@@ -72,6 +74,20 @@ def test_a_document_comes_back_as_it_was_written(store: Store, state: State) -> 
         assert (document.key, document.name) == ("vm/web", "web")
         assert document.version == revision > 0
         assert document.body == written
+
+
+@pytest.mark.parametrize("why", ["größer", "half a pair: \ud800", "NaN"])
+def test_a_value_is_written_as_it_is_encoded(store: Store, state: State, why: str) -> None:
+    value = VmRecord(vm="web", why=why, failed=("h1",), since=1.9e9 + 0.1)
+    state.commit([Change("havm/web", 0, Coded(value))])
+    document = store.connect().get("havm/web")
+    assert document is not None
+    assert document.body == encode(value)
+    assert document.read(VmRecord) == value
+    with pytest.raises(Invalid):
+        state.commit([Change("havm/web", None, Coded(VmRecord(vm="web", since=math.nan)))])
+    with pytest.raises(Invalid):
+        document.read(Lease)
 
 
 def test_names_may_hold_slashes_and_odd_characters(state: State) -> None:
@@ -468,6 +484,7 @@ class StateMachine(RuleBasedStateMachine):
             if change.body is None:
                 del self.model[change.key]
             else:
+                assert isinstance(change.body, dict)
                 self.model[change.key] = (revision, change.body)
 
     @rule(kinds=st.lists(st.sampled_from(["vm", "node", "other"]), unique=True))

@@ -402,7 +402,7 @@ def test_a_cluster_that_was_moved_away_is_no_place_to_go(two: Two) -> None:
 
 @pytest.mark.parametrize("uri", ["memory:", "sqlite:///nowhere/at/all.db", "nonsense"])
 def test_what_is_no_other_cluster_is_refused(two: Two, uri: str) -> None:
-    with pytest.raises(vorch.BadConfig):
+    with pytest.raises(vorch.Invalid):
         two.cluster.send("web", uri)
     assert two.whose() == "here"
 

@@ -100,6 +100,15 @@ def huge_mib(process: Path) -> int:
     return found // 1024
 
 
+def kept_in(process: Path) -> str:
+    """The processors that the threads of its vCPUs may run on."""
+    for task in (process / "task").iterdir():
+        if (task / "comm").read_text().startswith("CPU "):
+            status = (task / "status").read_text()
+            return str(re.findall(r"^Cpus_allowed_list:\s+(\S+)", status, re.MULTILINE)[0])
+    raise AssertionError("it has no vCPU")
+
+
 def test_a_guest_is_made_of_them_and_the_next_finds_none(cluster: Orchestrator) -> None:
     (node,) = cluster.node_list()
     facts = cluster.node_probe(node.name)
@@ -112,6 +121,10 @@ def test_a_guest_is_made_of_them_and_the_next_finds_none(cluster: Orchestrator) 
         console.expect("upn")
     process = process_of(cluster.look().vm(FIRST).id)
     assert huge_mib(process) == 64
+    cell = facts.cell(cluster.look().vm(FIRST).numa_cell)
+    assert cell is not None
+    assert kept_in(process) == cell.cpu_set
+    assert f"prefer:{cell.number}" in (process / "numa_maps").read_text()
     assert b"hugetlb" in (process / "cmdline").read_bytes()
     left = _counted("HugePages_Free") - _counted("HugePages_Rsvd")
     assert left == PAGES - 64 // PAGE_MIB

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from vorch.decide import racks
 from vorch.decide.place import in_cells, lack, out_of_reach, pages_mib, without_tags
 from vorch.decide.rules import Placement
+from vorch.frozen import quick
 from vorch.model import Cluster, Node, Vm
 
 
@@ -42,6 +43,7 @@ class Board:
         return sorted(vm for vm in vms if node in self.where.get(vm, ()))
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
     """What a choice rests on, beside who is where."""
@@ -55,6 +57,7 @@ class Scene:
     moving: Mapping[str, str] = field(default_factory=dict)
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pick:
     """The host, and the words for it. No host: the words say what is in the way."""

@@ -8,7 +8,7 @@ from vorch.decide.baseline import for_vm
 from vorch.decide.clients import save_clients
 from vorch.decide.fresh import Fresh
 from vorch.decide.lifecycle import seed_disk
-from vorch.decide.place import NOTHING_KEPT, Choice, Keeping, home, place
+from vorch.decide.place import NOTHING_KEPT, Choice, Keeping, home, place, put_into_cell
 from vorch.decide.records import (
     cd_bus,
     ensure_networks,
@@ -107,8 +107,9 @@ def clone(
         choice = place(cluster, new, overhead_mib=overhead_mib, only=only, keeping=keeping)
     else:
         choice = home(cluster, new, node)
-    new = dataclasses.replace(new, node=choice.node)
+    new = dataclasses.replace(new, node=choice.node, numa_cell=None)
     if start:
+        new = put_into_cell(cluster, new)
         steps += [
             *ensure_networks(cluster, new),
             StartDomain(vm=new, networks=networks_of(cluster, new), cpu=for_vm(cluster, new)),

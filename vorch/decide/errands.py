@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from vorch.availability import HaVm, HostOrder, NodeRecord, VmRecord
+from vorch.frozen import quick
 from vorch.plan import Plan
 
 Purpose = Literal[
@@ -24,6 +25,7 @@ Purpose = Literal[
 ]
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Errand:
     """A plan, and what it is for: so that it can be said what follows when it fails."""
@@ -37,6 +39,7 @@ class Errand:
     order: str = ""
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
     """All that comes of one look. Records that have not changed are not in it."""

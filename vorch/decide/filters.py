@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from vorch.errors import Invalid
@@ -64,7 +65,8 @@ def fitting(cluster: Cluster, vms: Iterable[Vm], wanted: Wanted) -> list[Vm]:
         found = [vm for vm in found if vm.name in names]
     patterns = wanted.get(f"name{LIKE}")
     if patterns:
-        found = [vm for vm in found if any(like(vm.name, one) for one in patterns)]
+        tests = [_test(pattern) for pattern in patterns]
+        found = [vm for vm in found if any(test(vm.name.lower()) for test in tests)]
     if wanted.get("tag"):
         tags = {*wanted["tag"]}
         found = [vm for vm in found if tags & {*getattr(vm, "tags", ()), *vm.require_tags}]
@@ -76,13 +78,19 @@ def fitting(cluster: Cluster, vms: Iterable[Vm], wanted: Wanted) -> list[Vm]:
 
 def like(value: str, pattern: str) -> bool:
     """It contains that, in whatever case; or is of that form, where that has * or ? or [."""
-    value, pattern = value.lower(), pattern.lower()
-    if any(sign in pattern for sign in "*?["):
-        # Many stars in a row mean one, and take very long as several.
-        while "**" in pattern:
-            pattern = pattern.replace("**", "*")
-        return fnmatch.fnmatchcase(value, pattern)
-    return pattern in value
+    return _test(pattern)(value.lower())
+
+
+def _test(pattern: str) -> Callable[[str], bool]:
+    """The same, for many values in lower case."""
+    pattern = pattern.lower()
+    if not any(sign in pattern for sign in "*?["):
+        return lambda value: pattern in value
+    # Many stars in a row mean one, and take very long as several.
+    while "**" in pattern:
+        pattern = pattern.replace("**", "*")
+    matches = re.compile(fnmatch.translate(pattern)).match
+    return lambda value: matches(value) is not None
 
 
 def fits(told: Mapping[str, Any], wanted: Wanted) -> bool:

@@ -6,7 +6,6 @@ means for the next round. In between, somebody commits the records and carries t
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 from vorch.availability import (
@@ -26,6 +25,7 @@ from vorch.decide.ha_vms import Vms, still_there
 from vorch.decide.records import is_on
 from vorch.decide.rules import Placement, resolve
 from vorch.errors import VorchError
+from vorch.frozen import replace
 from vorch.model import Cluster, Vm
 
 # How the VMs of a host that goes down are left, by the policy and by what it goes down for.
@@ -68,7 +68,8 @@ def decide(cluster: Cluster, ha: Availability, limits: Limits, now: float) -> Ro
         node_records={
             name: record
             for name, record in nodes.items()
-            if ha.node_records.get(name) != record and name not in ha.busy_nodes
+            if (last_seen := ha.node_records.get(name)) is not record
+            if last_seen != record and name not in ha.busy_nodes
         },
         vm_records=changed,
         orders=hosts.orders,
@@ -114,7 +115,7 @@ def _disarmed(ha: Availability, timers: Timers) -> Round:
     for name in ha.vms:
         record = ha.vm_records.get(name) or VmRecord(vm=name)
         if record.state not in (state, VmState.ERROR):
-            records[name] = dataclasses.replace(record, state=state, since=timers.now, why=why)
+            records[name] = replace(record, state=state, since=timers.now, why=why)
     return Round(
         vm_records=records,
         sentences={f"vm/{name}": f"{state.value}: {why}" for name in sorted(ha.vms)},
@@ -136,7 +137,7 @@ def _going_down(record: NodeRecord, order: HostOrder | None, ha: Availability) -
         return record
     if record.left_as == left:
         return record
-    return dataclasses.replace(record, left_as=left, ready=False)  # type: ignore[arg-type]
+    return replace(record, left_as=left, ready=False)
 
 
 def _ready(record: NodeRecord, cluster: Cluster, ha: Availability, vms: Vms) -> NodeRecord:
@@ -153,7 +154,7 @@ def _ready(record: NodeRecord, cluster: Cluster, ha: Availability, vms: Vms) -> 
         here = seen.node if seen is not None else vm.node
         if here == record.node:
             held = held or name in ha.busy or still_there(vm, seen, settings, vms.records[name])
-    return record if record.ready is not held else dataclasses.replace(record, ready=not held)
+    return record if record.ready is not held else replace(record, ready=not held)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -172,7 +173,7 @@ def after(
     later = now + limits.retry_after_s
     if errand.purpose == "note":
         # Whether it was found out or not, it is not asked for again at once.
-        return dataclasses.replace(record, retry_at=later)
+        return replace(record, retry_at=later)
     if error is None:
         return _succeeded(errand, record)
     match errand.purpose:
@@ -180,26 +181,26 @@ def after(
             return _start_failed(errand, error, record, settings, later)
         case "stop":
             # Its guest does not obey; it is not asked again, its power is cut.
-            return dataclasses.replace(record, tries=1, why=error.message)
+            return replace(record, tries=1, why=error.message)
         case "cut":
             return _cut_failed(error, record, settings, later)
         case "return":
             # It is not tried again: where it is, is as good.
-            return dataclasses.replace(record, home_given_up=errand.node, why=error.message)
+            return replace(record, home_given_up=errand.node, why=error.message)
         case "register" if record.failed:
             # Where it is, is all there is for now.
-            return dataclasses.replace(record, tried_here_again=True, why=error.message)
+            return replace(record, tried_here_again=True, why=error.message)
         case _:
-            return dataclasses.replace(record, retry_at=later, why=error.message)
+            return replace(record, retry_at=later, why=error.message)
 
 
 def _succeeded(errand: Errand, record: VmRecord) -> VmRecord:
-    changed = dataclasses.replace(record, retry_at=0.0)
+    changed = replace(record, retry_at=0.0)
     if errand.purpose in ("stop", "cut"):
-        return dataclasses.replace(changed, tries=0)
+        return replace(changed, tries=0)
     if errand.purpose == "register":
         # The tries are per host.
-        return dataclasses.replace(changed, tries=0)
+        return replace(changed, tries=0)
     return changed
 
 
@@ -208,10 +209,10 @@ def _start_failed(
 ) -> VmRecord:
     tries = record.tries + 1
     if tries <= settings.max_restart:
-        return dataclasses.replace(record, tries=tries, retry_at=later, why=error.message)
+        return replace(record, tries=tries, retry_at=later, why=error.message)
     failed = (*record.failed, errand.node)
     if len(failed) <= settings.max_relocate:
-        return dataclasses.replace(
+        return replace(
             record,
             tries=0,
             failed=failed,
@@ -219,7 +220,7 @@ def _start_failed(
             retry_at=later,
             why=error.message,
         )
-    return dataclasses.replace(
+    return replace(
         record,
         state=VmState.ERROR,
         tries=0,
@@ -230,12 +231,10 @@ def _start_failed(
 
 
 def _cut_failed(error: VorchError, record: VmRecord, settings: HaVm, later: float) -> VmRecord:
-    changed = dataclasses.replace(record, stop_failed=True, retry_at=later, why=error.message)
+    changed = replace(record, stop_failed=True, retry_at=later, why=error.message)
     if record.state is VmState.STARTING:
         return changed
     if settings.requested is Requested.DISABLED:
         # Written off, though it still runs: that is what it means to disable it.
-        return dataclasses.replace(changed, state=VmState.STOPPED)
-    return dataclasses.replace(
-        changed, state=VmState.ERROR, why=f"it could not be stopped: {error.message}"
-    )
+        return replace(changed, state=VmState.STOPPED)
+    return replace(changed, state=VmState.ERROR, why=f"it could not be stopped: {error.message}")

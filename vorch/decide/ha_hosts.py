@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from vorch.availability import (
     PROVEN_DEAD,
     Availability,
@@ -21,6 +19,7 @@ from vorch.codec import encode
 from vorch.decide.errands import Errand, Timers, listed
 from vorch.decide.records import failed_disks
 from vorch.decide.signs import patience_s, seen, sign_of, spoken, when_not_well, when_well
+from vorch.frozen import replace
 from vorch.model import Cluster
 from vorch.plan import FenceNode, Plan, Save, UnfenceNode
 
@@ -39,7 +38,7 @@ LIFT_AGAIN_AFTER_S = 300.0
 def believed(evidence: Evidence, record: NodeRecord) -> Evidence:
     """A storage address that has never answered is filtered, or wrong: its silence is no sign."""
     if evidence.storage is Knock.SILENCE and not record.storage_answered:
-        return dataclasses.replace(evidence, storage=None)
+        return replace(evidence, storage=None)
     return evidence
 
 
@@ -91,7 +90,7 @@ class Hosts:
             return record
         evidence = self._evidence(name)
         if not record.storage_answered and evidence.storage not in (None, Knock.SILENCE):
-            record = dataclasses.replace(record, storage_answered=True)
+            record = replace(record, storage_answered=True)
         sign = sign_of(believed(evidence, record))
         record = seen(record, sign, now)
         if sign is not Sign.WELL:
@@ -110,15 +109,13 @@ class Hosts:
         return any(one.id in ids and one.node == name for one in self.cluster.domains.values())
 
     def _fenced(self, record: NodeRecord, why: str) -> NodeRecord:
-        return dataclasses.replace(
-            record, state=NodeState.FENCED, since=self.timers.now, why=why, proven=True
-        )
+        return replace(record, state=NodeState.FENCED, since=self.timers.now, why=why, proven=True)
 
     def _order(self, name: str, record: NodeRecord) -> HostOrder | None:
         """What is wanted of it. To have gone down and come back is to have done that."""
         order = self.ha.orders.get(name)
         if order is not None and order.leaving and record.state is NodeState.DOWN:
-            order = dataclasses.replace(order, leaving="") if order.maintenance else None
+            order = replace(order, leaving="") if order.maintenance else None
             self.orders[name] = order
         return order
 
@@ -189,7 +186,7 @@ class Hosts:
             for address in one.disks.values()
             if address
         )
-        self.records[name] = dataclasses.replace(
+        self.records[name] = replace(
             record,
             state=NodeState.FENCING,
             since=self.timers.now,
@@ -203,9 +200,7 @@ class Hosts:
     def _fencing(self, name: str, said: str, doubt: str) -> str:
         record = self.records[name]
         if name not in self.at_stake:
-            self.records[name] = dataclasses.replace(
-                record, state=NodeState.SUSPECT, since=self.timers.now
-            )
+            self.records[name] = replace(record, state=NodeState.SUSPECT, since=self.timers.now)
             return f"{said}; nothing on it is looked after any more, so its fencing is called off"
         if doubt:
             return f"{said}; {doubt}"
@@ -271,7 +266,7 @@ class Hosts:
             return ""
         if not self.timers.due(record.lifted_at + LIFT_AGAIN_AFTER_S):
             return ""
-        self.records[name] = dataclasses.replace(record, lifted_at=self.timers.now)
+        self.records[name] = replace(record, lifted_at=self.timers.now)
         why = "VMs on it do not get at their disks; a fence that came late would do that"
         node = self.cluster.nodes[name]
         step = UnfenceNode(node=node, clients=record.clients, keep=True)

@@ -6,7 +6,6 @@ VM, its host's state and whether it runs. So any process can go on with what ano
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 
 from vorch.availability import (
@@ -28,6 +27,7 @@ from vorch.decide.move import migrate
 from vorch.decide.records import failed_disks, is_on, reads, save_vm
 from vorch.decide.rules import Placement
 from vorch.errors import NoRoom, VorchError
+from vorch.frozen import replace
 from vorch.model import Cluster, Domain, Power, Vm
 from vorch.plan import Plan, Save
 
@@ -87,12 +87,15 @@ class Vms:
 
     def decide(self) -> None:
         # What a person wants comes first: others follow it, or are in its way.
-        for name in sorted(self.order, key=lambda name: name not in self.ha.moves):
+        moves, order = self.ha.moves, self.order
+        if moves:
+            order = sorted(order, key=lambda name: name not in moves)
+        for name in order:
             if name not in self.records:
                 self._decide(name)
-        for name, order in self.ha.moves.items():
+        for name, move in moves.items():
             if name not in self.ha.vms:
-                self.dropped_moves.append(order.vm)
+                self.dropped_moves.append(move.vm)
 
     # -- what there is
 
@@ -142,12 +145,12 @@ class Vms:
         record = self._record(name)
         if record.state is not state or record.why != why or _differs(record, changes):
             since = record.since if record.state is state else self.timers.now
-            record = dataclasses.replace(
+            record = replace(
                 record,
                 state=state,
                 since=since,
                 why=why,
-                **changes,  # type: ignore[arg-type]
+                **changes,
             )
         self.records[name] = record
         self.sentences[name] = f"{state.words}: {why}"
@@ -354,13 +357,13 @@ class Vms:
         deaf = domain.power is Power.PAUSED or self._record(vm.name).tries > 0
         force = deaf or settings.stop_timeout_s == 0
         plan = stop(self.cluster, vm.name, timeout_s=settings.stop_timeout_s, force=force)
-        self._do("cut" if force else "stop", vm, dataclasses.replace(plan, why=why), vm.node)
+        self._do("cut" if force else "stop", vm, replace(plan, why=why), vm.node)
 
     def _cut(self, vm: Vm, why: str) -> None:
         self._is(vm.name, VmState.STARTING, f"{why}; it is started anew")
         if self.timers.due(self._record(vm.name).retry_at):
             plan = stop(self.cluster, vm.name, timeout_s=0.0, force=True)
-            self._do("cut", vm, dataclasses.replace(plan, why=why), vm.node)
+            self._do("cut", vm, replace(plan, why=why), vm.node)
 
     # -- its guest powered itself off
 
@@ -392,11 +395,11 @@ class Vms:
 
     def _asked_for(self, vm: Vm, settings: HaVm) -> None:
         """As if a person had stopped it, who would have to start it again, too."""
-        self.settings[vm.name] = dataclasses.replace(settings, requested=Requested.STOPPED)
+        self.settings[vm.name] = replace(settings, requested=Requested.STOPPED)
         why = "its guest powered itself off, which counts as asked for"
         self._stopped(vm.name, why)
         plan = stop(self.cluster, vm.name, timeout_s=0.0, force=False)
-        self._do("stop", vm, dataclasses.replace(plan, why=why), vm.node)
+        self._do("stop", vm, replace(plan, why=why), vm.node)
 
     # -- it is to run
 
@@ -406,7 +409,7 @@ class Vms:
         scene = self.scene
         if domain is not None and host.state is NodeState.ONLINE and vm.node not in scene.open:
             # What runs on a cordoned host goes on there.
-            scene = dataclasses.replace(scene, open=scene.open | {vm.node})
+            scene = replace(scene, open=scene.open | {vm.node})
         pick = choose(
             scene,
             self.board,
@@ -572,14 +575,14 @@ class Vms:
             return
         self.board.put(vm, target, self.limits.vm_overhead_mib)
         self.board.left[vm.name] = vm.node
-        plan = dataclasses.replace(plan, why=why)
+        plan = replace(plan, why=why)
         self._do(purpose, vm, plan, target, order=order)
 
     @staticmethod
     def _moved(vm: Vm, target: str, leaving: bool) -> Vm:
         """Its record on the other host. A home is kept until it is back there."""
         home = vm.home or (vm.node if leaving else "")
-        return dataclasses.replace(vm, node=target, home="" if home == target else home)
+        return replace(vm, node=target, home="" if home == target else home)
 
     def _live(self, vm: Vm, moved: Vm) -> Plan:
         plan = migrate(
@@ -594,7 +597,7 @@ class Vms:
         steps = tuple(
             recorded if isinstance(step, Save) and step.key == key else step for step in plan.steps
         )
-        return dataclasses.replace(plan, steps=steps)
+        return replace(plan, steps=steps)
 
     def _cold(self, vm: Vm, settings: HaVm, domain: Domain, moved: Vm) -> Plan:
         """Stopped here; the next round starts it there."""
@@ -604,7 +607,7 @@ class Vms:
         steps = tuple(
             step for step in down.steps if not (isinstance(step, Save) and step.key == key)
         )
-        return dataclasses.replace(down, verb="relocate", steps=(*steps, save_vm(vm, moved)))
+        return replace(down, verb="relocate", steps=(*steps, save_vm(vm, moved)))
 
     def _register(
         self,

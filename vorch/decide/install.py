@@ -10,7 +10,7 @@ from vorch.decide.baseline import for_vm
 from vorch.decide.clients import save_clients
 from vorch.decide.fresh import Fresh
 from vorch.decide.lifecycle import NewVm, drawn_up
-from vorch.decide.place import NOTHING_KEPT, Keeping, place
+from vorch.decide.place import NOTHING_KEPT, Keeping, place, put_into_cell
 from vorch.decide.records import (
     cd_bus,
     ensure_networks,
@@ -122,7 +122,7 @@ def install(
         insert("answers", volume, None)
 
     choice = place(cluster, vm, overhead_mib=overhead_mib, only=new.node, keeping=keeping)
-    vm = dataclasses.replace(vm, node=choice.node)
+    vm = put_into_cell(cluster, dataclasses.replace(vm, node=choice.node))
     running = dataclasses.replace(vm, wanted="running")
     final = dataclasses.replace(vm, wanted="running" if new.start else "stopped")
     first = dataclasses.replace(vm, disks=tuple(drives), direct_boot=boot, wanted="running")

@@ -28,13 +28,19 @@ def settled(job: Job, tasks: Sequence[Task], now: float) -> Job:
     ended = dataclasses.replace(
         job, finished_at=now, beat_at=now, tasks=tuple(task.id for task in tasks)
     )
-    if tasks and tasks[-1].state is TaskState.DONE and job.verb not in SEVERAL:
-        last = tasks[-1]
+    last = tasks[-1] if tasks else None
+    if last is not None and _does(job, last) and job.verb not in SEVERAL:
         # The plan itself is not kept beyond its end; what it was, the task says.
         plan = Plan(verb=last.verb, subject=last.subject, why=last.why)
         result = {"plan": shown(plan), "task": shown(last)}
         return dataclasses.replace(ended, state=JobState.DONE, result=result)
     return _reported(ended, _trouble(job, tasks))
+
+
+def _does(job: Job, task: Task) -> bool:
+    """The task is done, and is what was asked for: not one that only made ready for it."""
+    own = (job.verb, job.verb.partition("_")[2])
+    return task.state is TaskState.DONE and task.verb.replace(" ", "_") in own
 
 
 def failed(job: Job, error: VorchError, tasks: Sequence[str], now: float) -> Job:

@@ -23,6 +23,7 @@ from vorch.decide.place import (
     is_short,
     lack,
     place,
+    put_into_cell,
     refusal,
     spoiled,
     without_tags,
@@ -145,6 +146,7 @@ def create(
         choice = home(cluster, vm, new.node, overhead_mib=overhead_mib)
     vm = dataclasses.replace(vm, node=choice.node, wanted="running" if new.start else "stopped")
     if new.start:
+        vm = put_into_cell(cluster, vm)
         steps += [
             *ensure_networks(cluster, vm),
             StartDomain(vm=vm, networks=networks_of(cluster, vm), cpu=for_vm(cluster, vm)),
@@ -410,6 +412,7 @@ def start(
             node=vm.node,
             refused={vm.node: spare},
         )
+    wanted = put_into_cell(cluster, wanted)
     return dataclasses.replace(
         common,
         why=f"on {vm.node}, where its disks are" + (f"; {told}" if told else ""),
@@ -552,7 +555,7 @@ class Changes:
 
 
 # What no guest ever sees: it is asked of the next host.
-_AT_ONCE = {"description", "tags", "require_tags", "one_numa_cell"}
+_AT_ONCE = {"description", "tags", "require_tags"}
 
 
 def change(cluster: Cluster, name: str, changes: Changes, *, live: bool) -> Plan:

@@ -10,7 +10,7 @@ import dataclasses
 from vorch.decide.carry import Carried, carried
 from vorch.decide.clients import left_behind, save_clients
 from vorch.decide.fresh import Fresh
-from vorch.decide.place import NOTHING_KEPT, Keeping, home, place
+from vorch.decide.place import NOTHING_KEPT, Keeping, cell_of, home, place, put_into_cell
 from vorch.decide.records import (
     ensure_networks,
     known_power,
@@ -96,7 +96,7 @@ def migrate(
         among=list(fit),
         keeping=keeping,
     )
-    moved = _moved(load.vm, choice.node, away)
+    moved = put_into_cell(cluster, _moved(load.vm, choice.node, away))
     keys = (f"vm/{name}", *load.claims)
     return Plan(
         verb="migrate",
@@ -116,6 +116,7 @@ def migrate(
                 disks=load.vm.disks if load.before else (),
                 left=left_behind(cluster, vm),
                 bridges=_other_bridges(cluster, vm, choice.node),
+                cell=cell_of(cluster, moved),
             ),
             save_vm(vm, moved),
             save_clients(cluster, moved),
@@ -149,7 +150,7 @@ def _found_elsewhere(cluster: Cluster, vm: Vm, seen: str, target: str | None) ->
             vm=vm.name,
             node=seen,
         )
-    moved = dataclasses.replace(vm, node=seen)
+    moved = dataclasses.replace(vm, node=seen, numa_cell=None)
     return Plan(
         verb="migrate",
         subject=vm.name,
@@ -183,7 +184,7 @@ def _of_networks(cluster: Cluster, vm: Vm) -> str:
 def _moved(vm: Vm, node: str, away: bool) -> Vm:
     """A person's own choice of a host is not taken back after a maintenance."""
     home = (vm.home or vm.node) if away else ""
-    return dataclasses.replace(vm, node=node, home="" if home == node else home)
+    return dataclasses.replace(vm, node=node, home="" if home == node else home, numa_cell=None)
 
 
 def relocate(cluster: Cluster, name: str, target: str, *, away: bool = False) -> Plan:

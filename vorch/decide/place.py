@@ -15,7 +15,7 @@ from vorch.decide.room import cells
 from vorch.decide.room.fleet import Guest, Host, Needs
 from vorch.decide.room.live import CPU_RATIO, cells_of
 from vorch.errors import Conflict, NoRoom, Unsupported
-from vorch.model import Cluster, Domain, Firmware, HostFacts, Node, Power, Vm
+from vorch.model import Cluster, Domain, Firmware, HostFacts, Node, NumaCell, Power, Vm
 
 SPARE_HINT = "--force overrules that (vorch ha policy --spare)"
 
@@ -149,14 +149,36 @@ def _celled(cluster: Cluster, node: Node, facts: HostFacts, vm: Vm, used: Use) -
     return in_cells(node, facts, vm, there)
 
 
+def put_into_cell(cluster: Cluster, vm: Vm) -> Vm:
+    """The VM with the NUMA cell of its host that it starts in, if it asks for one.
+
+    None where no cell is known to hold it: then it is not kept in any.
+    """
+    number = None
+    node = cluster.nodes.get(vm.node)
+    if vm.one_numa_cell and node is not None and node.facts is not None:
+        known = {one.id: one for one in cluster.vms.values()}
+        there = [
+            known[one.id]
+            for one in cluster.domains.values()
+            if one.node == node.name and one.id in known and one.id != vm.id
+        ]
+        host = _host_of_cells(node, node.facts)
+        ratio = node.cpu_ratio or CPU_RATIO
+        number = cells.choose(host, ratio, map(_in_cells, there), _in_cells(vm))
+    return vm if number == vm.numa_cell else dataclasses.replace(vm, numa_cell=number)
+
+
+def cell_of(cluster: Cluster, vm: Vm) -> NumaCell | None:
+    """What is known of the NUMA cell that it was put into."""
+    node = cluster.nodes.get(vm.node)
+    facts = node.facts if node is not None else None
+    return None if facts is None else facts.cell(vm.numa_cell)
+
+
 def in_cells(node: Node, facts: HostFacts, vm: Vm, there: Iterable[Vm]) -> str | None:
     """Why its NUMA cells or huge pages cannot take the VM beside those that are there."""
-    host = Host(
-        name=node.name,
-        cpus=max(facts.cpus, 1),
-        memory_mib=max(facts.memory_mib, 1),
-        cells=cells_of(facts),
-    )
+    host = _host_of_cells(node, facts)
     if vm.one_numa_cell and not host.cells:
         return "its NUMA cells are not known; `vorch node probe` asks for them"
     ratio = node.cpu_ratio or CPU_RATIO
@@ -164,11 +186,22 @@ def in_cells(node: Node, facts: HostFacts, vm: Vm, there: Iterable[Vm]) -> str |
     return cells.refusal(host, ratio, others, _in_cells(vm))
 
 
+def _host_of_cells(node: Node, facts: HostFacts) -> Host:
+    return Host(
+        name=node.name,
+        cpus=max(facts.cpus, 1),
+        memory_mib=max(facts.memory_mib, 1),
+        cells=cells_of(facts),
+    )
+
+
 def _in_cells(vm: Vm) -> Guest:
     return Guest(
         name=vm.name,
         memory_mib=vm.memory_max_mib,
         vcpus=vm.vcpus,
+        host=vm.node,
+        cell=vm.numa_cell,
         needs=Needs(one_cell=vm.one_numa_cell, pages_kib=vm.pages_kib),
     )
 

@@ -24,6 +24,8 @@ from vorch.model import (
 from vorch.plan import EnsureNetwork, Plan, Save, Step
 
 T = TypeVar("T")
+# Named once: each look at a cluster compares with these for every VM.
+_ON = (Power.RUNNING, Power.PAUSED, Power.STOPPING)
 
 
 def save_vm(before: Vm | None, after: Vm | None, fill: dict[str, str] | None = None) -> Save:
@@ -116,7 +118,7 @@ def known_power(cluster: Cluster, vm: Vm, verb: str) -> Power:
 
 
 def is_on(power: Power) -> bool:
-    return power in (Power.RUNNING, Power.PAUSED, Power.STOPPING)
+    return power in _ON
 
 
 def failed_disks(domain: Domain, node: str) -> bool:

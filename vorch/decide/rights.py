@@ -352,8 +352,36 @@ def _sees_one(principal: Principal, one: object, cluster: Cluster) -> bool:
 
 def sees_task(principal: Principal, task: Task | Job, cluster: Cluster) -> bool:
     """One's own, and those of VMs that one sees."""
-    if principal.sees_all or task.who.partition(" from ")[0] == principal.name:
+    return principal.sees_all or _sees_task(principal, task.who, task.verb, task.subject, cluster)
+
+
+def _sees_task(principal: Principal, who: str, verb: str, subject: str, cluster: Cluster) -> bool:
+    # NAME@HOST is somebody at a machine of the cluster, and no user.
+    name, apart, _ = who.partition(" from ")
+    if apart and name == principal.name:
         return True
-    need = NEEDS.get(task.verb.replace(" ", "_"))
-    vm = cluster.vms.get(task.subject)
+    need = NEEDS.get(verb.replace(" ", "_"))
+    vm = cluster.vms.get(subject)
     return need is not None and need.about == "vm" and vm is not None and principal.has(vm.tags)
+
+
+def sees_event(
+    principal: Principal, kind: str, name: str, told: Mapping[str, Any], cluster: Cluster
+) -> bool:
+    """Whether an event is about what is the principal's: its VMs, and the tasks that it sees."""
+    if principal.sees_all:
+        return True
+    if kind in ("vm", "power", "havm"):
+        vm = cluster.vms.get(name)
+        return vm is not None and principal.has(vm.tags)
+    if kind in ("task", "job"):
+        said = told.get(kind)
+        # Of one that is cleared away nobody knows any more whose it was.
+        return isinstance(said, Mapping) and _sees_task(
+            principal,
+            str(said.get("who", "")),
+            str(said.get("verb", "")),
+            str(said.get("subject", "")),
+            cluster,
+        )
+    return False

@@ -54,6 +54,13 @@ class Placement:
 
 def resolve(vms: Mapping[str, HaVm], rules: Mapping[str, Rule], nodes: Iterable[str]) -> Placement:
     """The rules in force. Those that contradict each other are dropped, and said."""
+    if not rules:
+        for vm in vms.values():
+            if vm.nodes:
+                break
+        else:
+            # Where nobody asks for anything all of it is empty.
+            return Placement()
     return _Resolving(vms, rules, frozenset(nodes)).placement()
 
 

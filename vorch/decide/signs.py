@@ -6,8 +6,6 @@ long the sign may last before the host is fenced, and which state it is in until
 
 from __future__ import annotations
 
-import dataclasses
-
 from vorch.availability import (
     Evidence,
     HostOrder,
@@ -17,6 +15,7 @@ from vorch.availability import (
     NodeState,
     Sign,
 )
+from vorch.frozen import replace
 
 # ---------------------------------------------------------------------------------------------
 # Evidence → sign. Read by what answers: libvirt, the management and the storage address.
@@ -114,7 +113,7 @@ def seen(record: NodeRecord, sign: Sign, now: float) -> NodeRecord:
     # One of the future is by another clock than this one.
     if sign is record.sign and record.sign_since <= now:
         return record
-    return dataclasses.replace(record, sign=sign, sign_since=now)
+    return replace(record, sign=sign, sign_since=now)
 
 
 def when_well(record: NodeRecord, order: HostOrder | None, now: float) -> NodeRecord:
@@ -122,10 +121,10 @@ def when_well(record: NodeRecord, order: HostOrder | None, now: float) -> NodeRe
     state = NodeState.RETURNING if record.begun else _WELL_BY_ORDER[_word(order)]
     if state is record.state:
         return record
-    changed = dataclasses.replace(record, state=state, since=now, retry_at=0.0)
+    changed = replace(record, state=state, since=now, retry_at=0.0)
     if state is NodeState.RETURNING:
         return changed
-    return dataclasses.replace(changed, why="", left_as="", ready=False)
+    return replace(changed, why="", left_as="", ready=False)
 
 
 def _word(order: HostOrder | None) -> str:
@@ -138,10 +137,10 @@ def when_not_well(record: NodeRecord, now: float) -> NodeRecord:
     """What a host is that is silent, before it is decided whether that has lasted too long."""
     if record.ready and record.state in _ON_ITS_WAY_OUT and record.sign is Sign.GONE:
         why = "it went down in good order, and nothing of vorch was left on it"
-        return dataclasses.replace(record, state=NodeState.DOWN, since=now, why=why)
+        return replace(record, state=NodeState.DOWN, since=now, why=why)
     if record.state in _KEPT_IN_SILENCE:
         return record
-    return dataclasses.replace(record, state=NodeState.SUSPECT, since=now, why="")
+    return replace(record, state=NodeState.SUSPECT, since=now, why="")
 
 
 _ON_ITS_WAY_OUT = (NodeState.LEAVING, NodeState.MAINTENANCE)

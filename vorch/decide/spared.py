@@ -69,11 +69,14 @@ def ended(plan: Plan, cluster: Cluster, ha: Availability, overhead_mib: int) -> 
 
 def failures(cluster: Cluster, ha: Availability, overhead_mib: int) -> Mapping[str, object]:
     """Whose loss is not survived, of what the policy names: some, where there are any."""
+    from vorch.decide.room import quick
     from vorch.decide.room.live import fleet_of, judged
     from vorch.decide.room.table import Table
     from vorch.decide.room.wide import failing, spare_of
 
     fleet = fleet_of(cluster, ha, overhead_mib=overhead_mib, policy=judged(ha.policy))
+    if quick.survives(fleet):
+        return {}
     return failing(spare_of(Table(fleet), first=True))
 
 
@@ -82,6 +85,28 @@ def standing(cluster: Cluster, ha: Availability, overhead_mib: int) -> str:
     if not Keeping(ha=ha).concerns(cluster):
         return ""
     return GONE if failures(cluster, ha, overhead_mib) else HELD
+
+
+def rests_on(cluster: Cluster, ha: Availability) -> object:
+    """All that `standing` looks at: where this is equal, the answer is.
+
+    Of what is seen of a VM it counts where it runs and what it takes, of records their states:
+    since when something is so, and the words for it, change much more often.
+    """
+    return (
+        cluster.vms,
+        cluster.nodes,
+        cluster.pools,
+        cluster.silent,
+        cluster.lacks,
+        [
+            (one.id, one.node, one.power, one.memory_mib, one.vcpus)
+            for one in cluster.domains.values()
+        ],
+        (ha.policy, ha.vms, ha.rules, ha.orders, ha.busy),
+        {name: record.state for name, record in ha.node_records.items()},
+        {name: record.state for name, record in ha.vm_records.items()},
+    )
 
 
 def _after(plan: Plan, cluster: Cluster, ha: Availability) -> tuple[Cluster, Availability]:

@@ -5,16 +5,17 @@ Pure functions, so that the drivers of the State port differ only in where they 
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from vorch.codec import Plain
+from vorch.codec import Coded, Plain
 from vorch.errors import BadConfig, Conflict, Invalid
+from vorch.frozen import replace
 from vorch.ports import GIVEN_BACK, Change, Lease
 
 # Among the keys of `State.changes`: deletions were forgotten since, read everything again.
@@ -27,12 +28,15 @@ KEY_LIMIT = 512
 _TEXT = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False)
 
 
+# These are asked for the same few words again and again; what is refused is not kept.
+@functools.lru_cache(1024)
 def check_kind(kind: str) -> str:
     if not kind or "/" in kind or EVERYTHING in kind or not kind.isprintable():
         raise Invalid(f"cannot use {kind!r} as kind of a document: it is one word, as in 'vm'")
     return kind
 
 
+@functools.lru_cache(4096)
 def check_key(key: str) -> str:
     kind, slash, name = key.partition("/")
     if not slash or not name or len(key) > KEY_LIMIT or not key.isprintable():
@@ -63,14 +67,25 @@ def check_changes(changes: Sequence[Change]) -> dict[str, str | None]:
     return texts
 
 
-def to_text(key: str, body: dict[str, Any]) -> str:
+def to_text(key: str, body: dict[str, Any] | Coded) -> str:
     try:
+        if isinstance(body, Coded):
+            return _coded_text(body) or to_text(key, body.body)
         return _quick_text(body) or _TEXT.encode(body)
     except (TypeError, ValueError, RecursionError) as exc:
         raise Invalid(
             f"cannot write {key!r} down: it is not plain JSON data ({exc}); encode it first",
             key=key,
         ) from exc
+
+
+def _coded_text(body: Coded) -> str:
+    """As `_quick_text`, of the value itself."""
+    try:
+        text = body.text
+    except ValueError:
+        return ""
+    return "" if "NaN" in text or "Infinity" in text else text
 
 
 def _quick_text(body: dict[str, Any]) -> str:

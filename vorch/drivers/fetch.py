@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import socket
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urljoin, urlsplit
 
+from vorch.decide.elsewhere import is_near
 from vorch.drivers.os_errors import translate
 from vorch.errors import Denied, Invalid, NotFound, TimedOut, Unreachable, VorchError
 from vorch.ports import Progress
@@ -173,6 +175,13 @@ def _opener(secure: bool, what: str) -> urllib.request.OpenerDirector:
                     f" {' or '.join(allowed)}; if you trust that address, give it yourself"
                 )
             check_url(target, what)
+            if _is_here(target) and not _is_here(req.full_url):
+                fp.close()
+                raise Denied(
+                    f"cannot {what}: the server sends us on to {target!r}, which is this machine"
+                    " itself or its closest surroundings; if you trust that address, give it"
+                    " yourself"
+                )
             return super().http_error_302(req, fp, code, msg, headers)
 
         http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
@@ -188,6 +197,14 @@ def _opener(secure: bool, what: str) -> urllib.request.OpenerDirector:
     ):
         opener.add_handler(handler)
     return opener
+
+
+def _is_here(url: str) -> bool:
+    try:
+        found = socket.getaddrinfo(urlsplit(url).hostname or "", None, type=socket.SOCK_STREAM)
+    except (OSError, ValueError, UnicodeError):
+        return False
+    return any(is_near(str(one[4][0])) for one in found)
 
 
 def refused(status: int, what: str) -> VorchError:

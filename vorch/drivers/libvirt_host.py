@@ -58,6 +58,7 @@ from vorch.model import (
     Network,
     Nic,
     Node,
+    NumaCell,
     Power,
     Source,
     Vm,
@@ -468,6 +469,7 @@ class LibvirtHost:
         copies: Mapping[str, Source] = NO_SOURCES,
         elsewhere: Mapping[str, Source] = NO_SOURCES,
         bridges: Mapping[str, str] = {},
+        cell: NumaCell | None = None,
     ) -> MoveFigures:
         what = f"move VM {vm.name!r} to {node!r}"
         begun = False
@@ -483,6 +485,7 @@ class LibvirtHost:
                 copies=copies,
                 elsewhere=elsewhere,
                 bridges=bridges,
+                cell=cell,
                 cached=frozenset(n for n, source in copies.items() if self._is_cached(source)),
             )
 

@@ -24,7 +24,7 @@ from typing import Any, Literal
 from vorch import domain_xml
 from vorch.drivers.libvirt_connection import Handle, code_of, libvirt
 from vorch.errors import StepFailed, TimedOut
-from vorch.model import MoveFigures, Source, Vm
+from vorch.model import MoveFigures, NumaCell, Source, Vm
 from vorch.ports import Progress
 
 # How often the source is asked how far it is, and how soon an end that was told of is seen.
@@ -76,6 +76,8 @@ class Way:
     elsewhere: Mapping[str, Source] = field(default_factory=dict)
     # By NIC: the bridge there, where it has another name.
     bridges: Mapping[str, str] = field(default_factory=dict)
+    # The NUMA cell there that it is put into.
+    cell: NumaCell | None = None
     # Of the disks, those whose file system cannot bypass the host's cache.
     cached: frozenset[str] = frozenset()
 
@@ -130,6 +132,7 @@ def send(domain: Handle, way: Way, progress: Progress) -> MoveFigures:
             sources={**way.copies, **way.elsewhere},
             cached=way.cached,
             bridges=way.bridges,
+            cell=way.cell,
         )
     }
     if way.copies:

@@ -151,7 +151,19 @@ def _cell(element: Element) -> NumaCell:
         cpus=0 if cpus is None else int(cpus.get("num", "0")),
         memory_mib=int(element.findtext("memory") or 0) // 1024,
         pages=tuple(pages),
+        cpu_set=_set_of([] if cpus is None else [int(one.get("id", "0")) for one in cpus]),
     )
+
+
+def _set_of(numbers: list[int]) -> str:
+    """Written as libvirt writes sets of processors: "0-3,8"."""
+    parts: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ",".join(str(one) if one == last else f"{one}-{last}" for one, last in parts)
 
 
 def _host_cpu(domains: Element) -> Cpu | None:

@@ -213,18 +213,24 @@ class MemoryWorld:
             at.on_power_off.append(process.die)
 
         ceph = self.ceph
-        # As it was found last, and after how many changes.
-        found_at, found = -1, False
+        # As it was found last, of monitors and of OSDs, and after how many changes.
+        found_at, mons, osds = -1, False, False
+
+        def look() -> None:
+            nonlocal found_at, mons, osds
+            mons = ceph.quorum and (at is None or (at.runs and at.cables["storage"]))
+            osds = mons and not ceph.stalled
+            found_at = ceph.reach_changes
 
         def mons_answer() -> bool:
-            nonlocal found_at, found
             if found_at != ceph.reach_changes:
-                found = ceph.quorum and (at is None or (at.runs and at.cables["storage"]))
-                found_at = ceph.reach_changes
-            return found
+                look()
+            return mons
 
         def osds_answer() -> bool:
-            return mons_answer() and not ceph.stalled
+            if found_at != ceph.reach_changes:
+                look()
+            return osds
 
         def to_ceph(target: str) -> Gate:
             return Gate(self.faults, target, process, who, reaches=osds_answer)

@@ -9,6 +9,7 @@ that time never hears of it.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -79,11 +80,9 @@ class MemoryClient:
         listed = self.ceph.blocklist
         if not listed:
             return False
-        now = self.ceph.clock.now()
         address, host = self._names
-        return (address in listed and listed[address] <= now) or (
-            host in listed and listed[host] <= now
-        )
+        since = min(listed.get(address, math.inf), listed.get(host, math.inf))
+        return since != math.inf and since <= self.ceph.clock.now()
 
     @property
     def cut_off(self) -> bool:

@@ -45,6 +45,10 @@ class Call:
     outcome: str
 
 
+def _fits(word: str, pattern: str) -> bool:
+    return pattern == "*" or fnmatchcase(word, pattern)
+
+
 @dataclass(kw_only=True, eq=False)
 class Fault:
     """What happens to calls that match. `before` they act, `midway` (of those that act in parts,
@@ -70,11 +74,7 @@ class Fault:
     def matches(self, target: str, call: str, who: str, when: When) -> bool:
         if self.when != when or (self.times is not None and self.met >= self.times):
             return False
-        if not (
-            fnmatchcase(target, self.target)
-            and fnmatchcase(call, self.call)
-            and fnmatchcase(who, self.who)
-        ):
+        if not (_fits(target, self.target) and _fits(call, self.call) and _fits(who, self.who)):
             return False
         if self.skip > 0:
             self.skip -= 1
@@ -275,6 +275,10 @@ class Gate:
             return act()
 
     def _check_alive(self) -> None:
+        if self.process is not None and self.process.left:
+            raise Unreachable(
+                f"cannot use {self.target} in memory: its connection was closed; connect again"
+            )
         if self.process is not None and self.process.dead:
             raise ProcessDied(f"process {self.process.number} is dead")
 

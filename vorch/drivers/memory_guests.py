@@ -19,6 +19,8 @@ from vorch.ports import Clock
 # A busy guest writes into so many places, over and over.
 WRITTEN_PLACES = 16
 HELD_AT_START = "not let go yet"
+# In these its guest does something with time.
+ON = (Power.RUNNING, Power.STOPPING)
 
 
 @dataclass(kw_only=True)
@@ -163,16 +165,20 @@ class MemoryGuest:
     def settle(self) -> None:
         """Catch up with the clock."""
         now = present = self.clock.now()
-        if self._ends_at is not None and self._ends_at < now:
-            now = self._ends_at
+        listed, ends_at = self.client.ceph.blocklist, self._ends_at
+        if now == self._settled_at and not listed and (ends_at is None or ends_at > now):
+            # No time has passed, nobody is cut off, and its end is still to come.
+            return
+        if ends_at is not None and ends_at < now:
+            now = ends_at
         elapsed = now - self._settled_at
         if elapsed > 0.0:
             self._settled_at = now
         else:
             elapsed = 0.0
-        if self.client.ceph.blocklist:
+        if listed:
             self.hear_of_blocklist()
-        if elapsed and self._power in (Power.RUNNING, Power.STOPPING):
+        if elapsed and self._power in ON:
             self.ran_s += elapsed
             writes_per_s = self._behaviour().writes_per_s
             if writes_per_s and not self.frozen and self.client.can_write:
@@ -244,13 +250,13 @@ class MemoryGuest:
 
     def hear_of_blocklist(self) -> None:
         """A write that is refused stops it, for good."""
-        if self.power in (Power.RUNNING, Power.STOPPING) and self.client.learn():
+        if self._power in ON and self.client.learn():
             self.power, self.reason = Power.PAUSED, "I/O error: its client is blocklisted"
             self._ends_at = None
 
     @property
     def can_write(self) -> bool:
-        return self.power in (Power.RUNNING, Power.STOPPING) and self.client.can_write
+        return self._power in ON and self.client.can_write
 
     @property
     def booted(self) -> bool:

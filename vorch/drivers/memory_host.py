@@ -41,6 +41,7 @@ from vorch.model import (
     Network,
     Nic,
     NicFigures,
+    NumaCell,
     Power,
     Source,
     Vm,
@@ -261,6 +262,7 @@ class MemoryHost:
         copies: Mapping[str, Source] = NO_SOURCES,
         elsewhere: Mapping[str, Source] = NO_SOURCES,
         bridges: Mapping[str, str] = {},
+        cell: NumaCell | None = None,
     ) -> MoveFigures:
         machine = self._machine
         with machine.faults.lock:
@@ -275,6 +277,7 @@ class MemoryHost:
                     postcopy_after_s=postcopy_after_s,
                     copies=copies,
                     elsewhere=elsewhere,
+                    cell=cell,
                 )
             elif move.torn and not move.take_up():
                 raise _torn(vm, node)

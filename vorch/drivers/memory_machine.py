@@ -33,6 +33,8 @@ from vorch.ports import HostSecret
 
 FIRST_DISPLAY_PORT = 5900
 
+STOPPED = Power.STOPPED
+
 Find = Callable[[Source], tuple[MemoryPool, Stored]]
 
 
@@ -149,6 +151,7 @@ class MemoryMachine:
                     cpus=self.facts.cpus // cells,
                     memory_mib=self.facts.memory_mib // cells,
                     pages=pages,
+                    cpu_set=_cpu_set(number, self.facts.cpus // cells),
                 )
                 for number in range(cells)
             ),
@@ -281,7 +284,7 @@ class MemoryMachine:
             move.settle()
         for guest in list(self.guests.values()):
             guest.settle()
-            if guest.ended:
+            if guest.power is STOPPED:
                 self.guests.pop(guest.vm.id, None)
                 if guest.ending is not None:
                     self.endings[guest.vm.id] = guest.ending
@@ -343,3 +346,8 @@ class MemoryMachine:
                 return None
             given[mac] = str(address)
         return given[mac]
+
+
+def _cpu_set(number: int, cpus: int) -> str:
+    """The processors of one cell, where each has as many."""
+    return f"{number * cpus}-{(number + 1) * cpus - 1}"

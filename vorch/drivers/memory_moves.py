@@ -8,12 +8,13 @@ target while the source has memory that it needs: from then on neither can do wi
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from vorch.drivers.memory_guests import MemoryGuest
 from vorch.drivers.memory_pool import MemoryPool, Stored
 from vorch.drivers.memory_time import wake
-from vorch.model import MIB, MoveFigures, Power, Source
+from vorch.model import MIB, MoveFigures, NumaCell, Power, Source
 from vorch.ports import NO_SOURCES
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class MemoryMove:
         postcopy_after_s: float | None = None,
         copies: Mapping[str, Source] = NO_SOURCES,
         elsewhere: Mapping[str, Source] = NO_SOURCES,
+        cell: NumaCell | None = None,
     ) -> None:
         self.guest = guest
         self.source = source
@@ -54,6 +56,7 @@ class MemoryMove:
         self.copies = {name: (where, target.find(where)) for name, where in copies.items()}
         self.elsewhere = {name: (where, target.find(where)) for name, where in elsewhere.items()}
         client = target.ceph.client(target)
+        self.cell = None if cell is None else cell.number
         self.incoming = MemoryGuest(guest.vm, target.name, target.clock, guest.behaviour, client)
         self.incoming.hold(ARRIVING)
         for name, disk in guest.disks.items():
@@ -167,6 +170,7 @@ class MemoryMove:
             held.source, (held.pool, held.stored) = where, place
         self.source.guests.pop(self.guest.vm.id, None)
         self.guest.arrive(self.target.name, client)
+        self.guest.vm = replace(self.guest.vm, numa_cell=self.cell)
         if self.guest.display_port:
             self.guest.display_port = self.target.free_display_port()
         self.target.add(self.guest)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
+from vorch.codec import decode, decode_text
 from vorch.drivers import documents
 from vorch.drivers.memory_faults import Gate, gated, gated_waiting
 from vorch.drivers.memory_time import wait
 from vorch.errors import Unreachable
 from vorch.ports import Change, Document, Lease
+
+T = TypeVar("T")
 
 KEPT_DELETIONS = 10_000
 
@@ -28,6 +31,10 @@ class _TextDocument(Document):
     def body(self) -> dict[str, Any]:
         return documents.from_text(self.key, self._text)
 
+    def read(self, kind: type[T]) -> T:
+        value = decode_text(kind, self._text)
+        return decode(kind, self.body) if value is None else value
+
 
 class MemoryStore:
     """What is kept, shared by all connections of a world. Bodies are text: nobody can change them
@@ -37,6 +44,8 @@ class MemoryStore:
     def __init__(self, kept_deletions: int = KEPT_DELETIONS) -> None:
         self.revision = 0
         self.texts: dict[str, tuple[int, str]] = {}
+        # The same as whoever asks gets it: a text is read out for each of them anew.
+        self._documents: dict[str, Document] = {}
         # The keys of these by their kinds.
         self.kinds: dict[str, set[str]] = {}
         self.deletions: dict[str, int] = {}
@@ -50,7 +59,11 @@ class MemoryStore:
         return self.texts.get(key, (0, ""))[0]
 
     def document(self, key: str) -> Document:
-        return _TextDocument(key, *self.texts[key])
+        return self._documents[key]
+
+    def documents(self, keys: Sequence[str]) -> dict[str, Document]:
+        there = self._documents
+        return {key: there[key] for key in keys}
 
     def write(self, texts: dict[str, str | None]) -> int:
         effective = {
@@ -67,9 +80,11 @@ class MemoryStore:
             keys = self.kinds.setdefault(key.partition("/")[0], set())
             if text is None:
                 self.deletions[key] = self.revision
+                self._documents.pop(key, None)
                 keys.discard(key)
             else:
                 self.texts[key] = (self.revision, text)
+                self._documents[key] = _TextDocument(key, self.revision, text)
                 keys.add(key)
         while len(self.deletions) > self.kept_deletions:
             oldest = next(iter(self.deletions))
@@ -123,8 +138,7 @@ class MemoryState:
         found: set[str] = set()
         for kind in wanted & self._store.kinds.keys():
             found |= self._store.kinds[kind]
-        texts = self._store.texts
-        return {key: self._store.document(key) for key in sorted(found) if key in texts}
+        return self._store.documents(sorted(found))
 
     @gated
     def commit(self, changes: Sequence[Change], *, lease: Lease | None = None) -> int:

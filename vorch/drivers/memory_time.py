@@ -51,7 +51,10 @@ class MemoryClock:
             heapq.heappush(self._events, (when, next(self._order), event))
 
     def sleep(self, seconds: float) -> None:
-        self.wait(seconds, lambda: False)
+        """As `wait` for what never comes."""
+        end = self._now + max(0.0, seconds)
+        while self._pass_next(end):
+            pass
 
     # A test reads better when it moves the clock than when it sleeps.
     advance = sleep
@@ -60,16 +63,22 @@ class MemoryClock:
         """Move on by `seconds`, or to the event after which `until` is true. Whether it is."""
         end = self._now + max(0.0, seconds)
         while not until():
-            with self._lock:
-                due = bool(self._events) and self._events[0][0] <= end
-                when, _, event = heapq.heappop(self._events) if due else (end, 0, None)
-                # Never back: an event may have slept past the ones behind it. And not to the end
-                # of time, when somebody would wait for ever.
-                if when != math.inf:
-                    self._now = max(self._now, when)
-            if event is None:
+            if not self._pass_next(end):
                 return until()
-            event()
+        return True
+
+    def _pass_next(self, end: float) -> bool:
+        """To the next event until then, and let it happen; False: to the end, as there is none."""
+        with self._lock:
+            due = bool(self._events) and self._events[0][0] <= end
+            when, _, event = heapq.heappop(self._events) if due else (end, 0, None)
+            # Never back: an event may have slept past the ones behind it. And not to the end
+            # of time, when somebody would wait for ever.
+            if when > self._now and when != math.inf:
+                self._now = when
+        if event is None:
+            return False
+        event()
         return True
 
 
@@ -205,6 +214,8 @@ class MemoryProcess:
         self.number = number
         # The host that it runs on; "" for somewhere else.
         self.home = home
+        # Not killed: what of it still asks something is told so, as an error to deal with.
+        self.left = False
 
     def me(self) -> dict[str, Any]:
         home = {"home": self.home} if self.home else {}
@@ -218,8 +229,9 @@ class MemoryProcess:
 
     @property
     def dead(self) -> bool:
-        there = self._elsewhere is not None and self._elsewhere.dead
-        return there or self.number in self._table.dead
+        if self.number in self._table.dead:
+            return True
+        return self._elsewhere is not None and self._elsewhere.dead
 
     def die(self) -> None:
         self._table.declare_dead(self.me())
@@ -228,4 +240,5 @@ class MemoryProcess:
 
     def leave(self) -> None:
         """It has closed its connection to this world, and may live on."""
+        self.left = not self.dead
         self._table.declare_dead(self.me())

@@ -23,6 +23,7 @@ from vorch.execute import Executor
 from vorch.model import Cluster, Job, Task, Vm
 from vorch.orchestrator.core import Core, Done
 from vorch.orchestrator.doorkeeper import Doorkeeper
+from vorch.orchestrator.elsewhere import check_elsewhere
 from vorch.plan import Journal, Plan
 from vorch.rights import Minted, Principal, Role, Token, User
 
@@ -102,7 +103,7 @@ class OnBehalf:
             return {}
         return dict(inspect.signature(getattr(self._cluster, verb)).parameters)
 
-    def _call(self, verb: str, method: Callable[..., Any], *args: Any, **named: Any) -> Any:
+    def _call(self, verb: str, method: Callable[..., Any], /, *args: Any, **named: Any) -> Any:
         need = rights.NEEDS.get(verb)
         if need is None:
             self.permit(verb, {})
@@ -135,7 +136,13 @@ class OnBehalf:
         task = self._task(arguments) if about == "task" else None
         if verb == "token_revoke":
             arguments = {**arguments, "user": self._holder(str(arguments.get("token", "")))}
-        return rights.may(self.principal, verb, arguments, self._known(), task)
+        refusal = rights.may(self.principal, verb, arguments, self._known(), task)
+        if refusal is None and self.principal.role is not Role.ADMIN and "location" in arguments:
+            try:
+                check_elsewhere(str(arguments["location"]))
+            except Denied as exc:
+                return exc
+        return refusal
 
     def _known(self) -> Cluster:
         """Of whoever sees all, nothing need be known."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hmac
+import ipaddress
 import threading
 import time
 from collections import OrderedDict
@@ -12,7 +14,7 @@ from typing import TypeVar
 
 from vorch.codec import decode, encode
 from vorch.decide import audit, login
-from vorch.errors import Denied, TooMany, VorchError
+from vorch.errors import Conflict, Denied, Stale, TooMany, VorchError
 from vorch.orchestrator.core import Core
 from vorch.orchestrator.people import SECRET_BYTES, sha256
 from vorch.ports import Change
@@ -38,6 +40,11 @@ KNOWN_FOR_S = 2.0
 MOST_KNOWN = 4096
 # Logins of one user at a time; the oldest ends when there is one more.
 SESSIONS_MOST = 50
+# Passwords that are looked at at the same time: each takes `password_memory_mib`, by design.
+AT_ONCE = 4
+# How long a token is listed that has expired.
+TOKENS_LISTED_S = 7 * 86400.0
+EXPIRED_AT_ONCE = 100
 # Entries about strangers that the log takes in a minute; the rest are counted.
 REFUSED_PER_MINUTE = 60
 
@@ -57,6 +64,7 @@ class Doorkeeper:
         self._refused: list[float] = []
         self._unsaid = 0
         self._dummy = ""
+        self._at_once = threading.BoundedSemaphore(AT_ONCE)
 
     # -- recognizing
 
@@ -220,19 +228,46 @@ class Doorkeeper:
         self.note("login", user.name, source, "done")
         return session, f"{session.id}.{secret}"
 
+    def expire(self) -> int:
+        """What lets nobody in any more is cleared away: how much it was. Safe to repeat.
+
+        A token that has expired is listed for some days, so that one sees why it is of no use.
+        """
+        state, now = self._world.state, self._world.clock.now()
+        changes = []
+        for key, document in state.read(["session", "token", "login"]).items():
+            kind, _, name = key.partition("/")
+            if kind == "session":
+                over = decode(Session, document.body).expires_at <= now
+            elif kind == "token":
+                over = decode(Token, document.body).expires_at + TOKENS_LISTED_S <= now
+                if over:
+                    changes.append(Change(f"secret/token.{name}", None, None))
+            else:
+                failures = decode(Failures, document.body)
+                over = now - failures.last_at > login.FORGOTTEN_AFTER_S
+            if over:
+                changes.append(Change(key, document.version, None))
+        for begin in range(0, len(changes), EXPIRED_AT_ONCE):
+            # What has changed meanwhile is looked at again the next time.
+            with contextlib.suppress(Conflict, Stale):
+                state.commit(changes[begin : begin + EXPIRED_AT_ONCE])
+        return len(changes)
+
     def _matches(self, hashed: str, password: str) -> bool:
         """As costly without a hash as with one, so that nobody can tell by the clock."""
         if self._passwords is None or len(password) > 1024:
             return False
-        if not self._dummy:
-            self._dummy = self._passwords.hash(self._world.chance.take(SECRET_BYTES).hex())
-        return self._passwords.matches(hashed or self._dummy, password) and bool(hashed)
+        with self._at_once:
+            if not self._dummy:
+                self._dummy = self._passwords.hash(self._world.chance.take(SECRET_BYTES).hex())
+            return self._passwords.matches(hashed or self._dummy, password) and bool(hashed)
 
     # -- against those who try out passwords
 
     def check_pace(self, source: str) -> None:
         """Refused when that address has tried to log in too often."""
-        now = time.monotonic()
+        now, source = time.monotonic(), _network_of(source)
         with self._lock:
             tries = [at for at in self._tries.get(source, []) if now - at < 60.0]
             allowed = len(tries) < self._settings.login_tries_per_minute
@@ -314,6 +349,19 @@ def _put(kept: OrderedDict[str, T], key: str, value: T) -> None:
     kept.move_to_end(key)
     while len(kept) > MOST_KNOWN:
         kept.popitem(last=False)
+
+
+def _network_of(source: str) -> str:
+    """Of IPv6, where one machine has as many addresses as it likes, the network that it is in."""
+    try:
+        address = ipaddress.ip_address(source.partition("%")[0])
+    except ValueError:
+        return source
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((address, 64), strict=False))
 
 
 def _plain(name: str) -> bool:

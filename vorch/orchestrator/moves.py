@@ -10,7 +10,7 @@ from vorch.codec import decode
 from vorch.decide import agree, barred, estimate, move, send
 from vorch.decide.place import NOTHING_KEPT, Keeping
 from vorch.decide.records import is_on, known_power
-from vorch.errors import NoRoom
+from vorch.errors import BadConfig, Invalid, NoRoom
 from vorch.model import (
     Cluster,
     Task,
@@ -249,7 +249,12 @@ class Moves(Core):
         self, other: str, vm: Vm, node: str | None, networks: Mapping[str, str]
     ) -> Cluster:
         """What another cluster is, and whether its hosts can have what this VM is plugged into."""
-        there = Core(self.world.other(other), self.settings)
+        try:
+            world = self.world.other(other)
+        except BadConfig as exc:
+            # Not this cluster's configuration is wrong: that address is.
+            raise Invalid(exc.message, **exc.fields) from exc
+        there = Core(world, self.settings)
         cluster = there.look()
         hosts = [node] if node in cluster.nodes else list(cluster.nodes)
         names = dict.fromkeys(networks.get(nic.network, nic.network) for nic in vm.nics)

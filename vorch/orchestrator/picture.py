@@ -46,10 +46,24 @@ DUE_S = 0.5
 GRACE_S = 0.3
 # Of more changed documents than this all are read, in one call.
 READ_ONE_BY_ONE = 16
+# Of hosts that tell of nothing but the time that their processors ran, a look may be so old.
+QUIET_S = 1.0
+# Questions whose answers are kept for as long as they hold.
+MOST_ASKED = 8
 # While they change under it, documents are read so often before all are, as of one moment.
 STEADY_AFTER = 4
 
 Answer = tuple[Domain, ...] | VorchError
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """The last one: what it was made of, when, and how much had happened by then."""
+
+    cluster: Cluster
+    parts: tuple[object, ...]
+    at: float
+    changes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +94,11 @@ class Picture:
         self._documents: dict[str, Document] = {}
         self._cluster = Cluster()
         self._hosts: dict[str, _Host] = {}
-        # The last look, and what it was made of.
-        self._last: tuple[tuple[object, ...], Cluster] | None = None
+        self._last: _Look | None = None
+        # Hosts that have something to do, and have not been looked at since.
+        self._due: set[str] = set()
+        # The VMs that were asked for, by the question, and what they were found in.
+        self._asked: dict[object, tuple[object, Sequence[Vm]]] = {}
         # Its VMs by name, and what they were put in order from; the same of hosts.
         self._order: tuple[object, tuple[Vm, ...]] = (None, ())
         self._statuses: tuple[object, tuple[NodeStatus, ...]] = (None, ())
@@ -130,6 +147,17 @@ class Picture:
         if not self._threads:
             return self._core.look(None)
         self._follow()
+        # Before anything is read: what comes meanwhile is news for the next look.
+        changes, began, last = self._changes, time.monotonic(), self._last
+        if (
+            max_age_s is None
+            and last is not None
+            and not self._due
+            and last.changes == changes
+            and began - last.at < QUIET_S
+        ):
+            # Most looks: nothing has happened, which need not be found out host by host.
+            return last.cluster
         with self._reading:
             cluster, hosts = self._cluster, dict(self._hosts)
         since = float("-inf") if max_age_s is None else time.monotonic() - max_age_s
@@ -148,8 +176,9 @@ class Picture:
         # Where nobody has told of anything new, it is as it was.
         parts = (cluster, *answers.values(), *silent_since.values())
         last = self._last
-        if last is not None and len(last[0]) == len(parts) and all(map(is_, last[0], parts)):
-            return last[1]
+        if last is not None and len(last.parts) == len(parts) and all(map(is_, last.parts, parts)):
+            self._last = dataclasses.replace(last, at=began, changes=changes)
+            return last.cluster
         cluster = seen(
             cluster,
             {
@@ -163,7 +192,7 @@ class Picture:
             if since is not None
         }
         cluster = dataclasses.replace(cluster, silences={**cluster.silences, **silences})
-        self._last = (parts, cluster)
+        self._last = _Look(cluster, parts, began, changes)
         return cluster
 
     def _await_due(self, hosts: dict[str, _Host]) -> None:
@@ -172,8 +201,14 @@ class Picture:
         For a moment only: a host that hangs would hold up everybody else.
         """
         until = time.monotonic() + DUE_S
-        for host in hosts.values():
-            host.await_due(until)
+        for name in list(self._due):
+            host = hosts.get(name)
+            if host is not None:
+                host.await_due(until)
+            # Taken out before it is asked: so none is lost that becomes due meanwhile.
+            self._due.discard(name)
+            if host is not None and host.due:
+                self._due.add(name)
 
     def documents(self) -> Cluster:
         """What the store says now, without what hosts show."""
@@ -214,15 +249,33 @@ class Picture:
         wanted = wanted or {}
         filters.check_vms(wanted)
         cluster = self.look(max_age_s)
-        fitting: Sequence[Vm] = self._in_order(cluster)
-        if may_see is not None:
-            fitting = [vm for vm in fitting if may_see(vm)]
-        if wanted:
-            fitting = filters.fitting(cluster, fitting, wanted)
+        fitting = self._fitting(cluster, wanted, may_see)
         begin = bisect.bisect_right(fitting, after, key=_name) if after else 0
         end = len(fitting) if limit is None else min(len(fitting), begin + limit)
         more = fitting[end - 1].name if begin < end < len(fitting) else ""
         return Page(cluster, tuple(fitting[begin:end]), len(fitting), more)
+
+    def _fitting(
+        self, cluster: Cluster, wanted: filters.Wanted, may_see: Callable[[Vm], bool] | None
+    ) -> Sequence[Vm]:
+        """A page that is looked at asks the same again and again."""
+        fitting: Sequence[Vm] = self._in_order(cluster)
+        if may_see is None and not wanted:
+            return fitting
+        question = (may_see, tuple((name, *values) for name, values in sorted(wanted.items())))
+        # What is seen of hosts matters for that one alone.
+        of: object = cluster if wanted.get("state") else cluster.vms
+        known = self._asked.get(question)
+        if known is not None and known[0] is of:
+            return known[1]
+        if may_see is not None:
+            fitting = [vm for vm in fitting if may_see(vm)]
+        if wanted:
+            fitting = filters.fitting(cluster, fitting, wanted)
+        if len(self._asked) >= MOST_ASKED:
+            self._asked.clear()
+        self._asked[question] = (of, fitting)
+        return fitting
 
     def nodes(self) -> tuple[NodeStatus, ...]:
         """All hosts by name, as `Orchestrator.node_list` shows them."""
@@ -323,6 +376,7 @@ class Picture:
                 for vm in (old, new):
                     if vm is not None and vm.node in self._hosts:
                         self._hosts[vm.node].now_due()
+                        self._due.add(vm.node)
 
     def _read(self, documents: dict[str, Document], keys: Sequence[str]) -> dict[str, Document]:
         after = dict(documents)
@@ -395,8 +449,12 @@ class _Host:
             self._stirred += 1
             self._lock.notify_all()
 
+    @property
+    def due(self) -> bool:
+        return self._looked_at < self._due and not self._over.is_set()
+
     def await_due(self, until: float) -> None:
-        if self._looked_at >= self._due:
+        if not self.due:
             return
         with self._lock:
             self._lock.wait_for(
@@ -478,11 +536,12 @@ class _Host:
             if turned:
                 self.silent_since = now if isinstance(answer, VorchError) else None
             over = self._over.is_set()
+            if news and not over:
+                # Before anybody goes on who waits for this answer.
+                self._say_changed()
             self._lock.notify_all()
         if turned and not over:
             self._note(answer)
-        if news and not over:
-            self._say_changed()
 
     def _note(self, answer: Answer) -> None:
         """Other processes need not wait for what this one knows."""

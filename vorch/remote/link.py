@@ -68,7 +68,7 @@ class Link:
             except (OSError, http.client.HTTPException) as exc:
                 self._drop()
                 if attempt == TRIES or isinstance(exc, ssl.SSLCertVerificationError):
-                    raise self._unreachable(exc) from exc
+                    raise self.unreachable(exc) from exc
         raise AssertionError("not reached")
 
     def events(self, path: str) -> Iterator[tuple[str, Any]]:
@@ -90,15 +90,41 @@ class Link:
                 elif word == b"data":
                     data += rest.strip()
         except (OSError, http.client.HTTPException) as exc:
-            raise self._unreachable(exc) from exc
+            raise self.unreachable(exc) from exc
         finally:
             connection.close()
+
+    def open(
+        self, path: str, headers: Mapping[str, str]
+    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+        """An answer to be read bit by bit, on a connection of its own, which is the caller's."""
+        connection = self._new(ANSWER_S)
+        try:
+            connection.request("GET", self._base + path, headers=self._headers(headers))
+            response = connection.getresponse()
+            if response.status >= 400:
+                raise _problem(response.status, response.read(ANSWER_LIMIT))
+        except BaseException:
+            connection.close()
+            raise
+        return connection, response
 
     def close(self) -> None:
         with self._lock:
             connections, self._all = self._all, []
         for connection in connections:
             connection.close()
+
+    def unreachable(self, exc: BaseException) -> VorchError:
+        if isinstance(exc, ssl.SSLCertVerificationError):
+            return Denied(
+                f"cannot trust the service at {self.uri!r}: {exc.verify_message}; name the"
+                " certificate that it shows, or that of its CA (ca_file, or VORCH_CA)"
+            )
+        why = str(exc) or type(exc).__name__
+        return Unreachable(
+            f"cannot reach the service at {self.uri!r}: {why}; see that it runs (vorch serve)"
+        )
 
     # -- inside
 
@@ -142,17 +168,6 @@ class Link:
             return http.client.HTTPConnection(self._host, self._port, timeout=timeout_s)
         return http.client.HTTPSConnection(
             self._host, self._port, timeout=timeout_s, context=self._context
-        )
-
-    def _unreachable(self, exc: BaseException) -> VorchError:
-        if isinstance(exc, ssl.SSLCertVerificationError):
-            return Denied(
-                f"cannot trust the service at {self.uri!r}: {exc.verify_message}; name the"
-                " certificate that it shows, or that of its CA (ca_file, or VORCH_CA)"
-            )
-        why = str(exc) or type(exc).__name__
-        return Unreachable(
-            f"cannot reach the service at {self.uri!r}: {why}; see that it runs (vorch serve)"
         )
 
 

@@ -20,6 +20,7 @@ DIE_WITH_HOST = (
     "suspended",
     "mounted",
 )
+NO_FAULTS = Faults()
 MOVES = ("migrate", "relocate")
 
 
@@ -44,7 +45,7 @@ class Doubles:
         if journal.direction != "forward" or point not in ("before", "closing"):
             return
         plan = journal.plan
-        faults = self._faults.get(plan.subject, Faults())
+        faults = self._faults.get(plan.subject, NO_FAULTS)
         alone = all(isinstance(step, Save) for step in plan.steps)
         if plan.verb in MOVES and (journal.position == 0 if point == "before" else alone):
             self._check_lock(plan.subject)

@@ -10,7 +10,8 @@ import functools
 import gc
 import multiprocessing
 import random
-from collections.abc import Iterable, Iterator, Mapping
+import signal
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -271,19 +272,41 @@ def play_seed(seed: int, *, hosts: int = 5, vms: int = 20) -> Failure | None:
 
 
 def play_seeds(
-    seeds: Iterable[int], *, hosts: int = 5, vms: int = 20, jobs: int = 1
+    seeds: Iterable[int],
+    *,
+    hosts: int = 5,
+    vms: int = 20,
+    jobs: int = 1,
+    told: Callable[[int], None] = lambda played: None,
 ) -> Failure | None:
-    """The first of them, in their order, that comes to what never may be. `jobs`: processes."""
+    """The first of them, in their order, that comes to what never may be. `jobs`: processes.
+
+    `told`: how many of them have come to nothing of the kind, after each.
+    """
     play_one = functools.partial(play_seed, hosts=hosts, vms=vms)
     if jobs == 1:
-        return next((found for found in map(play_one, seeds) if found is not None), None)
+        return _first(map(play_one, seeds), told)
     # Nothing is shared with what the calling process may have open.
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_leave_ending
+    ) as pool:
         try:
-            played = pool.map(play_one, seeds, chunksize=CHUNK)
-            return next((found for found in played if found is not None), None)
+            return _first(pool.map(play_one, seeds, chunksize=CHUNK), told)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _first(came: Iterable[Failure | None], told: Callable[[int], None]) -> Failure | None:
+    for number, found in enumerate(came, 1):
+        if found is not None:
+            return found
+        told(number)
+    return None
+
+
+def _leave_ending() -> None:
+    """A Ctrl-C reaches every process of a terminal. The one that asked them ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def trouble_with(scenario: Scenario) -> str | None:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Sequence
 
 from vorch.availability import NodeRecord, NodeState
-from vorch.codec import decode
 from vorch.drivers.memory import MemoryGuest, MemoryWorld
 from vorch.drivers.memory_machine import MemoryMachine
 from vorch.drivers.memory_pool import Stored
@@ -192,7 +191,7 @@ class Judge:
             return None
         known = self._records.get(host)
         if known is None or known[0] != version:
-            record = decode(NodeRecord, self.world.store.document(key).body)
+            record = self.world.store.document(key).read(NodeRecord)
             known = self._records[host] = (version, record)
         return known[1]
 

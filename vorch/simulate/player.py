@@ -11,7 +11,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from vorch.availability import (
     HaPolicy,
@@ -24,7 +24,7 @@ from vorch.availability import (
     VmRecord,
     VmState,
 )
-from vorch.codec import decode, encode
+from vorch.codec import Coded
 from vorch.config import Settings
 from vorch.drivers import documents
 from vorch.drivers.memory import MemoryWorld
@@ -275,7 +275,7 @@ class _Player:
     # -- documents, past all faults: a person has written them some time
 
     def _put(self, key: str, value: Any) -> None:
-        text = None if value is None else documents.to_text(key, encode(value))
+        text = None if value is None else documents.to_text(key, Coded(value))
         self.world.store.write({key: text})
 
     def _vm(self, name: str) -> Vm:
@@ -288,14 +288,15 @@ class _Player:
 
     def _read(self, kind: type[T], key: str) -> T | None:
         """A document, read out once for each of its versions."""
-        version, text = self.world.store.texts.get(key, (0, ""))
+        version = self.world.store.version(key)
         if not version:
             return None
         known = self._decoded.get(key)
         if known is None or known[0] != version:
-            value = decode(kind, documents.from_text(key, text))
+            value = self.world.store.document(key).read(kind)
             known = self._decoded[key] = (version, value)
-        return cast(T, known[1])
+        found: T = known[1]
+        return found
 
     def _order(self, name: str) -> HostOrder:
         return self._read(HostOrder, f"order/{name}") or HostOrder(node=name)
@@ -541,6 +542,8 @@ class _Player:
 
     def _hosts_go_down(self) -> None:
         """Hosts that were asked to leave do so when vorch says that they may."""
+        if not self.world.store.kinds.get("order"):
+            return
         for name in self.scenario.hosts:
             order, machine = self._read(HostOrder, f"order/{name}"), self.world.host(name)
             if order is None or not order.leaving or machine.off:

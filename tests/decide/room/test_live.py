@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from tests.decide import worlds
 from tests.decide.worlds import OVERHEAD
@@ -19,9 +20,10 @@ from vorch.availability import (
     VmState,
 )
 from vorch.decide.room.fleet import Apart, Fleet, Spread, Together
-from vorch.decide.room.live import fleet_of
+from vorch.decide.room.live import fleet_of, needs_of
 from vorch.decide.room.pick import place
 from vorch.decide.room.table import Table, unmet
+from vorch.decide.rules import resolve
 from vorch.model import Cluster, Domain, HugePages, Node, NumaCell, Pool, Power, Vm
 
 SHARED = {"local": Pool(name="local", url="rbd://vms")}
@@ -211,3 +213,36 @@ def test_cells_and_huge_pages() -> None:
     refused = {one.host: one.refused for one in answer.explain("a")}
     assert refused["h2"] == "it has no huge pages of 2048 KiB"
     assert refused["h3"] == "it has no tag 'gpu'"
+
+
+def test_what_vms_have_in_common_is_what_each_alone_asks_for() -> None:
+    """The look shares needs of VMs that are alike; `needs_of` knows nothing of that."""
+    kinds: list[dict[str, Any]] = [
+        {},
+        {},
+        {},
+        {"cpu": "host"},
+        {"cpu": "host"},
+        {"machine": "pc"},
+        {"tpm": True},
+        {"require_tags": ("gpu",)},
+        {"require_tags": ("ssd",)},
+        {"nics": ()},
+        {"disks": ()},
+        {"one_numa_cell": True},
+    ]
+    many = [
+        dataclasses.replace(worlds.vm(f"v{n}", n + 1, node=f"h{n % 3 + 1}"), **changes)
+        for n, changes in enumerate(kinds)
+    ]
+    # The first two are alike, and rules are about one of them.
+    ha = Availability(
+        vms={"v0": HaVm(vm="v0", nodes=(NodeChoice(node="h2"),), restricted=True)},
+    )
+    cluster = seen(*many, nodes=nodes(tags=("gpu",)))
+    found = fleet(cluster, ha)
+    placement = resolve(ha.vms, ha.rules, cluster.nodes)
+    for vm in many:
+        asked = needs_of(cluster, placement, vm, cluster.domains.get(vm.id))
+        assert found.guest(vm.name).needs == asked
+    assert found.guest("v0").needs != found.guest("v1").needs

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +17,10 @@ import numpy as np
 from vorch.decide.room.evenness import Metric, Term, noise, terms
 from vorch.decide.room.fleet import Fleet
 from vorch.decide.room.improve import Improving
-from vorch.decide.room.order import Schedule, Step, is_short, is_too_long, schedule
+from vorch.decide.room.order import Schedule, Step, close_up, is_short, is_too_long, schedule
 from vorch.decide.room.price import Bound, Pricing, copied_mib, link_mib_s, prices, seconds
 from vorch.decide.room.search import Search
+from vorch.decide.room.short import BUSY, short_schedule
 from vorch.decide.room.standing import is_broken_at
 from vorch.decide.room.table import Floats, Ints, Table
 from vorch.errors import Invalid
@@ -32,6 +33,12 @@ WORTH_WITHIN = 0.02
 MOST_RUNS = 4
 # With fewer hosts a plan may have more rounds than its busiest host needs: they are few anyway.
 FEW_HOSTS = 8
+# With so many pairs of guest and host a short plan is found in some hundredths of a second.
+_QUICK = 12_000
+# So many moves of its busiest host are nothing unusual.
+_USUAL = 5
+# An order of moves that leads so near to what was meant is good enough.
+_ABOUT = 1.05
 # What a plan for evenness has to gain at least, where no load is known: two points of a share.
 LEAST_GAIN = 0.02
 
@@ -102,6 +109,12 @@ class BalancePlan:
         return sum(max(move.seconds for move in moves) for moves in self.rounds)
 
     @property
+    def busiest(self) -> int:
+        """How many moves the host takes part in that has most to do."""
+        ends = Counter(host for move in self.moves for host in (move.source, move.target))
+        return max(ends.values(), default=0)
+
+    @property
     def gain(self) -> float:
         return self.before.figure - self.after.figure
 
@@ -137,22 +150,59 @@ def balance(
 ) -> BalancePlan:
     """The plan. `thorough` multiplies the work that goes into finding less to move."""
     asked = limits or Limits()
-    plan = _Balancing(Table(fleet), asked, metric, pricing, thorough).plan()
+
+    def once(fleet: Fleet) -> BalancePlan:
+        return _planned(fleet, asked, metric, pricing, thorough)
+
+    plan = once(fleet)
     if (asked.moves, asked.memory_mib, asked.seconds) != (None, None, None):
         return plan
-
-    def another(plan: BalancePlan) -> BalancePlan:
-        return _Balancing(Table(moved(fleet, plan)), asked, metric, pricing, thorough).plan()
-
     # What another run would still find belongs to this one, so that another run finds nothing.
     for _ in range(MOST_RUNS):
         if not plan.moves:
             break
-        more = another(plan)
+        more = once(moved(fleet, plan))
         if not more.moves:
             break
-        plan = joined(fleet, plan, more, asked, metric, lambda one: not another(one).moves)
+        plan = joined(
+            fleet, plan, more, asked, metric, lambda one: not once(moved(fleet, one)).moves
+        )
     return plan
+
+
+def _planned(
+    fleet: Fleet, limits: Limits, metric: Metric, pricing: Pricing | None, thorough: int
+) -> BalancePlan:
+    """The best plan, or where moves wait for each other in a long chain, a short one."""
+    first = _Balancing(Table(fleet), limits, metric, pricing, thorough)
+    plan = first.plan()
+    long = _is_long(plan, limits.per_host)
+    if not (long or first.fell_short) or limits.per_host > 1 or limits.seconds is not None:
+        return plan
+    second = _Balancing(Table(fleet), limits, metric, pricing, thorough)
+    if not second.search.small:
+        return plan
+    # Where the plan at hand is short as well and a try takes long, one is enough.
+    many = len(fleet.guests) * len(fleet.hosts) > _QUICK
+    short = second.short_plan((max(plan.busiest, _USUAL),) if many and not long else BUSY)
+    if _is_long(short, limits.per_host):
+        return plan
+    mended, left = ((one.after.broken, one.after.overfull) for one in (short, plan))
+    if mended != left:
+        return short if mended < left else plan
+    if long:
+        return short
+    cost, other = (
+        one.after.figure + second.worth * _price(fleet, one, second.prices) for one in (short, plan)
+    )
+    return short if cost < other else plan
+
+
+def _price(fleet: Fleet, plan: BalancePlan, prices: Floats) -> float:
+    moves = Counter(move.guest for move in plan.moves)
+    return sum(
+        float(price) * moves[guest.name] for guest, price in zip(fleet.guests, prices, strict=True)
+    )
 
 
 def moved(fleet: Fleet, plan: BalancePlan) -> Fleet:
@@ -211,8 +261,7 @@ def joined(
 
 def _is_long(plan: BalancePlan, per_host: int) -> bool:
     """Longer than what its busiest host has to do explains."""
-    table = Counter(host for move in plan.moves for host in (move.source, move.target))
-    return is_too_long(len(plan.rounds), max(table.values(), default=0), per_host)
+    return is_too_long(len(plan.rounds), plan.busiest, per_host)
 
 
 class _Balancing:
@@ -236,6 +285,8 @@ class _Balancing:
         limited = limits.moves is not None or limits.memory_mib is not None
         self.worth = (WORTH_WITHIN if limited else WORTH) / hosts
         self.notes: list[str] = []
+        # What was to be reached could not be, for want of an order.
+        self.fell_short = False
 
     def plan(self, given: Mapping[int, int] | None = None) -> BalancePlan:
         search = self.search
@@ -251,22 +302,48 @@ class _Balancing:
         elif search.wrong() >= wrong - 1e-9 and len(search.away()) and not self._worthwhile(before):
             search.put(self.home)
         targets = {int(row): int(self.table.at[row]) for row in search.away()}
+        meant = search.figure() + search.wrong()
         found = self._order(targets, fixed=given is not None)
+        self.fell_short = search.figure() + search.wrong() > _ABOUT * meant
         # What could not be ordered may have been the reason for all the rest.
         mended = search.wrong() < wrong - 1e-9
         if found.rounds and not mended and not self._worthwhile(before):
             search.put(self.home)
             found = Schedule(given_up=found.given_up)
-        rounds = self._in_words(found)
         for row in found.given_up:
             name = self.table.guest_names[row]
             self.notes.append(f"{name!r} would be better elsewhere, but nothing makes way for it")
+        return self._told(before, found)
+
+    def short_plan(self, counting_on: Sequence[int]) -> BalancePlan:
+        """What can be done without moves that wait for each other in a long chain."""
+        search = self.search
+        before, wrong = self._picture(), search.wrong()
+        found = short_schedule(search, self.worth, self._bounds(), counting_on)
+        if search.wrong() >= wrong - 1e-9 and found.rounds and not self._worthwhile(before):
+            search.put(self.home)
+            found = Schedule()
+        if not found.rounds:
+            self.notes = [
+                "what evenness could gain takes one move after the other, each through the room"
+                " that the last one leaves: that is not worth the wait"
+            ]
+        return self._told(before, found)
+
+    def _told(self, before: Picture, found: Schedule) -> BalancePlan:
+        """The plan of these steps, unless more would be wrong after it than before."""
+        after = self._picture()
+        if after.broken > before.broken or after.overfull > before.overfull:
+            # Rules that contradict each other: whoever keeps one leaves more guests with another.
+            self.search.put(self.home)
+            found, after = Schedule(), before
+        rounds = self._in_words(found)
         self._say_what_is_left()
         return BalancePlan(
             moves=tuple(move for moves in rounds for move in moves),
             rounds=tuple(tuple(moves) for moves in rounds),
             before=before,
-            after=self._picture(),
+            after=after,
             notes=tuple(self.notes),
         )
 
@@ -327,6 +404,8 @@ class _Balancing:
         found = schedule(self.search, targets, per_host=self.limits.per_host, bounds=self._bounds())
         if not fixed:
             self._make_up(found)
+            if self.limits.per_host == 1:
+                close_up(self.search, found)
         if self.limits.seconds is None:
             return found
         kept = Schedule(given_up=found.given_up)

@@ -2,7 +2,8 @@
 
 Only guests that ask for one cell or for huge pages are counted here. All others float over the
 cells, and the host's sum is what bounds them. Where each guest's pages really are is not known, so
-those that are on a host are dealt out to its cells in one fixed order, largest first.
+those that are on a host are dealt out to its cells in one fixed order, largest first: whoever was
+put into a cell first.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from vorch.decide.room.fleet import Guest, Host
 
 @dataclass
 class _Free:
+    number: int
     vcpus: float
     # Ordinary memory under 0, huge pages under their size in KiB.
     memory: dict[int, int]
@@ -49,6 +51,21 @@ def refusal(host: Host, cpu_ratio: float, there: Iterable[Guest], guest: Guest) 
     )
 
 
+def choose(host: Host, cpu_ratio: float, there: Iterable[Guest], guest: Guest) -> int | None:
+    """The number of the cell for a guest that asks for one; None: no cell holds it.
+
+    The one that it was in on this host before, as long as that holds it, else the fullest that
+    does.
+    """
+    free = _dealt(host, cpu_ratio, there)
+    fits = [cell for cell in free if _holds(cell, guest)]
+    if not fits:
+        return None
+    own = guest.cell if guest.host == host.name else None
+    size = guest.needs.pages_kib
+    return min(fits, key=lambda one: (one.number != own, one.memory[size], one.number)).number
+
+
 def _dealt(host: Host, cpu_ratio: float, there: Iterable[Guest]) -> list[_Free]:
     cells = []
     for cell in sorted(host.cells, key=lambda cell: cell.number):
@@ -56,12 +73,19 @@ def _dealt(host: Host, cpu_ratio: float, there: Iterable[Guest]) -> list[_Free]:
         for pages in cell.pages:
             memory[0] -= pages.memory_mib
             memory[pages.size_kib] = memory.get(pages.size_kib, 0) + pages.memory_mib
-        cells.append(_Free(vcpus=cell.cpus * cpu_ratio, memory=memory))
+        cells.append(_Free(number=cell.number, vcpus=cell.cpus * cpu_ratio, memory=memory))
     asking = [one for one in there if one.needs.one_cell or one.needs.pages_kib]
     # Those that need one cell come first: the others take what is left, wherever it is.
-    asking.sort(key=lambda one: (not one.needs.one_cell, -one.memory_mib, one.name))
+    known = {cell.number for cell in cells}
+    put = {one.name for one in asking if one.host == host.name and one.cell in known}
+    asking.sort(
+        key=lambda one: (not one.needs.one_cell, one.name not in put, -one.memory_mib, one.name)
+    )
     for one in asking if cells else ():
-        _take(cells, one)
+        if one.needs.one_cell and one.name in put:
+            _take([cell for cell in cells if cell.number == one.cell], one)
+        else:
+            _take(cells, one)
     return cells
 
 

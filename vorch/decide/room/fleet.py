@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from vorch.errors import Invalid
+from vorch.frozen import quick
 
 # A host as its own failure domain, where a key is asked for.
 HOST = "host"
@@ -36,6 +37,7 @@ class Cell:
     pages: tuple[Pages, ...] = ()
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
     name: str
@@ -91,6 +93,7 @@ class Host:
         return found[0].partition(":")[2] if found else None
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
     """What a guest asks of a host beside memory and vCPUs. Guests with equal needs share a mask."""
@@ -122,6 +125,7 @@ class Needs:
 NO_NEEDS = Needs()
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guest:
     name: str
@@ -137,6 +141,8 @@ class Guest:
     dirty_mib_s: float | None = None
     # Where it is; "" when it is nowhere yet.
     host: str = ""
+    # The NUMA cell of that host that it was put into. None: into none, or nobody knows.
+    cell: int | None = None
     # It is started elsewhere when its host dies.
     ha: bool = True
     # Higher ones are placed first.
@@ -241,6 +247,7 @@ class Policy:
     weights: Weights = Weights()
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
     """All that a decision about room knows."""

@@ -100,6 +100,8 @@ class _Look:
         )
         # Equal needs are one value, which is what makes them quick to compare.
         self._needs: dict[Needs, Needs] = {}
+        # The same by what they are made of, which most VMs have in common.
+        self._made_of: dict[tuple[object, ...], Needs] = {}
         self._by_node: dict[str, list[Domain]] | None = None
 
     def fleet(self, more: Mapping[str, Vm]) -> Fleet:
@@ -227,6 +229,7 @@ class _Look:
             cpu_load=self.loads.get(vm.name),
             dirty_mib_s=self.writes.get(vm.name),
             host=host,
+            cell=vm.numa_cell if host == vm.node else None,
             ha=ha,
             priority=-settings.start_order if settings is not None else 0,
             moves=moves,
@@ -250,10 +253,33 @@ class _Look:
         return "live" if settings is None else settings.moves
 
     def needs(self, vm: Vm, domain: Domain | None) -> Needs:
-        found = needs_of(
-            self.cluster, self.placement, vm, domain if domain and is_on(domain.power) else None
-        )
-        return self._needs.setdefault(found, found)
+        """As `needs_of` has them. In one look they follow from what `made_of` names."""
+        if domain is not None and not is_on(domain.power):
+            domain = None
+        made_of = None
+        if vm.name not in self.placement.hosts:
+            made_of = (
+                domain.node if domain is not None else "",
+                vm.cpu,
+                vm.machine,
+                vm.firmware,
+                vm.secure_boot,
+                vm.tpm,
+                vm.require_tags,
+                vm.one_numa_cell,
+                vm.pages_kib,
+                *(disk.volume.pool for disk in vm.disks if disk.volume is not None),
+                None,
+                *(nic.network for nic in vm.nics),
+            )
+            known = self._made_of.get(made_of)
+            if known is not None:
+                return known
+        found = needs_of(self.cluster, self.placement, vm, domain)
+        found = self._needs.setdefault(found, found)
+        if made_of is not None:
+            self._made_of[made_of] = found
+        return found
 
 
 def host_of(

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from vorch.decide.records import is_on
+from vorch.frozen import quick
 from vorch.model import Cluster, check_vm_name
 
 # What was so long ago counts for about a third.
@@ -30,6 +31,7 @@ WRITE_WITHIN_S = 600.0
 FRESH_S = 900.0
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loads:
     """Cores in use by the name of the VM, `load/vms`: whoever watches writes it, for all others."""
@@ -42,6 +44,7 @@ class Loads:
             check_vm_name(name)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Counter:
     """What a host showed of a VM, and when."""
@@ -51,6 +54,7 @@ class Counter:
     at: float
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Mean:
     """Exponentially weighted: `cores` is `total` over `weight`, which is 1 for all of time."""

@@ -23,9 +23,9 @@ from vorch.decide.room.table import Ints
 # tried one after the other.
 _PATIENCE = (1.1, 1.0, 0.0)
 # A schedule that is no longer than so many times what its busiest host needs is short enough.
-_SHORT = 1.2
+SHORT = 1.2
 # So many rounds are no chain.
-_FEW = 3
+FEW = 3
 _ROUNDING = 1e-9
 # A schedule is cut short only if so much of its gain remains.
 _MOSTLY = 0.5
@@ -81,7 +81,7 @@ def schedule(
         search.put(search.home)
         found = _Scheduling(search, targets, per_host, bounds, patience).run()
         if per_host == 1:
-            _close_up(search, found)
+            close_up(search, found)
         meant = not found.changed and not found.given_up
         cut = _cut(search, found, per_host)
         key = (search.figure() + search.wrong(), len(found.rounds))
@@ -94,7 +94,7 @@ def schedule(
     return best[1]
 
 
-def _close_up(search: Search, found: Schedule) -> None:
+def close_up(search: Search, found: Schedule) -> None:
     """Each step as early as both its hosts are done with what came before.
 
     What a step needs happened on its own two hosts, unless a rule reaches further.
@@ -121,7 +121,7 @@ def _cut(search: Search, found: Schedule, per_host: int) -> int:
     """
     whole, rounds, at = _value(search), list(found.rounds), search.table.at.copy()
     left_out = 0
-    while found.rounds and len(found.rounds) > max(_FEW, int(_SHORT * busiest(found, per_host))):
+    while found.rounds and len(found.rounds) > max(FEW, int(SHORT * busiest(found, per_host))):
         last = found.rounds.pop()
         for step in reversed(last):
             search.move(step.row, step.source)
@@ -147,12 +147,12 @@ def is_short(found: Schedule, per_host: int) -> bool:
         number = max(ready.get(step.source, 0), ready.get(step.target, 0)) + 1
         ready[step.source] = ready[step.target] = number
     longest = math.ceil(max(ready.values(), default=0) / per_host)
-    return longest <= max(_FEW, int(_SHORT * busiest(found, per_host)))
+    return longest <= max(FEW, int(SHORT * busiest(found, per_host)))
 
 
 def is_too_long(rounds: int, migrations: int, per_host: int) -> bool:
     """So many rounds, where the busiest host takes part in so many migrations."""
-    return rounds > max(_FEW, int(_SHORT * math.ceil(migrations / per_host)))
+    return rounds > max(FEW, int(SHORT * math.ceil(migrations / per_host)))
 
 
 def busiest(found: Schedule, per_host: int) -> int:

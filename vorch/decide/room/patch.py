@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from vorch.decide.room.fleet import HOST
 from vorch.decide.room.packing import Task, fitted
 from vorch.decide.room.table import NOWHERE, Ints, Table
 
@@ -37,6 +38,9 @@ def patched(table: Table, refuge: Ints, host: int, broken: Iterable[int]) -> dic
                 ]
         if len(rows) > _MOST:
             return None
+    rows.sort(key=lambda row: (-int(table.memory[row]), -float(table.vcpus[row]), row))
+    if all(_is_plain(table, row) for row in rows):
+        return _simply(table, refuge, host, rows, there.tolist())
     others = there[~np.isin(there, rows)]
     taken = refuge[others]
     at, open_hosts = table.at.copy(), table.open.copy()
@@ -46,7 +50,6 @@ def patched(table: Table, refuge: Ints, host: int, broken: Iterable[int]) -> dic
     free_mib, free_vcpus = table.free_mib.copy(), table.free_vcpus.copy()
     np.subtract.at(free_mib, taken, table.memory[others])
     np.subtract.at(free_vcpus, taken, table.vcpus[others])
-    rows.sort(key=lambda row: (-int(table.memory[row]), -float(table.vcpus[row]), row))
     packed = fitted(
         Task(
             table=table,
@@ -58,3 +61,41 @@ def patched(table: Table, refuge: Ints, host: int, broken: Iterable[int]) -> dic
         )
     )
     return None if packed.left else packed.hosts
+
+
+def _is_plain(table: Table, row: int) -> bool:
+    """It asks for no cell, and no rule does more than to keep it off the hosts of others."""
+    hard = [group for n in table.groups_of[row] if (group := table.groups[n]).hard]
+    return not table.celled[row] and all((one.kind, one.over) == ("apart", HOST) for one in hard)
+
+
+def _simply(
+    table: Table, refuge: Ints, host: int, rows: list[int], there: list[int]
+) -> dict[int, int] | None:
+    """The same for plain guests, by what a packing would do, without a copy of where all are."""
+    free_mib, free_vcpus = table.free_mib.copy(), table.free_vcpus.copy()
+    others = [row for row in there if row not in rows]
+    for row in others:
+        free_mib[refuge[row]] -= table.memory[row]
+        free_vcpus[refuge[row]] -= table.vcpus[row]
+    found: dict[int, int] = {}
+    for row in rows:
+        fit = table.open & (free_mib >= table.memory[row])
+        fit &= free_vcpus >= table.vcpus[row]
+        fit &= table.mask(int(table.kind[row]))
+        fit[host] = False
+        for number in table.groups_of[row]:
+            group = table.groups[number]
+            for rival in group.members if group.hard else ():
+                where = int(table.at[rival])
+                if where == host:
+                    where = found.get(rival, int(refuge[rival]) if rival in others else NOWHERE)
+                if rival != row and where >= 0:
+                    fit[where] = False
+        best = int(np.where(fit, free_mib, np.iinfo(np.int64).max).argmin())
+        if not fit[best]:
+            return None
+        free_mib[best] -= table.memory[row]
+        free_vcpus[best] -= table.vcpus[row]
+        found[row] = best
+    return found
