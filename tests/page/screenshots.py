@@ -121,7 +121,7 @@ def plausible(folder: Path) -> Iterator[Orchestrator]:
         cluster.rule_add("dns-apart", "apart", ["dns-1", "dns-2"])
         cluster.rule_add("shop-apart", "apart", ["shop-web-1", "shop-web-2"])
         cluster.rule_add(
-            "db-on-fast",
+            "db-on-flash",
             "nodes",
             ["shop-db"],
             nodes=[NodeChoice(node="cronos"), NodeChoice(node="eos")],

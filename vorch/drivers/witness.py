@@ -21,6 +21,8 @@ from vorch.model import CrushTree, Node, Pool, StorageStatus, Volume
 PORTS = {"tls": 16514, "tcp": 16509, "ssh": 22, "libssh": 22, "libssh2": 22, "": 16514}
 # One look at all hosts asks for the OSD map once.
 MAP_AGE_S = 1.0
+# Many may watch how Ceph is; its monitors and manager are asked once for all of them.
+STATUS_AGE_S = 3.0
 
 ReadPower = Callable[[Node, float], Literal["on", "off"] | None]
 
@@ -45,6 +47,7 @@ class HostWitness:
         self._clusters: dict[tuple[str, str], RadosCluster] = {}
         self._watches: dict[CephAddress, RbdWatch] = {}
         self._maps: dict[tuple[str, str], tuple[float, OsdMap]] = {}
+        self._statuses: dict[tuple[str, str], tuple[float, StorageStatus]] = {}
 
     def knock(
         self, node: Node, network: Literal["management", "storage"], timeout_s: float
@@ -98,8 +101,13 @@ class HostWitness:
         found = []
         for key in self._keys():
             with self._lock:
+                kept = self._statuses.get(key)
                 cluster = self._cluster(key)
-            found.append(storage_status(cluster))
+            if kept is None or time.monotonic() - kept[0] >= STATUS_AGE_S:
+                kept = (time.monotonic(), storage_status(cluster))
+                with self._lock:
+                    self._statuses[key] = kept
+            found.append(kept[1])
         return tuple(found)
 
     def _keys(self) -> list[tuple[str, str]]:

@@ -126,7 +126,7 @@ export const view = {
   render(root, ctx) {
     const { store } = ctx;
     const sees = ctx.me.role === "admin" || ctx.me.role === "operator" || ctx.me.scopes.includes("*");
-    const health = store.define("health", { verb: "health", kinds: ["node", "hanode", "havm", "ha", "pool", "power"], everyS: 15 });
+    const health = store.define("health", { verb: "health", kinds: ["node", "hanode", "ha", "pool"], everyS: 10 });
     const loads = store.define("loads", { verb: "loads", id: (one) => one.node, everyS: 15 });
     const storage = store.define("storage", { verb: "storage_status", id: (one) => one.health.cluster, everyS: 30 });
     const capacity = store.define("capacity", { verb: "capacity", kinds: ["node", "ha", "rule"], everyS: 60 });
