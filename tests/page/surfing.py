@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect
+from playwright.sync_api import Error as PlaywrightError
 
 from tests.page.worlds import PASSWORD
 
@@ -24,6 +25,9 @@ AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 _REFUSED = re.compile(
     r"Failed to load resource: the server responded with a status of (4\d\d|501|507)"
 )
+# Other tests make and remove networks on this machine. The browser gives up then what it was just
+# fetching, and says so.
+_MOVED = "net::ERR_NETWORK_CHANGED"
 _WATCH = """
 window.refused = [];
 document.addEventListener("securitypolicyviolation", (event) => {
@@ -57,6 +61,7 @@ class Surfer:
         self.context = context
         self.base = base
         self.errors: list[str] = []
+        self.moved = False
         context.add_init_script(_WATCH)
         self.page: Page = context.new_page()
         self.page.set_default_timeout(30_000)
@@ -64,7 +69,9 @@ class Surfer:
         self.page.on("pageerror", lambda one: self.errors.append(f"{one.name}: {one.message}"))
 
     def _heard(self, kind: str, text: str, where: str) -> None:
-        if kind == "error" and not _REFUSED.match(text):
+        if kind == "error" and _MOVED in text:
+            self.moved = True
+        elif kind == "error" and not _REFUSED.match(text):
             self.errors.append(f"{text} ({where})")
 
     def check(self) -> None:
@@ -80,9 +87,18 @@ class Surfer:
 
     def show(self, path: str = "/") -> Page:
         """A view, drawn and at rest."""
-        self.page.goto(f"{self.base}/#{path}")
-        self.page.locator("main .view, main > .empty").first.wait_for()
-        self.settled()
+        for last in (False, False, True):
+            self.moved = False
+            try:
+                self.page.goto(f"{self.base}/#{path}")
+                self.page.locator("main .view, main > .empty").first.wait_for()
+                self.settled()
+                break
+            except (PlaywrightError, AssertionError) as exc:
+                # Without one of its parts the page cannot even begin.
+                if last or not (self.moved or _MOVED in str(exc)):
+                    raise
+                self.page.reload()
         return self.page
 
     def settled(self) -> None:

@@ -12,7 +12,7 @@ from tests.page.worlds import world_of
 from vorch import Orchestrator
 from vorch.drivers.memory_screen import STRIPES
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

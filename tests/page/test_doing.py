@@ -18,7 +18,7 @@ from vorch import VERBS, Orchestrator
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page, Request
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(300)]
 
 LOOKED_FOR_S = 30_000
 

@@ -15,7 +15,7 @@ from vorch import Orchestrator
 if TYPE_CHECKING:
     from tests.page.surfing import Surfer
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(300)]
 
 TEXTS = Path(__file__).parents[2] / "api" / "page" / "texts"
 # What each shows when its data are there.

@@ -10,7 +10,7 @@ from tests.page import worlds
 from tests.page.conftest import As
 from vorch import Orchestrator
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(300)]
 
 VMS = 5000
 
