@@ -62,6 +62,8 @@ def create_app(
         # In a world whose time stands still nothing goes on by itself.
         if found.settings.measure_every_s and found.world.threads:
             sampler.start()
+            # Else whoever opens the page first waits for it.
+            threading.Thread(target=app.openapi, name="vorch-openapi", daemon=True).start()
         app.state.metrics.show(found, app.state.picture, sampler)
         found.lean_on(app.state.picture)
         app.state.desk = Desk(found)
@@ -90,6 +92,7 @@ def create_app(
         title="vorch",
         version=__version__,
         # FastAPI's own pages load scripts from elsewhere; /docs below loads nothing.
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         # Nobody is sent on to whatever host the request says it is for.

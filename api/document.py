@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
@@ -28,6 +30,7 @@ from .beside import told
 from .bodies import model_of
 from .examples import EXAMPLES
 from .routes import lists
+from .steady import Steady, answer, steady
 
 REF = "#/components/schemas/{model}"
 # Each of a stream.
@@ -69,13 +72,25 @@ TOLD = {
 }
 
 
-def add_to(app: FastAPI) -> None:
-    def made() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            app.openapi_schema = document(app)
-        return app.openapi_schema
+# It takes a second to make, and depends on nothing but which routes there are.
+_made: dict[frozenset[str], tuple[dict[str, Any], Steady]] = {}
+_making = threading.Lock()
 
-    app.openapi = made  # type: ignore[method-assign]
+
+def add_to(app: FastAPI) -> None:
+    def made() -> tuple[dict[str, Any], Steady]:
+        routes = frozenset(str(getattr(one, "path", "")) for one in app.routes)
+        with _making:
+            if routes not in _made:
+                found = document(app)
+                _made[routes] = found, steady(json.dumps(found).encode(), "application/json")
+            return _made[routes]
+
+    app.openapi = lambda: made()[0]  # type: ignore[method-assign]
+
+    @app.get("/openapi.json", include_in_schema=False)
+    def openapi_json(request: Request) -> Response:
+        return answer(request, made()[1], {"Cache-Control": "no-cache"})
 
 
 def document(app: FastAPI) -> dict[str, Any]:

@@ -7,7 +7,6 @@ and nothing else: all that it knows comes from /v1.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ from importlib.resources.abc import Traversable
 from fastapi import APIRouter, Request, Response
 
 from vorch import NotFound, __version__
+
+from ..steady import Steady, answer, steady
 
 # What a browser may do with the page. No script stands in a document, nothing comes from elsewhere.
 # Consoles are websockets to this service, which 'self' covers.
@@ -47,8 +48,6 @@ TYPES = {
     ".woff2": "font/woff2",
 }
 SQUEEZED = (".css", ".html", ".js", ".json", ".svg", ".txt")
-# Less than this is as quick as it is.
-SQUEEZED_FROM = 1024
 FIRST = "index.html"
 # No module, and one that is loaded with the first console.
 LATER = ("js/theme.js", "js/consoles.js")
@@ -59,23 +58,12 @@ router = APIRouter(include_in_schema=False)
 
 
 @dataclass(frozen=True, slots=True)
-class File:
-    """What is sent of one file."""
-
-    body: bytes
-    # The same in fewer bytes; none where that is not worth it.
-    squeezed: bytes
-    media_type: str
-    etag: str
-
-
-@dataclass(frozen=True, slots=True)
 class Page:
     """All files of the page by their paths."""
 
-    files: Mapping[str, File]
+    files: Mapping[str, Steady]
     digest: str
-    first: File
+    first: Steady
 
 
 def page_of(*, oidc: bool, root: Traversable | None = None) -> Page:
@@ -118,12 +106,9 @@ def _suffix(path: str) -> str:
     return "." + path.rpartition(".")[2]
 
 
-def _file(path: str, body: bytes) -> File:
+def _file(path: str, body: bytes) -> Steady:
     suffix = _suffix(path)
-    squeezed = b""
-    if suffix in SQUEEZED and len(body) >= SQUEEZED_FROM:
-        squeezed = gzip.compress(body, mtime=0)
-    return File(body, squeezed, TYPES[suffix], f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+    return steady(body, TYPES[suffix], squeeze=suffix in SQUEEZED)
 
 
 def is_of_the_page(method: str, path: str) -> bool:
@@ -154,17 +139,5 @@ def _page(request: Request) -> Page:
     return page
 
 
-def _answer(request: Request, found: File, keep: str) -> Response:
-    headers = {
-        "Cache-Control": keep,
-        "Content-Security-Policy": POLICY,
-        "ETag": found.etag,
-        "Vary": "Accept-Encoding",
-    }
-    known = [one.strip() for one in request.headers.get("if-none-match", "").split(",")]
-    if found.etag in known or f"W/{found.etag}" in known:
-        return Response(status_code=304, headers=headers)
-    body = found.body
-    if found.squeezed and "gzip" in request.headers.get("accept-encoding", ""):
-        body, headers["Content-Encoding"] = found.squeezed, "gzip"
-    return Response(body, media_type=found.media_type, headers=headers)
+def _answer(request: Request, found: Steady, keep: str) -> Response:
+    return answer(request, found, {"Cache-Control": keep, "Content-Security-Policy": POLICY})

@@ -180,6 +180,16 @@ def test_the_schema_names_verbs_by_their_one_word(client: TestClient) -> None:
     assert "VmStatus" in schema["components"]["schemas"]
 
 
+def test_the_schema_is_sent_small_and_once(client: TestClient) -> None:
+    whole = client.get("/openapi.json", headers={**BEARER, "Accept-Encoding": "identity"})
+    small = client.get("/openapi.json", headers={**BEARER, "Accept-Encoding": "gzip"})
+    assert small.headers["content-encoding"] == "gzip"
+    assert int(small.headers["content-length"]) < len(whole.content) / 5
+    assert small.json() == whole.json()
+    known = {**BEARER, "If-None-Match": whole.headers["etag"]}
+    assert client.get("/openapi.json", headers=known).status_code == 304
+
+
 def test_the_page_loads_nothing_from_elsewhere(client: TestClient) -> None:
     answer = client.get("/docs", headers=BEARER)
     assert answer.status_code == 200
