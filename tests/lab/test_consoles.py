@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import importlib.util
-import struct
 import time
 from collections.abc import Iterator
 
@@ -12,27 +10,15 @@ import pytest
 
 from tests.api.serving import served
 from tests.lab import bare
+from tests.lab.pictures import PATIENCE_S, await_picture, rows, screenshot
 from tests.lab.places import Kept, Place
 from tests.rfb import Viewer
-from tests.screens import ALIKE, Screen, alike, screen_in, seen_by
+from tests.screens import ALIKE, alike, seen_by
 from vorch import Conflict, Console, Unreachable, connect
 from vorch.lab import Lab
 from vorch_api import Service
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(900)]
-
-PATIENCE_S = 60.0
-_PIXELS = """() => {
-  const canvas = document.querySelector(".console-screen canvas");
-  if (!canvas || !canvas.width) return null;
-  const paint = canvas.getContext("2d", {willReadFrequently: true});
-  const data = paint.getImageData(0, 0, canvas.width, canvas.height).data;
-  let text = "";
-  for (let at = 0; at < data.length; at += 4) {
-    text += String.fromCharCode(data[at], data[at + 1], data[at + 2]);
-  }
-  return [canvas.width, canvas.height, btoa(text)];
-}"""
 
 
 @pytest.fixture(scope="module")
@@ -62,18 +48,6 @@ def more_text(stream: Console) -> bytes:
         assert time.monotonic() < end, told
         told += stream.read(1.0)
     return told
-
-
-def screenshot(lab: Lab, host: str, name: str) -> Screen:
-    """As libvirt makes it there: width, height, red, green and blue of each pixel."""
-    with bare.connected(lab, host) as connection:
-        stream = connection.newStream()
-        connection.lookupByName(name).screenshot(stream, 0)
-        told = b""
-        while data := stream.recv(65536):
-            told += data
-        stream.finish()
-    return screen_in(told)
 
 
 def no_port_is_open(lab: Lab, host: str, name: str) -> bool:
@@ -139,37 +113,11 @@ def test_in_a_browser(place: Place, service: Service) -> None:
                 serial, screen = one.show("/vms/writer/consoles"), two.show("/vms/writer/consoles")
                 screen.get_by_role("button", name="Screen", exact=True).click()
                 said = rows(serial, "")
-                await_picture(screen, place, "h1")
+                await_picture(screen, place.lab, "h1", "writer")
                 place.cluster.migrate("writer", "h2")
                 rows(serial, said)
-                await_picture(screen, place, "h2")
+                await_picture(screen, place.lab, "h2", "writer")
                 assert serial.locator(".console-status").inner_text() == "Connected"
             browser.close()
     finally:
         place.cluster.user_remove("ann")
-
-
-def rows(page: object, before: str) -> str:
-    """The text in the terminal, when it is another and the guest's own."""
-    end = time.monotonic() + PATIENCE_S
-    while True:
-        text = str(page.locator(".xterm-rows").inner_text()) if page else ""  # type: ignore[attr-defined]
-        if text != before and any(len(line) > 10 for line in text.splitlines()):
-            return text
-        assert time.monotonic() < end, text
-        time.sleep(0.5)
-
-
-def await_picture(page: object, place: Place, host: str) -> None:
-    end = time.monotonic() + PATIENCE_S
-    found = 0.0
-    while found < ALIKE:
-        assert time.monotonic() < end, found
-        time.sleep(1.0)
-        told = page.evaluate(_PIXELS)  # type: ignore[attr-defined]
-        if told is not None:
-            width, height, text = told
-            shown = (int(width), int(height), base64.b64decode(text))
-            assert len(shown[2]) == 3 * shown[0] * shown[1]
-            if len(set(struct.iter_unpack("3B", shown[2]))) > 1:
-                found = alike(shown, screenshot(place.lab, host, "writer"))

@@ -7,6 +7,7 @@ for and seen in the browser; only what breaks is done to the lab itself.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 import vorch
 from tests.api.serving import served
 from tests.lab.clusters import ceph_url
+from tests.lab.pictures import await_picture
 from tests.page.conftest import browser
 from tests.page.worlds import PASSWORD
 from vorch import Orchestrator, WatchLoop
@@ -84,6 +86,17 @@ def carry_out(page: Page) -> None:
     dialog.wait_for(state="detached")
 
 
+def answers(page: Page) -> None:
+    """The guest's getty does, to somebody who presses Enter."""
+    end = time.monotonic() + LONG_MS / 1000
+    text = ""
+    while "login:" not in text:
+        assert time.monotonic() < end, text
+        page.keyboard.press("Enter")
+        page.wait_for_timeout(1000)
+        text = page.locator(".xterm-rows").inner_text()
+
+
 def test_from_the_login_to_a_failover(
     fresh_lab: Lab, cluster: Orchestrator, person: Surfer
 ) -> None:
@@ -126,10 +139,15 @@ def test_from_the_login_to_a_failover(
     carry_out(page)
     page.get_by_text("running", exact=True).first.wait_for(timeout=LONG_MS)
 
-    # Consoles: both are opened here, and the guest's own text is seen in them.
+    # Both consoles are opened, and what the guest itself says and shows is seen in them.
+    source = cluster.look().vm("walker").node
+    person.show("/vms/walker/consoles")
+    page.locator(".xterm-rows").wait_for()
+    answers(page)
+    page.get_by_role("button", name="Screen", exact=True).click()
+    await_picture(page, fresh_lab, source, "walker")
 
     # It is moved to another host while it runs, from the menu that says where it fits.
-    source = cluster.look().vm("walker").node
     target = next(one for one in HOSTS if one != source)
     person.show("/vms")
     page.locator(".grid-row[data-id=walker]").get_by_role("button", name="Actions").click()

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect
-from playwright.sync_api import Error as PlaywrightError
 
+from tests.page import apart
 from tests.page.worlds import PASSWORD
 
 CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser")
@@ -25,9 +26,6 @@ AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 _REFUSED = re.compile(
     r"Failed to load resource: the server responded with a status of (4\d\d|501|507)"
 )
-# Other tests make and remove networks on this machine. The browser gives up then what it was just
-# fetching, and says so.
-_MOVED = "net::ERR_NETWORK_CHANGED"
 _WATCH = """
 window.refused = [];
 document.addEventListener("securitypolicyviolation", (event) => {
@@ -40,6 +38,10 @@ PHONE = {"width": 390, "height": 844}
 BAD = ("serious", "critical")
 
 
+# The network of each browser, where it has one of its own.
+_apart: dict[Browser, apart.Apart] = {}
+
+
 def chromium() -> str | None:
     return next((one for one in CHROMIUM if Path(one).exists()), None)
 
@@ -49,9 +51,15 @@ def launched(playwright: Playwright) -> Browser:
     assert path is not None
     # A sandbox of its own cannot be had by root. The service is on loopback: no proxy of the
     # environment belongs between.
-    return playwright.chromium.launch(
-        executable_path=path, args=["--no-sandbox", "--no-proxy-server", "--disable-dev-shm-usage"]
+    inside = apart.Apart() if apart.can_be() else None
+    browser = playwright.chromium.launch(
+        executable_path=path if inside is None else inside.program(path),
+        args=["--no-sandbox", "--no-proxy-server", "--disable-dev-shm-usage"],
     )
+    if inside is not None:
+        _apart[browser] = inside
+        browser.on("disconnected", lambda gone: _apart.pop(gone).close())
+    return browser
 
 
 class Surfer:
@@ -61,7 +69,6 @@ class Surfer:
         self.context = context
         self.base = base
         self.errors: list[str] = []
-        self.moved = False
         context.add_init_script(_WATCH)
         self.page: Page = context.new_page()
         self.page.set_default_timeout(30_000)
@@ -69,9 +76,7 @@ class Surfer:
         self.page.on("pageerror", lambda one: self.errors.append(f"{one.name}: {one.message}"))
 
     def _heard(self, kind: str, text: str, where: str) -> None:
-        if kind == "error" and _MOVED in text:
-            self.moved = True
-        elif kind == "error" and not _REFUSED.match(text):
+        if kind == "error" and not _REFUSED.match(text):
             self.errors.append(f"{text} ({where})")
 
     def check(self) -> None:
@@ -87,18 +92,9 @@ class Surfer:
 
     def show(self, path: str = "/") -> Page:
         """A view, drawn and at rest."""
-        for last in (False, False, True):
-            self.moved = False
-            try:
-                self.page.goto(f"{self.base}/#{path}")
-                self.page.locator("main .view, main > .empty").first.wait_for()
-                self.settled()
-                break
-            except (PlaywrightError, AssertionError) as exc:
-                # Without one of its parts the page cannot even begin.
-                if last or not (self.moved or _MOVED in str(exc)):
-                    raise
-                self.page.reload()
+        self.page.goto(f"{self.base}/#{path}")
+        self.page.locator("main .view, main > .empty").first.wait_for()
+        self.settled()
         return self.page
 
     def settled(self) -> None:
@@ -133,6 +129,10 @@ def surfing(
     **more: Any,
 ) -> Iterator[Surfer]:
     """A window of its own, with nothing kept from others; its complaints fail the test."""
+    if browser in _apart:
+        port = urlsplit(base).port
+        assert port is not None
+        _apart[browser].pass_on(port)
     context = browser.new_context(
         viewport=size or DESKTOP,  # type: ignore[arg-type]
         color_scheme=scheme,

@@ -14,6 +14,7 @@
 //   logIn(user, password), useToken(token), logOut(), self()
 //
 // The cookie of a login is HttpOnly: the page never sees it. Changes carry X-CSRF-Token.
+import { look } from "./again.js";
 import { t } from "./i18n.js";
 
 let csrf = "";
@@ -56,24 +57,6 @@ function headers(changing) {
   return made;
 }
 
-// A laptop that comes to another network, or a service that is just started anew, is there again at
-// once; what only looks is asked again, what changes something is not.
-const AGAIN_AFTER_MS = [300, 1000];
-
-async function fetched(where, wanted) {
-  for (let tries = 0; ; tries += 1) {
-    try {
-      return await fetch(where, wanted);
-    } catch (error) {
-      if (error.name === "AbortError") throw error;
-      if (wanted.method !== "GET" || tries >= AGAIN_AFTER_MS.length) {
-        throw new ApiError(0, { detail: t("error.unreachable"), code: "unreachable" });
-      }
-      await new Promise((go) => setTimeout(go, AGAIN_AFTER_MS[tries]));
-    }
-  }
-}
-
 async function ask(method, path, { query, body, extra = {}, signal } = {}) {
   const changing = method !== "GET";
   const wanted = { method, headers: { ...headers(changing), ...extra }, signal, credentials: "same-origin", cache: "no-store" };
@@ -81,7 +64,14 @@ async function ask(method, path, { query, body, extra = {}, signal } = {}) {
     wanted.headers["Content-Type"] = "application/json";
     wanted.body = JSON.stringify(body);
   }
-  const answer = await fetched(address(path, query), wanted);
+  let answer;
+  try {
+    // What changes something is not asked for twice: it may have been done.
+    answer = await (changing ? fetch : look)(address(path, query), wanted);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError(0, { detail: t("error.unreachable"), code: "unreachable" });
+  }
   if (!answer.ok) {
     const told = await answer.json().catch(() => null);
     if (answer.status === 401 && path !== "/v1/login") whoLeft();

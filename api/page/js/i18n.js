@@ -8,6 +8,7 @@
 //
 // Texts lie in texts/AREA.en.json and texts/AREA.fr.json: add an AREA to AREAS for a new file.
 // tests/api/test_page.py compares both languages and finds words that stand in the code instead.
+import { look } from "./again.js";
 
 export const AREAS = ["frame", "verbs", "vms", "views", "consoles"];
 export const LANGUAGES = { en: "English", fr: "Français" };
@@ -31,7 +32,7 @@ export function preferred() {
 export async function setLanguage(wanted, keep = false) {
   const base = new URL("../texts/", import.meta.url);
   const found = await Promise.all(AREAS.map(async (area) => {
-    const answer = await fetch(new URL(`${area}.${wanted}.json`, base));
+    const answer = await look(new URL(`${area}.${wanted}.json`, base));
     return answer.ok ? answer.json() : {};
   }));
   texts.clear();
