@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 import time
@@ -35,6 +36,7 @@ Osd = Annotated[int, typer.Argument(metavar="OSD", min=0, help="Number of an OSD
 def add_to(app: typer.Typer) -> None:
     group = noun(app, "lab", "A real cluster on this machine, to learn, to test and to break.")
     group.command("up")(up)
+    group.command("cluster")(cluster)
     group.command("status")(status)
     group.command("shell", context_settings={"ignore_unknown_options": True})(shell)
     group.command("logs")(logs)
@@ -119,6 +121,7 @@ def up(
         f" Hosts: {', '.join(spec.host_names)}."
         + (f" Ceph: {spec.osds} OSDs, HEALTH_OK." if spec.ceph else ""),
         "Try next:",
+        *([f"  vorch lab cluster{option}"] if spec.ceph else []),
         f"  vorch lab status{option}",
         f"  vorch lab shell h1{option}",
         f"  virsh -c '{spec.uri('h1')}' list",
@@ -126,6 +129,43 @@ def up(
     if spec.ceph:
         lines.append(f"  ceph --conf {spec.ceph_conf} status")
     lines.append(f"  vorch lab down{option}")
+    render.out("\n".join(lines))
+
+
+def cluster(
+    no_image: Annotated[
+        bool, typer.Option("--no-image", help="Without an image to make VMs of.")
+    ] = False,
+    name: LabName = DEFAULT_NAME,
+) -> None:
+    """Make its hosts one cluster of vorch: state and disks in its Ceph, BMCs for the fence.
+
+    What is there already stays as it is. The image, a Linux that boots in seconds, is built from
+    packages of the distribution, which takes a minute the first time.
+    """
+    from vorch.lab import make_cluster
+
+    began = time.monotonic()
+    lab = _find(name)
+    made = make_cluster(lab, image=not no_image, say=_say())
+    took = sizes.shown_span(time.monotonic() - began)
+    lines = [
+        f"Lab {name!r} is one cluster, after {took}. Hosts: {', '.join(lab.spec.host_names)}."
+        f" Pool: {made.pool}. Network: {made.network}."
+        + ("" if made.image is None else f" Image: {made.image.kind}."),
+        "Try next:",
+        f"  export VORCH_URI={shlex.quote(made.uri)}",
+    ]
+    if made.image is not None:
+        lines += [
+            f"  vorch create web --image {made.image.kind}",
+            f"  vorch console web              # {made.image.login}, {made.image.password}",
+        ]
+    lines += [
+        "  vorch serve &                  # a page, and whoever watches over what is looked after",
+        "  vorch ha set web",
+        f"  vorch lab power-off h1{_option(name)}",
+    ]
     render.out("\n".join(lines))
 
 

@@ -11,6 +11,7 @@ docs/lab.md tells what is real in it and what is not.
 """
 
 from vorch.lab.ceph import CephStatus
+from vorch.lab.cluster import LabCluster, make_cluster
 from vorch.lab.lab import HostRow, Lab, LabStatus, down, names, up
 from vorch.lab.spec import CEPH_USER, DEFAULT_NAME, DEFAULT_RANGE, LabSpec
 from vorch.lab.verify import Ack, Epoch, Finding, Verdict, acks_in, verify_disk
@@ -25,11 +26,13 @@ __all__ = [
     "Finding",
     "HostRow",
     "Lab",
+    "LabCluster",
     "LabSpec",
     "LabStatus",
     "Verdict",
     "acks_in",
     "down",
+    "make_cluster",
     "names",
     "up",
     "verify_disk",
