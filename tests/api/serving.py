@@ -30,10 +30,10 @@ def served(cluster: Orchestrator, port: int = 0) -> Iterator[Service]:
     ready = threading.Event()
     running = threading.Thread(target=service.run, args=(ready.set,), daemon=True)
     running.start()
-    assert ready.wait(30)
+    assert ready.wait(60)
     try:
         yield service
     finally:
         service.end()
-        running.join(30)
+        running.join(90)
         assert not running.is_alive()

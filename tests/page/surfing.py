@@ -71,7 +71,7 @@ class Surfer:
         self.errors: list[str] = []
         context.add_init_script(_WATCH)
         self.page: Page = context.new_page()
-        self.page.set_default_timeout(30_000)
+        self.page.set_default_timeout(60_000)
         self.page.on("console", lambda one: self._heard(one.type, one.text, str(one.location)))
         self.page.on("pageerror", lambda one: self.errors.append(f"{one.name}: {one.message}"))
 
@@ -100,7 +100,7 @@ class Surfer:
     def settled(self) -> None:
         """Nothing says any more that it is being read."""
         reading = self.page.locator("main").locator(".loading:visible, .spin:visible")
-        expect(reading).to_have_count(0, timeout=15_000)
+        expect(reading).to_have_count(0, timeout=60_000)
 
     def faults(self) -> list[str]:
         """What axe-core finds that keeps somebody from using the page."""
