@@ -14,9 +14,9 @@ cd "$(dirname "$0")/.." || exit
 workers=$1
 shift
 # More than so many are no accident.
-most=6
+most=10
 # The second try has an end, as the first one's tests have.
-longest=25m
+longest=20m
 
 kept=$(mktemp)
 trap 'rm -f "$kept"' EXIT

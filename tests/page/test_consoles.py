@@ -37,7 +37,7 @@ def fill(cluster: Orchestrator) -> None:
 
 
 def until(page: Page, what: str, argument: Any = None) -> None:
-    page.wait_for_function(what, arg=argument, timeout=15_000)
+    page.wait_for_function(what, arg=argument, timeout=60_000)
 
 
 def says(page: Page, text: str) -> None:

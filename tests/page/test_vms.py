@@ -251,11 +251,11 @@ def test_what_somebody_else_does_is_shown_at_once(surf: As, cluster: Orchestrato
     row = page.get_by_role("row").filter(has_text="mine")
     row.get_by_text("stopped").wait_for()
     cluster.start("mine")
-    row.get_by_text("running").wait_for(timeout=10_000)
+    row.get_by_text("running").wait_for(timeout=45_000)
     cluster.create("newcomer", disk_gib=1, networks=())
-    page.get_by_role("link", name="newcomer").wait_for(timeout=10_000)
+    page.get_by_role("link", name="newcomer").wait_for(timeout=45_000)
     cluster.delete("newcomer")
-    page.get_by_role("link", name="newcomer").wait_for(state="detached", timeout=10_000)
+    page.get_by_role("link", name="newcomer").wait_for(state="detached", timeout=45_000)
 
 
 def test_a_change_that_somebody_else_was_quicker_with_is_refused(
