@@ -43,9 +43,12 @@ LONG = (
     "tests/contract/test_rbd.py",
     "tests/lab/test_cluster.py",
     "tests/lab/",
+    "tests/page/",
     "tests/guest/",
     "tests/contract/test_image_link.py",
     "tests/contract/test_rados.py",
+    "tests/simulate/",
+    "tests/api/",
 )
 
 
