@@ -16,7 +16,7 @@ shift
 # More than so many are no accident.
 most=10
 # The second try has an end, as the first one's tests have.
-longest=20m
+longest=15m
 
 kept=$(mktemp)
 trap 'rm -f "$kept"' EXIT
