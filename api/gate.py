@@ -77,8 +77,10 @@ class Gate:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        if scope["type"] == "http" and _is_open(scope):
-            await self._app(scope, _short(receive), send)
+        if _is_open(scope):
+            # A websocket has limits of its own.
+            short = _short(receive) if scope["type"] == "http" else receive
+            await self._app(scope, short, send)
             return
         try:
             came = await self._came(scope)
