@@ -260,10 +260,10 @@ def test_a_console_comes_through(front: Front) -> None:
     assert console is not None
     told = b""
     while b"web login: " not in told:
-        told += bytes(console.recv(10, decode=False))
+        told += bytes(console.recv(60, decode=False))
     console.send(b"through")
     while b"through" not in told:
-        told += bytes(console.recv(10, decode=False))
+        told += bytes(console.recv(60, decode=False))
     console.close()
 
 
