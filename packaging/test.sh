@@ -13,6 +13,8 @@ cd "$(dirname "$0")/.." || exit
 
 workers=$1
 shift
+# Of a run within a run, whose failures are none of the outer one's.
+unset VORCH_FAILED_TESTS
 # More than so many are no accident.
 most=10
 # The second try has an end, as the first one's tests have.
