@@ -152,9 +152,7 @@ def test_after_a_gap_everything_is_read_anew(
     make(other, "web")
     see(picture, powered("web", Power.RUNNING))
     with world.faults.lock:
-        world.store.texts.pop("vm/web")
-        world.store.revision += 1
-        world.store.forgotten = world.store.revision
+        world.store.put_back("vm/web")
     see(picture, lambda cluster: "web" not in cluster.vms)
 
 

@@ -17,6 +17,7 @@ import pytest
 
 import vorch
 from tests.api.serving import served
+from tests.lab import bare
 from tests.lab.clusters import ceph_url
 from tests.lab.pictures import await_picture
 from tests.page.conftest import browser
@@ -197,4 +198,6 @@ def test_from_the_login_to_a_failover(
     told.first.wait_for()
     person.show("/vms")
     page.locator(".grid-row[data-id=walker] .dot.good").wait_for(timeout=LONG_MS)
-    assert cluster.show("walker").power == "running"
+    bare.eventually(
+        lambda: cluster.show("walker").power == "running", "the guest itself runs again"
+    )

@@ -91,6 +91,16 @@ class MemoryStore:
             self.forgotten = self.deletions.pop(oldest)
         return self.revision
 
+    def put_back(self, *lost: str) -> None:
+        """As out of an older copy, which lacks these: what it said of changes counts no more."""
+        for key in lost:
+            self.texts.pop(key, None)
+            self._documents.pop(key, None)
+            self.kinds.get(key.partition("/")[0], set()).discard(key)
+        self.revision += 1
+        self.forgotten = self.revision
+        self._changed.clear()
+
     def changed(self, since: int) -> tuple[str, ...]:
         if since == self.revision:
             return ()
