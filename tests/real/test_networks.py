@@ -121,8 +121,12 @@ def test_a_bridge_of_the_hosts_is_used_as_it_is(
     cluster.nic_attach(VM, network=WIRE)
     nic = cluster.look().vm(VM).nics[-1]
     try:
-        console.until("ls -d /sys/class/net/eth2 | wc -l", "1")
-        console.run(f"ip addr add {GUEST_ADDRESS}/24 dev eth2")
+        # By its address: which name the kernel gave it depends on those that were there before, and
+        # the host answers for the bridge's address on any other network, too.
+        found = f"grep -l {nic.mac} /sys/class/net/*/address"
+        console.until(f"{found} | wc -l", "1")
+        device = console.run(found).strip().split("/")[4]
+        console.run(f"ip link set {device} up && ip addr add {GUEST_ADDRESS}/24 dev {device}")
         console.run(f"ping -c 1 -w 20 {BRIDGE_ADDRESS}")
         # The host's kernel knows it from the answer to the ping, a moment later.
         eventually(
