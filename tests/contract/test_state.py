@@ -580,6 +580,7 @@ class StateMachine(RuleBasedStateMachine):
         self.store.close()
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("name", parameters(STORES))
 def test_it_does_what_a_dict_with_versions_does(
     name: str, tmp_path: Path, request: pytest.FixtureRequest
