@@ -143,11 +143,11 @@ def cluster(
     What is there already stays as it is. The image, a Linux that boots in seconds, is built from
     packages of the distribution, which takes a minute the first time.
     """
-    from vorch.lab import make_cluster
+    from vorch import lab as labs
 
     began = time.monotonic()
     lab = _find(name)
-    made = make_cluster(lab, image=not no_image, say=_say())
+    made = labs.cluster(lab, image=not no_image, say=_say())
     took = sizes.shown_span(time.monotonic() - began)
     lines = [
         f"Lab {name!r} is one cluster, after {took}. Hosts: {', '.join(lab.spec.host_names)}."

@@ -2,16 +2,16 @@
 
     from vorch import lab
 
-    cluster = lab.up(hosts=3)
-    cluster.power_off("h2")
-    cluster.heal()
+    made = lab.up(hosts=3)
+    made.power_off("h2")
+    made.heal()
     lab.down()
 
 docs/lab.md tells what is real in it and what is not.
 """
 
 from vorch.lab.ceph import CephStatus
-from vorch.lab.cluster import LabCluster, make_cluster
+from vorch.lab.joining import LabCluster, cluster
 from vorch.lab.lab import HostRow, Lab, LabStatus, down, names, up
 from vorch.lab.spec import CEPH_USER, DEFAULT_NAME, DEFAULT_RANGE, LabSpec
 from vorch.lab.verify import Ack, Epoch, Finding, Verdict, acks_in, verify_disk
@@ -31,8 +31,8 @@ __all__ = [
     "LabStatus",
     "Verdict",
     "acks_in",
+    "cluster",
     "down",
-    "make_cluster",
     "names",
     "up",
     "verify_disk",

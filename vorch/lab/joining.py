@@ -36,7 +36,7 @@ def state_uri(spec: LabSpec) -> str:
     return f"rados://{POOL}?{_options(spec)}"
 
 
-def make_cluster(
+def cluster(
     lab: Lab, *, image: bool = True, say: Callable[[str], None] = lambda _: None
 ) -> LabCluster:
     """What is there already stays as it is."""
@@ -47,12 +47,12 @@ def make_cluster(
             " would be; make one without --no-ceph (vorch lab down, vorch lab up)"
         )
     uri = state_uri(spec)
-    with vorch.connect(uri) as cluster:
-        there = cluster.look()
+    with vorch.connect(uri) as made:
+        there = made.look()
         for host in spec.host_names:
             if host not in there.nodes:
                 say(f"{host} is tried out and joins")
-                cluster.node_add(
+                made.node_add(
                     host,
                     spec.uri(host),
                     storage_address=spec.storage_address(host),
@@ -60,9 +60,9 @@ def make_cluster(
                     bmc_password=BMC_PASSWORD,
                 )
         if DISKS not in there.pools:
-            cluster.pool_add(DISKS, f"rbd://{POOL}?{_options(spec)}")
+            made.pool_add(DISKS, f"rbd://{POOL}?{_options(spec)}")
         if NETWORK not in there.networks:
-            cluster.network_create(NETWORK, kind="bridge", bridge=BRIDGE)
+            made.network_create(NETWORK, kind="bridge", bridge=BRIDGE)
         if not image:
             return LabCluster(uri, None)
         try:
@@ -74,7 +74,7 @@ def make_cluster(
         if found.kind not in there.images:
             say(f"image {found.kind} comes into Ceph")
             path, memory_mib = str(found.path), found.memory_mib
-            cluster.image_import(found.kind, path, pool=DISKS, memory_mib=memory_mib)
+            made.image_import(found.kind, path, pool=DISKS, memory_mib=memory_mib)
         return LabCluster(uri, found)
 
 
