@@ -77,7 +77,8 @@ class Consoles(Core):
             key: decode(Ticket, one.body) for key, one in self.world.state.read(["ticket"]).items()
         }
         over = [key for key, one in known.items() if one.expires_at <= now]
-        if sum(one.user == ticket.user for one in known.values()) - len(over) >= TICKETS_MOST:
+        own = [one for one in known.values() if one.user == ticket.user and one.expires_at > now]
+        if len(own) >= TICKETS_MOST:
             raise TooMany(
                 f"cannot make a ticket for VM {name!r}: {TICKETS_MOST} are waiting to be used; use"
                 f" those, or try again in {TICKET_S:g} s",
