@@ -6,7 +6,12 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+from . import sizes
+
+if TYPE_CHECKING:
+    from vorch import Rates
 
 # What the states of VMs, tasks and checks look like on a terminal that has colours.
 STYLES = {
@@ -24,6 +29,9 @@ STYLES = {
     "stuck": "red",
     "error": "red",
 }
+
+# What a host or VM does, as columns; their cells are those of `rates`.
+RATES = ("PROCESSORS", "MEMORY", "READS", "WRITES", "GETS", "SENDS")
 
 # A date and a time of day.
 SHORT_CELL = len("2025-03-01 14:05:09")
@@ -148,3 +156,18 @@ def moment(at: float | None) -> str:
 
 def yes_no(value: bool) -> str:
     return "yes" if value else "no"
+
+
+def rates(found: Rates) -> tuple[str, ...]:
+    """The cells under `RATES`."""
+    a_second = (
+        found.disk_read_bytes_s,
+        found.disk_written_bytes_s,
+        found.received_bytes_s,
+        found.sent_bytes_s,
+    )
+    return (
+        f"{found.cpu:.2f}",
+        sizes.shown_mib(round(found.memory_mib)),
+        *(f"{sizes.shown_bytes(int(count))}/s" for count in a_second),
+    )

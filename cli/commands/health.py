@@ -50,26 +50,11 @@ def loads(as_json: AsJson = False) -> None:
     with cluster(as_json, recover=False) as found:
         told = found.loads()
 
-    def per_s(count: float) -> str:
-        return f"{sizes.shown_bytes(int(count))}/s"
-
     def table() -> None:
         render.table(
-            ("HOST", "AT", "PROCESSORS", "MEMORY", "READS", "WRITES", "GETS", "SENDS"),
-            [
-                (
-                    one.node,
-                    render.moment(one.at),
-                    f"{one.rates.cpu:.2f}",
-                    sizes.shown_mib(round(one.rates.memory_mib)),
-                    per_s(one.rates.disk_read_bytes_s),
-                    per_s(one.rates.disk_written_bytes_s),
-                    per_s(one.rates.received_bytes_s),
-                    per_s(one.rates.sent_bytes_s),
-                )
-                for one in told
-            ],
-            right=("PROCESSORS", "MEMORY", "READS", "WRITES", "GETS", "SENDS"),
+            ("HOST", "AT", *render.RATES),
+            [(one.node, render.moment(one.at), *render.rates(one.rates)) for one in told],
+            right=render.RATES,
         )
 
     show_all(told, as_json, table, "No host was measured in the last minute.")

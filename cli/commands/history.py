@@ -50,22 +50,8 @@ def _show(told: History, as_json: bool) -> None:
         render.print_json(told)
         return
 
-    def per_s(count: float) -> str:
-        return f"{sizes.shown_bytes(int(count))}/s"
-
     render.table(
-        ("AT", "PROCESSORS", "MEMORY", "READS", "WRITES", "GETS", "SENDS"),
-        [
-            (
-                render.moment(one.at),
-                f"{one.rates.cpu:.2f}",
-                sizes.shown_mib(round(one.rates.memory_mib)),
-                per_s(one.rates.disk_read_bytes_s),
-                per_s(one.rates.disk_written_bytes_s),
-                per_s(one.rates.received_bytes_s),
-                per_s(one.rates.sent_bytes_s),
-            )
-            for one in told.points
-        ],
-        right=("PROCESSORS", "MEMORY", "READS", "WRITES", "GETS", "SENDS"),
+        ("AT", *render.RATES),
+        [(render.moment(one.at), *render.rates(one.rates)) for one in told.points],
+        right=render.RATES,
     )

@@ -12,7 +12,8 @@ import rbd
 import vorch
 from tests.lab import bare
 from vorch import Orchestrator
-from vorch.lab import CEPH_USER, Lab, guest
+from vorch.lab import Lab, guest
+from vorch.lab.joining import ceph_uri
 from vorch.lab.spec import POOL
 from vorch.lab.writer_log import arm
 
@@ -21,8 +22,7 @@ _numbers = itertools.count()
 
 
 def ceph_url(lab: Lab, scheme: str, namespace: str = "") -> str:
-    place = f"{POOL}/{namespace}" if namespace else POOL
-    return f"{scheme}://{place}?conf={lab.spec.ceph_conf}&id={CEPH_USER}"
+    return ceph_uri(lab.spec, scheme, namespace)
 
 
 @contextmanager

@@ -32,8 +32,10 @@ class LabCluster:
     network: str = NETWORK
 
 
-def state_uri(spec: LabSpec) -> str:
-    return f"rados://{POOL}?{_options(spec)}"
+def ceph_uri(spec: LabSpec, scheme: str, namespace: str = "") -> str:
+    """The lab's pool as a place for state (`rados`) or disks (`rbd`)."""
+    place = f"{POOL}/{namespace}" if namespace else POOL
+    return f"{scheme}://{place}?conf={quote(str(spec.ceph_conf))}&id={CEPH_USER}"
 
 
 def cluster(
@@ -46,7 +48,7 @@ def cluster(
             f"cannot make lab {spec.name!r} a cluster: it has no Ceph, in which state and disks"
             " would be; make one without --no-ceph (vorch lab down, vorch lab up)"
         )
-    uri = state_uri(spec)
+    uri = ceph_uri(spec, "rados")
     with vorch.connect(uri) as made:
         there = made.look()
         for host in spec.host_names:
@@ -60,7 +62,7 @@ def cluster(
                     bmc_password=BMC_PASSWORD,
                 )
         if DISKS not in there.pools:
-            made.pool_add(DISKS, f"rbd://{POOL}?{_options(spec)}")
+            made.pool_add(DISKS, ceph_uri(spec, "rbd"))
         if NETWORK not in there.networks:
             made.network_create(NETWORK, kind="bridge", bridge=BRIDGE)
         if not image:
@@ -76,7 +78,3 @@ def cluster(
             path, memory_mib = str(found.path), found.memory_mib
             made.image_import(found.kind, path, pool=DISKS, memory_mib=memory_mib)
         return LabCluster(uri, found)
-
-
-def _options(spec: LabSpec) -> str:
-    return f"conf={quote(str(spec.ceph_conf))}&id={CEPH_USER}"
