@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args, get_origin
 
@@ -19,6 +20,9 @@ QUERY_LIMIT = 64
 MOST = 2**53
 # Whoever sends nothing of a body for so long gives way to others.
 SILENT_S = 30.0
+# What names a file of the service's machine, or the URL of something elsewhere.
+PATHS = frozenset({"path", "location", "kernel", "initrd", "url"})
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
 @functools.cache
@@ -52,7 +56,10 @@ async def from_body(request: Request, verb: str) -> dict[str, Any]:
         raise unreadable(exc) from exc
     except RecursionError as exc:
         raise Invalid("cannot read the request: its body is nested too deeply") from exc
-    return _given(found)
+    given = _given(found)
+    for name in PATHS & given.keys():
+        _check_whole(name, given[name])
+    return given
 
 
 def from_query(request: Request, verb: str, *, but: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -97,6 +104,18 @@ def _given(model: BaseModel) -> dict[str, Any]:
     for name, value in given.items():
         _check_numbers(name, value)
     return given
+
+
+def _check_whole(name: str, value: Any) -> None:
+    """Where the service happens to have been started says nothing to who is far away."""
+    if not isinstance(value, str):
+        return
+    where = value.removeprefix("local:")
+    if not where.startswith("/") and (where != value or SCHEME.match(value) is None):
+        raise Invalid(
+            f"cannot use {value[:200]!r} as {name!r}: it is no whole path; begin it with /, or name"
+            " a URL"
+        )
 
 
 def _check_numbers(name: str, value: Any) -> None:

@@ -64,23 +64,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 class Failures:
-    """Writes down what failed, also with the whole of its worker, for packaging/test.sh."""
+    """Says at once what failed, and writes it down for packaging/test.sh.
 
-    def __init__(self, path: Path) -> None:
+    pytest tells the reasons at the end, which a run that is cut off never sees.
+    """
+
+    def __init__(self, path: Path | None) -> None:
         self._path = path
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
-            with self._path.open("a") as file:
-                print(report.nodeid, file=file)
+            reason = report.longreprtext.strip().splitlines()[-12:]
+            print(f"\n{report.when} of {report.nodeid} failed:", *reason, sep="\n    ", flush=True)
+            if self._path is not None:
+                with self._path.open("a") as file:
+                    print(report.nodeid, file=file)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     # xdist would begin with the files that have the most tests, which are the quick ones.
     config.option.loadscopereorder = False
     path = os.environ.get("VORCH_FAILED_TESTS")
-    if path and not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Failures(Path(path)))
+    if (path or os.environ.get("CI")) and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Failures(Path(path) if path else None))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByPlace:

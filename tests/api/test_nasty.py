@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import resource
 import socket
@@ -95,6 +96,7 @@ def test_each_argument_of_each_verb(client: TestClient, cluster: Orchestrator, e
         cluster.create("web", disk_gib=1, networks=())
     path = re.sub(r"\{\w+\}", "web", entry.path)
     said = {**EXAMPLES.get(entry.verb, {})}
+    here = set(os.listdir())
     wrong = []
     for name in model_of(entry.verb).model_fields:
         for value in NASTY:
@@ -109,6 +111,27 @@ def test_each_argument_of_each_verb(client: TestClient, cluster: Orchestrator, e
             if not sound(answer):
                 wrong.append((name, str(value)[:40], answer.status, answer.text[:200]))
     assert wrong == []
+    assert set(os.listdir()) == here
+
+
+@pytest.mark.parametrize("path", ["web.qcow2", "", " /srv/x", "../x", "local:x", "local:", "-"])
+@pytest.mark.parametrize(
+    ("verb", "name"),
+    [
+        ("disk_export", "path"),
+        ("image_export", "path"),
+        ("image_import", "location"),
+        ("install", "kernel"),
+        ("pool_add", "url"),
+    ],
+)
+def test_no_path_is_where_the_service_was_started(
+    client: TestClient, verb: str, name: str, path: str
+) -> None:
+    said = json.dumps({**EXAMPLES[verb], name: path}).encode()
+    target = re.sub(r"\{\w+\}", "web", VERBS[verb].path)
+    answer = ask(client, "POST", target, headers=[AUTH, JSON], body=said)
+    assert answer.status == 422 and "no whole path" in answer.text, answer.text
 
 
 @pytest.mark.parametrize(
