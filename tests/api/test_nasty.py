@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import resource
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -96,7 +96,7 @@ def test_each_argument_of_each_verb(client: TestClient, cluster: Orchestrator, e
         cluster.create("web", disk_gib=1, networks=())
     path = re.sub(r"\{\w+\}", "web", entry.path)
     said = {**EXAMPLES.get(entry.verb, {})}
-    here = set(os.listdir())
+    here = set(Path.cwd().iterdir())
     wrong = []
     for name in model_of(entry.verb).model_fields:
         for value in NASTY:
@@ -111,7 +111,7 @@ def test_each_argument_of_each_verb(client: TestClient, cluster: Orchestrator, e
             if not sound(answer):
                 wrong.append((name, str(value)[:40], answer.status, answer.text[:200]))
     assert wrong == []
-    assert set(os.listdir()) == here
+    assert set(Path.cwd().iterdir()) == here
 
 
 @pytest.mark.parametrize("path", ["web.qcow2", "", " /srv/x", "../x", "local:x", "local:", "-"])
@@ -131,7 +131,8 @@ def test_no_path_is_where_the_service_was_started(
     said = json.dumps({**EXAMPLES[verb], name: path}).encode()
     target = re.sub(r"\{\w+\}", "web", VERBS[verb].path)
     answer = ask(client, "POST", target, headers=[AUTH, JSON], body=said)
-    assert answer.status == 422 and "no whole path" in answer.text, answer.text
+    assert answer.status == 422, answer.text
+    assert "no whole path" in answer.text
 
 
 @pytest.mark.parametrize(
