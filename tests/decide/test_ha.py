@@ -121,6 +121,36 @@ def test_many_at_once_are_rather_vorchs_own_trouble() -> None:
     assert {one.node for one in decide(seen, bold).errands} == {"h1", "h2"}
 
 
+@pytest.mark.parametrize(
+    ("hosts", "management", "fenced"),
+    [
+        (("h1", "h2"), Knock.SILENCE, False),
+        # Somebody is to be talked to there.
+        (("h1", "h2"), Knock.ANSWER, True),
+        # Two others are heard.
+        (("h1", "h2", "h3"), Knock.SILENCE, True),
+    ],
+)
+def test_of_two_hosts_nobody_can_say_whose_cable_it_is(
+    hosts: tuple[str, ...], management: Knock, fenced: bool
+) -> None:
+    """The disks of its VMs are closed, so it may be one that was only started anew."""
+    hollow = Evidence(
+        node="h1",
+        libvirt=False,
+        management=management,
+        storage=Knock.ANSWER,
+        disks=1,
+        disks_open=0,
+    )
+    record = dataclasses.replace(silent_since("h1", 100.0), sign=Sign.HOLLOW)
+    seen, availability = lost(100.0, evidence={**WELL, "h1": hollow}, node_records={"h1": record})
+    nodes = {name: node for name, node in seen.nodes.items() if name in hosts}
+    came = decide(dataclasses.replace(seen, nodes=nodes), availability)
+    assert [one.purpose for one in came.errands] == (["fence"] if fenced else [])
+    assert ("vorch's own cable" in came.sentences["node/h1"]) is not fenced
+
+
 def test_a_host_that_nobody_misses_is_left_alone() -> None:
     for settings in (
         HaVm(vm="web", requested=Requested.DISABLED),

@@ -51,6 +51,19 @@ def evidence(libvirt: bool, **other: object) -> Evidence:
         # Nobody has its disks open any more, though something answers.
         (evidence(False, storage=ANSWER, disks=2, disks_open=0), Sign.HOLLOW),
         (evidence(False, storage=ANSWER, disks=2, disks_open=1), Sign.DAEMON_SILENT),
+        # It was only started anew, and the leader is cut off from it.
+        (
+            Evidence(
+                node="h1",
+                libvirt=False,
+                management=SILENCE,
+                storage=ANSWER,
+                disks=2,
+                disks_open=0,
+                managed_by=("other",),
+            ),
+            Sign.PARTED,
+        ),
         # Ceph could not be asked, which is no sign of anything.
         (evidence(False, storage=ANSWER, disks=2, disks_open=None), Sign.DAEMON_SILENT),
         (evidence(False, storage=ANSWER, disks=0, disks_open=0), Sign.DAEMON_SILENT),

@@ -26,7 +26,7 @@ from vorch.plan import FenceNode, Plan, Save, UnfenceNode
 # Signs by which a host counts as silent, when it is asked how many are.
 SILENT = (Sign.GONE, Sign.STORAGE_CUT, Sign.DAEMON_SILENT, Sign.PARTED, Sign.HOLLOW)
 # Somebody is at home there.
-ALIVE = (Sign.DAEMON_SILENT, Sign.PARTED)
+ALIVE = (Sign.DAEMON_SILENT, Sign.PARTED, Sign.HOLLOW)
 # VMs in these states are nobody's business when their host is lost.
 LEFT_ALONE = (VmState.ERROR, VmState.FROZEN, VmState.IGNORED)
 
@@ -64,7 +64,7 @@ class Hosts:
             if name in self.ha.busy_nodes:
                 self.sentences[name] = "a plan is at work on it"
                 continue
-            self._decide(name, doubt)
+            self._decide(name, doubt or self._doubt_of(name))
 
     # -- what there is
 
@@ -132,6 +132,23 @@ class Hosts:
             f"{len(silent)} of {len(asked)} hosts are silent at once ({listed(silent)}), more than"
             f" {share:.0%}: that is rather vorch's own trouble, so nobody is fenced"
         )
+
+    def _doubt_of(self, name: str) -> str:
+        """Why a host that is alive, and silent on the management network, is not fenced now."""
+        if self.records[name].sign not in ALIVE:
+            return ""
+        asked = [one for one in self.records.values() if one.state not in PROVEN_DEAD]
+        silent = [one for one in asked if one.sign in ALIVE and self._unheard(one.node)]
+        if not self._unheard(name) or 2 * len(silent) < len(asked):
+            return ""
+        return (
+            f"{len(silent)} of {len(asked)} hosts are alive and silent on the management network:"
+            " that may as well be vorch's own cable, so it is left alone"
+        )
+
+    def _unheard(self, name: str) -> bool:
+        seen = self._evidence(name)
+        return not seen.libvirt and seen.management is Knock.SILENCE
 
     def _silent_now(self, name: str) -> bool:
         record = self.records[name]

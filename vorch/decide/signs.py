@@ -44,10 +44,11 @@ def sign_of(seen: Evidence) -> Sign:
     if seen.power == "off" and not seen.libvirt:
         return Sign.GONE
     sign = _ANSWERS[seen.libvirt, bool(management), storage]
-    if sign is Sign.DAEMON_SILENT and seen.disks and seen.disks_open == 0:
-        return Sign.HOLLOW
+    # First: whoever is cut off does not know that the host was only started anew.
     if sign is Sign.DAEMON_SILENT and not management and seen.managed_by:
         return Sign.PARTED
+    if sign is Sign.DAEMON_SILENT and seen.disks and seen.disks_open == 0:
+        return Sign.HOLLOW
     if sign is Sign.GONE and seen.answers_to and seen.power != "off":
         return Sign.PARTED
     return sign
