@@ -136,7 +136,10 @@ class Judge:
     # -- what vorch is about to do
 
     def hook(self, point: str, journal: Journal, *, leads: bool = True) -> None:
-        """`leads`: what its process has done will count. Else its next commit is refused."""
+        """`leads`: what its process does will count. Else it is refused before it does anything.
+
+        That it is, is seen by what runs: no VM ever runs twice.
+        """
         if point not in ("before", "after") or journal.direction != "forward":
             return
         step = journal.plan.steps[journal.position]
@@ -144,7 +147,7 @@ class Judge:
             self.look()
             if isinstance(step, FenceNode) and leads:
                 self._is_fenced(step.node.name)
-        elif isinstance(step, StartDomain):
+        elif isinstance(step, StartDomain) and leads:
             self._starts(step)
 
     def fences(self, host: str) -> None:
