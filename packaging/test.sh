@@ -14,16 +14,23 @@ cd "$(dirname "$0")/.." || exit
 workers=$1
 shift
 # Of a run within a run, whose failures are none of the outer one's.
-unset VORCH_FAILED_TESTS
+unset VORCH_FAILED_TESTS VORCH_CRASHES
 # More than so many are no accident.
 most=10
 # The second try has an end, as the first one's tests have.
 longest=15m
 
 kept=$(mktemp)
-trap 'rm -f "$kept"' EXIT
-VORCH_FAILED_TESTS=$kept .venv/bin/python -m pytest -n "$workers" --durations=30 --durations-min=20 "$@"
+crashes=$(mktemp -d)
+trap 'rm -rf "$kept" "$crashes"' EXIT
+VORCH_FAILED_TESTS=$kept VORCH_CRASHES=$crashes .venv/bin/python -m pytest -n "$workers" --durations=30 --durations-min=20 "$@"
 status=$?
+for crash in "$crashes"/*; do
+    if [ -s "$crash" ]; then
+        echo "make test: a test process died:"
+        grep -v /site-packages/ "$crash" | head -40
+    fi
+done
 # 1 is the one status that means: tests were run, and some failed.
 [ "$status" -eq 1 ] || exit "$status"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import shutil
 from collections.abc import Generator
@@ -30,6 +31,13 @@ class ByPlace(LoadScopeScheduling):  # type: ignore[misc]
             return "machine"
         return nodeid.split("::", 1)[0]
 
+    def _assign_work_unit(self, node: Any) -> None:
+        # The long ones mostly wait, and the quick ones reckon: one worker begins at the other end,
+        # so that the machine always has something to do.
+        if len(self.nodes) > 1 and node is self.nodes[0]:
+            self.workqueue.move_to_end(next(reversed(self.workqueue)), last=False)
+        super()._assign_work_unit(node)
+
 
 # What takes minutes begins first, the longest before the others: else one worker is left with it
 # in the end, and the others with nothing.
@@ -47,6 +55,7 @@ LONG = (
     "tests/guest/",
     "tests/contract/test_image_link.py",
     "tests/contract/test_rados.py",
+    "tests/contract/",
     "tests/simulate/",
     "tests/api/",
 )
@@ -81,7 +90,17 @@ class Failures:
                     print(report.nodeid, file=file)
 
 
+def _keep_crashes() -> None:
+    """Where a process died of a library, in a file that packaging/test.sh shows at the end."""
+    folder = os.environ.get("VORCH_CRASHES")
+    if folder:
+        # Kept open for as long as the process lives.
+        faulthandler.enable((Path(folder) / str(os.getpid())).open("w"))
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
+    _keep_crashes()
     # xdist would begin with the files that have the most tests, which are the quick ones.
     config.option.loadscopereorder = False
     path = os.environ.get("VORCH_FAILED_TESTS")
