@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import re
 import shutil
 from collections.abc import Generator
 from pathlib import Path
@@ -83,8 +84,10 @@ class Failures:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
-            reason = report.longreprtext.strip().splitlines()[-12:]
-            print(f"\n{report.when} of {report.nodeid} failed:", *reason, sep="\n    ", flush=True)
+            lines = report.longreprtext.strip().splitlines()
+            way = [line for line in lines[:-12] if re.match(r"[\w./-]+\.py:\d+: ", line)]
+            said = (f"\n{report.when} of {report.nodeid} failed:", *way, *lines[-12:])
+            print(*said, sep="\n    ", flush=True)
             if self._path is not None:
                 with self._path.open("a") as file:
                     print(report.nodeid, file=file)
