@@ -18,7 +18,7 @@ unset VORCH_FAILED_TESTS VORCH_CRASHES
 # More than so many are no accident.
 most=10
 # The second try has an end, as the first one's tests have.
-longest=15m
+longest=10m
 
 kept=$(mktemp)
 crashes=$(mktemp -d)

@@ -20,6 +20,7 @@ from tests.contract import ceph_images
 from tests.contract.imagestores import FOLDER_STORES, LAB_STORES, ImageStore
 from tests.lab import bare
 from tests.range_server import RangeServer
+from tests.thorough import much
 from vorch.errors import Cancelled, Conflict, Invalid, Unsupported, VorchError
 from vorch.lab.lab import Lab
 from vorch.ports import no_progress
@@ -329,8 +330,8 @@ def test_who_is_killed_in_the_middle_leaves_what_can_be_finished_or_undone(
                 time.sleep(after_s)
                 victim.kill()
 
-        links = [f"link{number}" for number in range(8)]
-        fills = [f"fill{number}" for number in range(6)]
+        links = [f"link{number}" for number in range(much(8, 4))]
+        fills = [f"fill{number}" for number in range(much(6, 3))]
         for volume in fills:
             images.link(server.url("disk.raw"), volume, no_progress)
             images.clone(volume, f"clone-{volume}", SIZE)

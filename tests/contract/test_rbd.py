@@ -20,6 +20,7 @@ import pytest
 
 from tests.contract import ceph_images
 from tests.contract.ceph import the_lab
+from tests.thorough import much
 from vorch import domain_xml
 from vorch.drivers.rbd_images import RbdImages
 from vorch.errors import BadConfig, Conflict, Invalid, NoRoom, NotFound, Unreachable
@@ -322,7 +323,7 @@ def test_a_killed_import_is_done_again(pool: Pool, tmp_path: Path) -> None:
 def test_a_group_snapshot_killed_anywhere_is_done_again(pool: Pool) -> None:
     for name in ("a", "b"):
         pool.images.create(name, SIZE)
-    for step in range(4):
+    for step in range(much(4, 2)):
         pool.write("a", 0, ONES)
         pool.write("b", 0, ONES)
         with pool.worker("snapshot", "s", "a", "b") as worker:

@@ -20,6 +20,7 @@ from hypothesis.stateful import (
 )
 
 from tests.contract.states import STORES, Store, made, parameters
+from tests.thorough import much
 from vorch.availability import VmRecord
 from vorch.codec import Coded, encode
 from vorch.errors import Conflict, Invalid, Unreachable
@@ -590,7 +591,9 @@ def test_it_does_what_a_dict_with_versions_does(
     class OnThisStore(StateMachine):
         new_store = staticmethod(lambda: STORES[name](next(folders), request))
 
-    run_state_machine_as_test(OnThisStore, settings=QUIETLY)
+    # Each step of one is several calls to a real Ceph.
+    examples = much(40, 12) if name == "rados" else 40
+    run_state_machine_as_test(OnThisStore, settings=settings(QUIETLY, max_examples=examples))
 
 
 JSON = st.recursive(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.watched import Watched, watched_on
+from tests.thorough import much
 from vorch import lab as labs
 from vorch.availability import NodeState
 from vorch.lab import Lab
@@ -33,9 +34,9 @@ def watched_alone(
         labs.down(name)
 
 
-def test_ten_writers_on_a_host_that_loses_its_power(fresh_lab: Lab, tmp_path: Path) -> None:
+def test_many_writers_on_a_host_that_loses_its_power(fresh_lab: Lab, tmp_path: Path) -> None:
     """How long it takes is measured by benchmarks/bench_failover.py."""
-    names = [f"w{number}" for number in range(1, 11)]
+    names = [f"w{number}" for number in range(1, much(11, 7))]
     with watched_on(fresh_lab, tmp_path) as watched:
         watched.create(names, "h1")
         watched.serve()

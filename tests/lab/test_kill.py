@@ -27,6 +27,7 @@ from tests.lab import bare
 from tests.lab.acks import Acks
 from tests.lab.clusters import cluster_on, disk_of, import_writer, start_writer
 from tests.lab.remains import remains
+from tests.thorough import much
 from vorch import Orchestrator
 from vorch.lab import CEPH_USER, Lab, guest, verify_disk
 
@@ -35,11 +36,11 @@ pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
 MIB = 1024**2
 # So many die of each verb, their points spread over all that there are.
-LOTS = 12
+LOTS = much(12, 5)
 # As many as the machine bears at once.
 AT_ONCE = 4
 # Drains of a guest that writes, which go one after the other.
-DRAINS = 9
+DRAINS = much(9, 3)
 
 
 def die(cluster: Orchestrator, story: str, point: int, *words: str) -> int | None:
@@ -200,7 +201,7 @@ def test_a_frozen_guest_is_thawed_by_the_heir(fresh_lab: Lab, cluster: Orchestra
     assert count is not None
     thawed = 0
     # From the freeze on; before it nothing has been done.
-    for point in range(2, count, max(1, (count - 2) // 4)):
+    for point in range(2, count, max(1, (count - 2) // much(4, 2))):
         assert die(cluster, "snapshot", point, "web", f"s{point}") is None
         thawed += ask("guest-fsfreeze-status") == "frozen"
         heir(cluster)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab import bare
+from tests.thorough import much
 from vorch import lab as labs
 from vorch.errors import Conflict, NoRoom
 from vorch.lab import Lab, processes
@@ -109,14 +110,14 @@ def nothing_left(name: str, before: dict[str, set[str]]) -> None:
         time.sleep(0.1)
 
 
-def test_twenty_ups_and_downs_leave_no_trace() -> None:
-    before = traces("twenty")
-    for turn in range(20):
+def test_many_ups_and_downs_leave_no_trace() -> None:
+    before = traces("manyups")
+    for turn in range(much(20, 4)):
         # With Ceph every fourth time: it is most of the time, and the least of the traces.
-        made = labs.up("twenty", hosts=3, osds=0 if turn % 4 else 3)
+        made = labs.up("manyups", hosts=3, osds=0 if turn % 4 else 3)
         assert len(made.status().hosts) == 3
-        labs.down("twenty")
-    nothing_left("twenty", before)
+        labs.down("manyups")
+    nothing_left("manyups", before)
 
 
 def test_it_is_told_what_is_being_done_and_comes_up_healthy() -> None:

@@ -20,6 +20,7 @@ from tests.boot_sector import SLEEPS
 from tests.execute.scenarios import Story, leaks, stories
 from tests.real.guests import guest_image
 from tests.real.installers import QUICK, write_installer
+from tests.thorough import much
 from vorch import Orchestrator
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -129,10 +130,10 @@ def place(libvirt_system: str) -> Iterator[Place]:
 
 @pytest.mark.parametrize("name", KILLED)
 def test_killed_at_every_point(name: str, place: Place) -> None:
-    """The first points, then every third. In memory, where time costs nothing, it is every one."""
+    """The first points, then some. In memory, where time costs nothing, it is every one."""
     story = place.stories()[name]
     ready = False
-    for number in itertools.chain(range(4), itertools.count(6, 3)):
+    for number in itertools.chain(range(much(4, 3)), itertools.count(6, much(3, 6))):
         if not ready:
             place.clear()
             place.fresh()
