@@ -100,6 +100,8 @@ class Faults:
         self.trace: deque[Call] = deque(maxlen=trace_limit)
         self.keeps_trace = trace_limit > 0
         self.active: list[Fault] = []
+        # When a call to each target met a fault last.
+        self.met_at: dict[str, float] = {}
         # Told of each call before it is made, by whom and to what. It may let its caller wait.
         self.passing: Callable[[str, str, str], None] | None = None
         # One for the whole world: acts are short, and none waits while it holds it.
@@ -286,6 +288,7 @@ class Gate:
         for fault in [
             one for one in self.faults.active if one.matches(self.target, name, self.who, when)
         ]:
+            self.faults.met_at[self.target] = self.faults.clock.now()
             if fault.met == fault.times:
                 # It has happened as often as it should.
                 self.faults.lift(fault)

@@ -153,7 +153,9 @@ class Judge:
     def fences(self, host: str) -> None:
         """A host that is well is not to be touched. Asked at the very moment."""
         machine = self.world.host(host)
-        since = self._well_since.get(host, -math.inf)
+        # A call that it answered without being heard is a sign of trouble as well.
+        unheard = self.world.faults.met_at.get(f"host:{host}", -math.inf)
+        since = max(unheard, self._well_since.get(host, -math.inf))
         well = machine.answers(None) and all(machine.cables.values())
         if well and self.world.clock.now() - since > LATE_S:
             raise self._say(f"{host} is well, and is fenced")
