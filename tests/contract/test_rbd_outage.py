@@ -105,7 +105,7 @@ def test_nothing_is_left_of_clones_that_an_outage_hits(pool: tuple[Lab, Any, Rbd
         working = [threads.submit(one.work, over) for one in cloners]
         try:
             # From here on the calls of all of them are spread out.
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + PATIENCE_S
             while not all(one.rounds > 1 for one in cloners):
                 assert time.monotonic() < deadline
                 time.sleep(0.05)

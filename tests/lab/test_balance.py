@@ -29,7 +29,7 @@ HOSTS = ("h1", "h2", "h3")
 # Two cores emulate all of it.
 BOOT_TIMEOUT_S = 300.0
 PATIENCE_S = 420.0
-EVERY_S = 40.0
+EVERY_S = 60.0
 LOAD_MEAN_S = 40.0
 
 
