@@ -23,8 +23,15 @@ _NEAR = 1.05
 _CROSSINGS = 4
 # How often single moves are traded under the limit.
 _TRADES = 10
-# Work, in pairs of guest and place that are looked at, for doing two hosts at a time anew.
-_SHAKING = 6_000_000
+# Work, in pairs of guest and place that are looked at, for doing some hosts at a time anew; so many
+# hosts at a time, in turn, and so often without use for each host that there is.
+_SHAKING = 12_000_000
+_HOSTS = (2, 5, 3, 4)
+_QUIET = 8
+# What is so much worse than the best by then is not looked at more closely.
+_PROMISING = 1.01
+# A sequence that looks like chance and is always the same.
+_FIRST, _TIMES, _PLUS = 12345, 1103515245, 12345
 # Passes in which others go instead.
 _REFILLS = 12
 # A guest is a host's burden when it is so much of its load; a larger host is one on which it is no
@@ -48,6 +55,8 @@ class Improving:
         self.passes = 400 if search.small else _PASSES * thorough
         # The price at the limit, as far as it is known.
         self.rate = 0.0
+        # Where it stood before the last of it was got out of the limit.
+        self.earlier: Ints | None = None
 
     def _value(self) -> float:
         return self.search.figure() + self.search.wrong()
@@ -111,9 +120,10 @@ class Improving:
                 break
         search.put(self.best_at)
         self._trade()
+        self.earlier = self.best_at
         self._shake()
 
-    def _fill(self, *, settled: bool = False) -> None:
+    def _fill(self, *, settled: bool = False, near: float = np.inf) -> None:
         """Up to the limit with the best moves that it leaves room for, and better targets."""
         search = self.search
         if not settled:
@@ -128,7 +138,8 @@ class Improving:
                 if not search.relocate(0.5 * self.rate, rows, most=1) or not self.within():
                     search.put(at)
                     break
-        search.settle()
+        if self._value() < near:
+            search.settle()
 
     def _affordable(self) -> Ints:
         """Guests at home whose move alone is within what the limits leave."""
@@ -166,43 +177,46 @@ class Improving:
         search.put(self.best_at)
 
     def _shake(self) -> None:
-        """All that was moved from or to two hosts goes home, and others may go in their place.
+        """All that was moved from or to a few hosts goes home, and others may go in their place.
 
-        Two at a time lead further than one: most guests that were moved share no host with others.
+        A few at a time lead further than one: most guests that were moved share no host with
+        others. Which ones it is goes by a fixed sequence, so the same question has one answer.
         """
         search = self.search
-        hosts = np.flatnonzero(search.table.open).tolist()
-        uneven = sum(abs(share - share[hosts].mean()) for share in search.share)
-        hosts.sort(key=lambda host: (-uneven[host], host))
+        hosts: Ints = np.flatnonzero(search.table.open)
+        if not len(search.away()):
+            return
         most = search.looked + _SHAKING * self.thorough
-        turn, quiet = 0, 0
+        number, turn, quiet = _FIRST, 0, 0
         # What was sent home already without use, from where it stands.
         tried: set[tuple[int, ...]] = set()
-        while quiet < 3 * len(hosts) and search.looked < most:
+        while quiet < _QUIET * len(hosts) and search.looked < most:
+            turn, quiet = turn + 1, quiet + 1
             search.put(self.best_at)
-            other = (7 * turn + turn // len(hosts) + 3) % len(hosts)
-            some = (hosts[turn % len(hosts)], hosts[other])
+            some = []
+            for _ in range(_HOSTS[turn % len(_HOSTS)]):
+                number = (number * _TIMES + _PLUS) % 2**31
+                some.append(hosts[(number >> 8) % len(hosts)])
             away = search.away()
-            rows = away[np.isin(search.home[away], some) | np.isin(search.table.at[away], some)]
-            turn += 1
-            if tuple(rows.tolist()) in tried:
-                quiet += 1
+            ends = np.isin(search.home[away], some) | np.isin(search.table.at[away], some)
+            rows = tuple(away[ends].tolist())
+            if not rows or rows in tried:
                 continue
-            tried.add(tuple(rows.tolist()))
-            for row in rows.tolist():
+            tried.add(rows)
+            for row in rows:
                 home = int(search.home[row])
                 if search.fits(row, home):
                     search.move(row, home)
             for _ in range(_REFILLS):
-                if not search.relocate(self.rate):
+                if not search.relocate(self.rate, hasty=True):
                     break
+            if np.array_equal(search.table.at, self.best_at):
+                continue
             self._trim()
-            self._fill(settled=True)
+            self._fill(settled=True, near=self.best * _PROMISING)
             if self._keep():
                 tried.clear()
                 quiet = 0
-            else:
-                quiet += 1
         search.put(self.best_at)
 
     def _ease(self, rate: float) -> None:
