@@ -27,7 +27,7 @@ def one(number: int) -> Ints:
 
 
 @pytest.mark.parametrize("metric", ["vorch", "norm", "htools"])
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(fleets(placed=True), st.data())
 def test_moves_and_exchanges_are_judged_exactly(
     metric: Metric, fleet: Fleet, chosen: st.DataObject

@@ -7,6 +7,9 @@ last.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import count
+
 import numpy as np
 
 from vorch.decide.room.price import Bound
@@ -23,14 +26,14 @@ _NEAR = 1.05
 _CROSSINGS = 4
 # How often single moves are traded under the limit.
 _TRADES = 10
-# Work, in pairs of guest and place that are looked at, for doing some hosts at a time anew; so many
-# hosts at a time, in turn, and so often without use for each host that there is.
-_SHAKING = 12_000_000
+# Work, in pairs of guest and place that are looked at, for doing two hosts at a time anew, and then
+# a few: so many at a time, in turn.
+_PAIRS = 6_000_000
+_HANDFULS = 12_000_000
 _HOSTS = (2, 5, 3, 4)
-_QUIET = 8
 # What is so much worse than the best by then is not looked at more closely.
 _PROMISING = 1.01
-# A sequence that looks like chance and is always the same.
+# What that sequence goes by.
 _FIRST, _TIMES, _PLUS = 12345, 1103515245, 12345
 # Passes in which others go instead.
 _REFILLS = 12
@@ -120,8 +123,13 @@ class Improving:
                 break
         search.put(self.best_at)
         self._trade()
+        hosts: list[int] = np.flatnonzero(search.table.open).tolist()
+        if not hosts:
+            return
+        # Most guests that were moved share no host with others: two lead further than one does.
+        self._shake(self._pairs(hosts), _PAIRS, 3 * len(hosts))
         self.earlier = self.best_at
-        self._shake()
+        self._shake(self._handfuls(hosts), _HANDFULS, 8 * len(hosts), hasty=True)
 
     def _fill(self, *, settled: bool = False, near: float = np.inf) -> None:
         """Up to the limit with the best moves that it leaves room for, and better targets."""
@@ -176,31 +184,26 @@ class Improving:
             search.put(self.best_at)
         search.put(self.best_at)
 
-    def _shake(self) -> None:
-        """All that was moved from or to a few hosts goes home, and others may go in their place.
+    def _shake(
+        self, turns: Iterator[list[int]], work: int, quiet: int, *, hasty: bool = False
+    ) -> None:
+        """All that was moved from or to some hosts goes home, and others may go in their place.
 
-        A few at a time lead further than one: most guests that were moved share no host with
-        others. Which ones it is goes by a fixed sequence, so the same question has one answer.
+        Which hosts, says each turn; it ends after so much work, or so many turns without use.
         """
         search = self.search
-        hosts: Ints = np.flatnonzero(search.table.open)
-        if not len(search.away()):
-            return
-        most = search.looked + _SHAKING * self.thorough
-        number, turn, quiet = _FIRST, 0, 0
+        most, idle = search.looked + work * self.thorough, 0
         # What was sent home already without use, from where it stands.
         tried: set[tuple[int, ...]] = set()
-        while quiet < _QUIET * len(hosts) and search.looked < most:
-            turn, quiet = turn + 1, quiet + 1
+        for some in turns:
+            if idle >= quiet or search.looked >= most:
+                break
+            idle += 1
             search.put(self.best_at)
-            some = []
-            for _ in range(_HOSTS[turn % len(_HOSTS)]):
-                number = (number * _TIMES + _PLUS) % 2**31
-                some.append(hosts[(number >> 8) % len(hosts)])
             away = search.away()
             ends = np.isin(search.home[away], some) | np.isin(search.table.at[away], some)
             rows = tuple(away[ends].tolist())
-            if not rows or rows in tried:
+            if rows in tried:
                 continue
             tried.add(rows)
             for row in rows:
@@ -208,16 +211,34 @@ class Improving:
                 if search.fits(row, home):
                     search.move(row, home)
             for _ in range(_REFILLS):
-                if not search.relocate(self.rate, hasty=True):
+                if not search.relocate(self.rate, hasty=hasty):
                     break
-            if np.array_equal(search.table.at, self.best_at):
+            if hasty and np.array_equal(search.table.at, self.best_at):
                 continue
             self._trim()
-            self._fill(settled=True, near=self.best * _PROMISING)
+            self._fill(settled=True, near=self.best * _PROMISING if hasty else np.inf)
             if self._keep():
                 tried.clear()
-                quiet = 0
+                idle = 0
         search.put(self.best_at)
+
+    def _pairs(self, hosts: list[int]) -> Iterator[list[int]]:
+        """Each host with each other in turn, the most uneven first."""
+        uneven = sum(abs(share - share[hosts].mean()) for share in self.search.share)
+        hosts = sorted(hosts, key=lambda host: (-uneven[host], host))
+        for turn in count():
+            other = (7 * turn + turn // len(hosts) + 3) % len(hosts)
+            yield [hosts[turn % len(hosts)], hosts[other]]
+
+    def _handfuls(self, hosts: list[int]) -> Iterator[list[int]]:
+        """A few at a time: by a sequence that looks like chance and is always the same."""
+        number = _FIRST
+        for turn in count():
+            some = []
+            for _ in range(_HOSTS[turn % len(_HOSTS)]):
+                number = (number * _TIMES + _PLUS) % 2**31
+                some.append(hosts[(number >> 8) % len(hosts)])
+            yield some
 
     def _ease(self, rate: float) -> None:
         """The most loaded host, where one guest is most of that: it goes to a larger one.
