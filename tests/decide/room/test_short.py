@@ -10,7 +10,14 @@ import pytest
 from tests.decide.room.fleets import guest, host
 from tests.decide.room.judge import barred
 from vorch.decide.room.balance import BalancePlan, Limits, balance, moved
+from vorch.decide.room.evenness import terms
 from vorch.decide.room.fleet import Apart, Fleet, Guest, Policy
+from vorch.decide.room.order import busiest as order_busiest
+from vorch.decide.room.order import is_too_long
+from vorch.decide.room.price import Pricing, prices
+from vorch.decide.room.search import Search
+from vorch.decide.room.short import short_schedule
+from vorch.decide.room.table import Table
 
 SEEDS = (1, 2, 3)
 
@@ -103,3 +110,18 @@ def test_two_change_places_by_a_third_host_where_no_move_fits() -> None:
     assert len(plan.rounds) <= 3
     follow(fleet, plan)
     assert plan.after.highest[2][1] < plan.before.highest[2][1]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_plan_that_counted_on_more_is_cut_and_not_dropped(seed: int) -> None:
+    table = Table(full(seed))
+    search = Search(table, terms(table, "norm"), prices(table, Pricing()))
+    start = search.figure() + search.wrong()
+    found = short_schedule(search, 0.004, (), (40,))
+    assert found.rounds
+    assert not is_too_long(len(found.rounds), order_busiest(found, 1), 1)
+    assert search.figure() + search.wrong() < start
+    # Nobody is said to go on who stays.
+    last = {step.row: step for step in found.steps()}
+    assert not any(step.detour for step in last.values())
+    assert all(int(table.at[row]) == step.target for row, step in last.items())

@@ -200,6 +200,33 @@ def test_capacity_says_the_worst_and_who_is_left_out() -> None:
     assert found.growth.fit == 1 + 4 + 4
 
 
+def test_many_guests_of_one_host_find_other_refuges_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    others = [host(f"o{number}", 12 * 1024, cpus=64) for number in range(5)]
+    fleet = Fleet(
+        hosts=(host("big", 64 * 1024, cpus=64), host("full", 14 * 1024, cpus=64), *others),
+        guests=(
+            *(guest(f"g{number:02}", 1024, host="full") for number in range(14)),
+            guest("new", 64 * 1024, ha=False),
+        ),
+    )
+    table = Table(fleet)
+    spare = Spare(table)
+    big, full = table.host("big"), table.host("full")
+    rows = np.flatnonzero(table.at == full)
+    # As sound as any other: it has room for all of them.
+    spare.refuge[rows] = big
+    # No packing anew is needed for it.
+    monkeypatch.setattr(Spare, "_repack", lambda _, host: pytest.fail(f"{host} is packed anew"))
+    new = table.guest("new")
+    table.move(new, big)
+    spare.moved(new, NOWHERE, big)
+    assert spare.verdict(full) is Verdict.YES
+    refuges = {int(row): int(spare.refuge[row]) for row in rows}
+    assert packing.verify(packing.task(table, list(refuges), [full]), refuges) is None
+
+
 def test_growth_keeps_what_may_be_lost() -> None:
     fleet = Fleet(hosts=tuple(host(f"h{n}", 4096, cpus=64) for n in range(3)))
     found = growth(fleet, guest("x", 1024))

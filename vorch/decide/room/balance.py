@@ -35,10 +35,10 @@ MOST_RUNS = 4
 FEW_HOSTS = 8
 # With so many pairs of guest and host a short plan is found in some hundredths of a second.
 _QUICK = 12_000
-# So many moves of its busiest host are nothing unusual.
-_USUAL = 5
 # An order of moves that leads so near to what was meant is good enough.
 _ABOUT = 1.05
+# Another plan is made where the order reaches less than this part of what was meant.
+_MOSTLY = 0.8
 # What a plan for evenness has to gain at least, where no load is known: two points of a share.
 LEAST_GAIN = 0.02
 
@@ -182,9 +182,11 @@ def _planned(
     second = _Balancing(Table(fleet), limits, metric, pricing, thorough)
     if not second.search.small:
         return plan
-    # Where the plan at hand is short as well and a try takes long, one is enough.
+    # Where the plan at hand is short as well and a try takes long, it does if it comes near enough.
     many = len(fleet.guests) * len(fleet.hosts) > _QUICK
-    short = second.short_plan((max(plan.busiest, _USUAL),) if many and not long else BUSY)
+    if many and not (long or first.fell_far_short):
+        return plan
+    short = second.short_plan(BUSY)
     if _is_long(short, limits.per_host):
         return plan
     mended, left = ((one.after.broken, one.after.overfull) for one in (short, plan))
@@ -286,14 +288,15 @@ class _Balancing:
         self.worth = (WORTH_WITHIN if limited else WORTH) / hosts
         self.notes: list[str] = []
         # What was to be reached could not be, for want of an order.
-        self.fell_short = False
+        self.fell_short = self.fell_far_short = False
 
     def plan(self, given: Mapping[int, int] | None = None) -> BalancePlan:
         search = self.search
         before = self._picture()
         wrong = search.wrong()
+        earlier = None
         if given is None:
-            self._improve(self._bounds())
+            earlier = self._improve(self._bounds())
         else:
             for row, host in given.items():
                 search.move(row, host)
@@ -302,9 +305,15 @@ class _Balancing:
         elif search.wrong() >= wrong - 1e-9 and len(search.away()) and not self._worthwhile(before):
             search.put(self.home)
         targets = {int(row): int(self.table.at[row]) for row in search.away()}
-        meant = search.figure() + search.wrong()
+        meant, amiss = self._value(), search.wrong()
+        hoped = before.figure - search.figure()
         found = self._order(targets, fixed=given is not None)
-        self.fell_short = search.figure() + search.wrong() > _ABOUT * meant
+        self.fell_short = self._value() > _ABOUT * meant
+        if self.fell_short and earlier is not None and self.limits.seconds is None:
+            found = self._or_rather(found, earlier)
+            self.fell_short = self._value() > _ABOUT * meant
+        gained = before.figure - search.figure()
+        self.fell_far_short = search.wrong() > amiss + 1e-9 or gained < _MOSTLY * hoped
         # What could not be ordered may have been the reason for all the rest.
         mended = search.wrong() < wrong - 1e-9
         if found.rounds and not mended and not self._worthwhile(before):
@@ -359,8 +368,11 @@ class _Balancing:
             bounds.append(Bound(copied, self.limits.memory_mib))
         return bounds
 
-    def _improve(self, bounds: list[Bound]) -> None:
-        Improving(self.search, bounds, self.thorough).run(self.worth)
+    def _improve(self, bounds: list[Bound]) -> Ints | None:
+        """Ends on the best that is found; where it stood before the last of it, under a limit."""
+        improving = Improving(self.search, bounds, self.thorough)
+        improving.run(self.worth)
+        return improving.earlier
 
     def _worthwhile(self, before: Picture) -> bool:
         """It gains more than its price, and more than chance. A limit may stop it on the way."""
@@ -399,6 +411,20 @@ class _Balancing:
                 return
 
     # -- in which order
+
+    def _value(self) -> float:
+        return self.search.figure() + self.search.wrong()
+
+    def _or_rather(self, found: Schedule, at: Ints) -> Schedule:
+        """That order, or the one that leads towards another end, if it comes to more."""
+        search = self.search
+        end, value = self.table.at.copy(), self._value()
+        targets = {int(row): int(at[row]) for row in np.flatnonzero(at != self.home)}
+        other = self._order(targets, fixed=False)
+        if self._value() < value:
+            return other
+        search.put(end)
+        return found
 
     def _order(self, targets: dict[int, int], *, fixed: bool) -> Schedule:
         found = schedule(self.search, targets, per_host=self.limits.per_host, bounds=self._bounds())

@@ -52,30 +52,15 @@ def change(
     taken: Floats,
     was: Floats,
 ) -> Floats:
-    """The term's change when one host gets `added` on top of `here`, another loses `taken`."""
+    """A term's change when one host gets `added` on top of `here`, another loses `taken`.
+
+    Not of a spread; those are judged together.
+    """
     found: Floats
-    if term.kind == "spread":
-        total = float(share.sum())
-        squares = float((share * share).sum())
-        now = max(0.0, squares / count - (total / count) ** 2) ** 0.5
-        found = here * 2.0 + added
-        found *= added
-        found += (taken - 2.0 * was) * taken + squares
-        found /= count
-        mean = (added - (taken - total)) / count
-        mean *= mean
-        found -= mean
-        np.maximum(found, 0.0, out=found)
-        np.sqrt(found, out=found)
-        found -= now
-    elif term.kind == "peak":
-        powers = share**8
-        all_of_them = float(powers.sum())
-        found = here + added
-        for _ in range(3):
-            found *= found
-        less = was - taken
-        found += less**8 - was**8 + (all_of_them - here**8)
+    if term.kind == "peak":
+        all_of_them = float(eighth(share).sum())
+        found = eighth(here + added)
+        found += eighth(was - taken) - eighth(was) + (all_of_them - eighth(here))
         found /= count
         np.maximum(found, 0.0, out=found)
         for _ in range(3):
@@ -92,20 +77,69 @@ def change(
     return found
 
 
-def slope_of(term: Term, share: Floats, count: int) -> tuple[Floats, float]:
+def eighth(values: Floats) -> Floats:
+    """The eighth power, which takes three products."""
+    found: Floats = values * values
+    found *= found
+    found *= found
+    return found
+
+
+def spreads(
+    weight: Floats,
+    share: Floats,
+    count: int,
+    added: Floats,
+    here: Floats,
+    taken: Floats,
+    was: Floats,
+) -> Floats:
+    """The change of all spreads together: shares and what changes them by quantity, in rows."""
+    total = np.add.reduce(share, axis=1)[:, None]
+    squares = np.einsum("ij,ij->i", share, share)[:, None]
+    now = np.sqrt(np.maximum(squares / count - (total / count) ** 2, 0.0))
+    found = here * 2.0
+    found += added
+    found *= added
+    less = was * -2.0
+    less += taken
+    less *= taken
+    found += less
+    found += squares
+    found /= count
+    mean = added - taken
+    mean += total
+    mean /= count
+    mean *= mean
+    found -= mean
+    np.maximum(found, 0.0, out=found)
+    np.sqrt(found, out=found)
+    found -= now
+    summed: Floats = weight @ found
+    return summed
+
+
+def spreads_bend(weight: Floats, usual: Floats, share: Floats, count: int) -> tuple[Floats, Floats]:
     """What a little more on each host changes, and how that rises with what is added."""
-    if term.kind == "spread":
-        mean = float(share.sum()) / count
-        variance = max(0.0, float((share * share).sum()) / count - mean * mean)
-        # Where all is even already, a tangent would be far too steep: a guest of mean size counts.
-        usual = 2 * term.usual**2 / count
-        bend = 2 * term.weight / (count * max(1e-6, variance**0.5 + (variance + usual) ** 0.5))
-        return (share - mean) * bend, bend / 2
+    mean = np.add.reduce(share, axis=1) / count
+    variance = np.maximum(np.einsum("ij,ij->i", share, share) / count - mean * mean, 0.0)
+    # Where all is even already, a tangent would be far too steep: a guest of mean size counts.
+    bend = np.sqrt(variance) + np.sqrt(variance + 2 * usual * usual / count)
+    bend = 2 * weight / (count * np.maximum(bend, 1e-6))
+    return (share - mean[:, None]) * bend[:, None], bend / 2
+
+
+def slope_of(term: Term, share: Floats, count: int) -> Floats:
+    """What a little more on each host changes, of a term that is no spread."""
+    found: Floats
     if term.kind == "peak":
         # What a guest of mean size changes when it leaves: the curve is too steep for a tangent.
         step = max(term.usual, 1e-9)
-        total = max(1e-12, float((share**8).sum()) / count)
-        less = total - (share**8 - np.maximum(share - step, 0.0) ** 8) / count
+        powers = eighth(share)
+        total = max(1e-12, float(powers.sum()) / count)
+        less = total - (powers - eighth(np.maximum(share - step, 0.0))) / count
         lower = np.sqrt(np.sqrt(np.sqrt(np.maximum(less, 0.0))))
-        return term.weight * (total**0.125 - lower) / step, 0.0
-    return term.weight * (share > term.limit) / count, 0.0
+        found = term.weight * (total**0.125 - lower) / step
+    else:
+        found = term.weight * (share > term.limit) / count
+    return found

@@ -7,6 +7,9 @@ last.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import count
+
 import numpy as np
 
 from vorch.decide.room.price import Bound
@@ -23,8 +26,15 @@ _NEAR = 1.05
 _CROSSINGS = 4
 # How often single moves are traded under the limit.
 _TRADES = 10
-# Work, in pairs of guest and place that are looked at, for doing two hosts at a time anew.
-_SHAKING = 6_000_000
+# Work, in pairs of guest and place that are looked at, for doing two hosts at a time anew, and then
+# a few: so many at a time, in turn.
+_PAIRS = 6_000_000
+_HANDFULS = 12_000_000
+_HOSTS = (2, 5, 3, 4)
+# What is so much worse than the best by then is not looked at more closely.
+_PROMISING = 1.01
+# What that sequence goes by.
+_FIRST, _TIMES, _PLUS = 12345, 1103515245, 12345
 # Passes in which others go instead.
 _REFILLS = 12
 # A guest is a host's burden when it is so much of its load; a larger host is one on which it is no
@@ -48,6 +58,8 @@ class Improving:
         self.passes = 400 if search.small else _PASSES * thorough
         # The price at the limit, as far as it is known.
         self.rate = 0.0
+        # Where it stood before the last of it was got out of the limit.
+        self.earlier: Ints | None = None
 
     def _value(self) -> float:
         return self.search.figure() + self.search.wrong()
@@ -111,9 +123,15 @@ class Improving:
                 break
         search.put(self.best_at)
         self._trade()
-        self._shake()
+        hosts: list[int] = np.flatnonzero(search.table.open).tolist()
+        if not hosts:
+            return
+        # Most guests that were moved share no host with others: two lead further than one does.
+        self._shake(self._pairs(hosts), _PAIRS, 3 * len(hosts))
+        self.earlier = self.best_at
+        self._shake(self._handfuls(hosts), _HANDFULS, 8 * len(hosts), hasty=True)
 
-    def _fill(self, *, settled: bool = False) -> None:
+    def _fill(self, *, settled: bool = False, near: float = np.inf) -> None:
         """Up to the limit with the best moves that it leaves room for, and better targets."""
         search = self.search
         if not settled:
@@ -128,7 +146,8 @@ class Improving:
                 if not search.relocate(0.5 * self.rate, rows, most=1) or not self.within():
                     search.put(at)
                     break
-        search.settle()
+        if self._value() < near:
+            search.settle()
 
     def _affordable(self) -> Ints:
         """Guests at home whose move alone is within what the limits leave."""
@@ -165,45 +184,61 @@ class Improving:
             search.put(self.best_at)
         search.put(self.best_at)
 
-    def _shake(self) -> None:
-        """All that was moved from or to two hosts goes home, and others may go in their place.
+    def _shake(
+        self, turns: Iterator[list[int]], work: int, quiet: int, *, hasty: bool = False
+    ) -> None:
+        """All that was moved from or to some hosts goes home, and others may go in their place.
 
-        Two at a time lead further than one: most guests that were moved share no host with others.
+        Which hosts, says each turn; it ends after so much work, or so many turns without use.
         """
         search = self.search
-        hosts = np.flatnonzero(search.table.open).tolist()
-        uneven = sum(abs(share - share[hosts].mean()) for share in search.share)
-        hosts.sort(key=lambda host: (-uneven[host], host))
-        most = search.looked + _SHAKING * self.thorough
-        turn, quiet = 0, 0
+        most, idle = search.looked + work * self.thorough, 0
         # What was sent home already without use, from where it stands.
         tried: set[tuple[int, ...]] = set()
-        while quiet < 3 * len(hosts) and search.looked < most:
+        for some in turns:
+            if idle >= quiet or search.looked >= most:
+                break
+            idle += 1
             search.put(self.best_at)
-            other = (7 * turn + turn // len(hosts) + 3) % len(hosts)
-            some = (hosts[turn % len(hosts)], hosts[other])
             away = search.away()
-            rows = away[np.isin(search.home[away], some) | np.isin(search.table.at[away], some)]
-            turn += 1
-            if tuple(rows.tolist()) in tried:
-                quiet += 1
+            ends = np.isin(search.home[away], some) | np.isin(search.table.at[away], some)
+            rows = tuple(away[ends].tolist())
+            if rows in tried:
                 continue
-            tried.add(tuple(rows.tolist()))
-            for row in rows.tolist():
+            tried.add(rows)
+            for row in rows:
                 home = int(search.home[row])
                 if search.fits(row, home):
                     search.move(row, home)
             for _ in range(_REFILLS):
-                if not search.relocate(self.rate):
+                if not search.relocate(self.rate, hasty=hasty):
                     break
+            if hasty and np.array_equal(search.table.at, self.best_at):
+                continue
             self._trim()
-            self._fill(settled=True)
+            self._fill(settled=True, near=self.best * _PROMISING if hasty else np.inf)
             if self._keep():
                 tried.clear()
-                quiet = 0
-            else:
-                quiet += 1
+                idle = 0
         search.put(self.best_at)
+
+    def _pairs(self, hosts: list[int]) -> Iterator[list[int]]:
+        """Each host with each other in turn, the most uneven first."""
+        uneven = sum(abs(share - share[hosts].mean()) for share in self.search.share)
+        hosts = sorted(hosts, key=lambda host: (-uneven[host], host))
+        for turn in count():
+            other = (7 * turn + turn // len(hosts) + 3) % len(hosts)
+            yield [hosts[turn % len(hosts)], hosts[other]]
+
+    def _handfuls(self, hosts: list[int]) -> Iterator[list[int]]:
+        """A few at a time: by a sequence that looks like chance and is always the same."""
+        number = _FIRST
+        for turn in count():
+            some = []
+            for _ in range(_HOSTS[turn % len(_HOSTS)]):
+                number = (number * _TIMES + _PLUS) % 2**31
+                some.append(hosts[(number >> 8) % len(hosts)])
+            yield some
 
     def _ease(self, rate: float) -> None:
         """The most loaded host, where one guest is most of that: it goes to a larger one.

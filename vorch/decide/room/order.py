@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 
@@ -22,6 +23,8 @@ from vorch.decide.room.table import Ints
 # So much longer than its busiest host needs, a schedule may become for the sake of early gains;
 # tried one after the other.
 _PATIENCE = (1.1, 1.0, 0.0)
+# Of moves that wait for each other in a row so many are looked at; a circle has no end.
+_TAILS = (1, 6)
 # A schedule that is no longer than so many times what its busiest host needs is short enough.
 SHORT = 1.2
 # So many rounds are no chain.
@@ -77,9 +80,9 @@ def schedule(
     The search's table is put back first, and ends as the steps leave it.
     """
     best: tuple[tuple[float, int], Schedule, Ints] | None = None
-    for patience in _PATIENCE:
+    for tail, patience in product(_TAILS, _PATIENCE):
         search.put(search.home)
-        found = _Scheduling(search, targets, per_host, bounds, patience).run()
+        found = _Scheduling(search, targets, per_host, bounds, patience, tail).run()
         if per_host == 1:
             close_up(search, found)
         meant = not found.changed and not found.given_up
@@ -172,6 +175,7 @@ class _Scheduling:
         per_host: int,
         bounds: Sequence[Bound],
         patience: float,
+        tail: int,
     ) -> None:
         self.search = search
         self.table = search.table
@@ -181,6 +185,7 @@ class _Scheduling:
         self.detoured: set[int] = set()
         self.found = Schedule()
         self.patience = patience
+        self.tail = tail
         self.deadline = math.ceil(patience * self._longest())
 
     def run(self) -> Schedule:
@@ -251,13 +256,20 @@ class _Scheduling:
         return steps
 
     def _waited_for(self, rows: Ints, hosts: Ints) -> list[int]:
-        """1 for each whose host has no room yet for somebody who is to come."""
+        """How many follow each other into the room that each one leaves, as far as is looked."""
         table = self.table
         full = (table.memory[rows] > table.free_mib[hosts]) | (
             table.vcpus[rows] > table.free_vcpus[hosts]
         )
-        wanted = set(hosts[full].tolist())
-        return [int(int(table.at[row]) in wanted) for row in rows]
+        waiting = np.zeros(len(table.hosts), dtype=np.int64)
+        sources = table.at[rows]
+        for _ in range(self.tail):
+            before = waiting.copy()
+            np.maximum.at(waiting, hosts[full], 1 + before[sources[full]])
+            if (waiting == before).all():
+                break
+        found: list[int] = waiting[sources].tolist()
+        return found
 
     def _holds(self, row: int, target: int, leaving: list[tuple[int, int]]) -> bool:
         """It fits even as long as those that leave in this round are still there."""

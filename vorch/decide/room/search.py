@@ -23,6 +23,8 @@ _MANY = 1000
 # In a large fleet so many guests are, and of one host no more than a few.
 _WANTED = 400
 _PER_HOST = 4
+# Others of a pass gain at least such a part of what the best one does.
+_ABOUT_AS_GOOD = 0.5
 # So often in one pass the hosts that are still untouched are looked at.
 _SWEEPS = 12
 
@@ -37,7 +39,14 @@ class Search(Worth):
 
     # -- single moves
 
-    def relocate(self, rate: float, rows: Ints | None = None, most: int | None = None) -> int:
+    def relocate(
+        self,
+        rate: float,
+        rows: Ints | None = None,
+        most: int | None = None,
+        *,
+        hasty: bool = False,
+    ) -> int:
         """The best moves of one pass; how many there were."""
         chosen = self.promising(rate) if rows is None else rows[self.movable[rows]]
         if not len(chosen):
@@ -45,7 +54,9 @@ class Search(Worth):
         self.looked += len(chosen) * len(self.table.hosts)
         screen = self.screen(chosen, rate)
         if rows is not None or self.small:
-            return self._take(*self._shortlist(chosen, screen, rate), most)
+            return self._take(
+                *self._shortlist(chosen, screen, rate), most, part=0.0 if hasty else _ABOUT_AS_GOOD
+            )
         return self._sweep(chosen, screen, rate)
 
     def _sweep(self, rows: Ints, screen: Floats, rate: float) -> int:
@@ -94,6 +105,7 @@ class Search(Worth):
         most: int | None = None,
         touched: set[int] | None = None,
         best: float = 0.0,
+        part: float = _ABOUT_AS_GOOD,
     ) -> int:
         """The best one, and all that are about as good and touch other hosts."""
         limit = max(1, self.count // 8) if most is None else most
@@ -101,7 +113,7 @@ class Search(Worth):
         done = 0
         for i in np.argsort(value, kind="stable"):
             gain, row, host = float(value[i]), int(rows[i]), int(hosts[i])
-            if gain > -_TINY or gain > 0.5 * best or done >= limit:
+            if gain > -_TINY or gain > part * best or done >= limit:
                 break
             source = int(self.table.at[row])
             if source in touched or host in touched or not self.fits(row, host):
@@ -122,15 +134,15 @@ class Search(Worth):
         at = table.at[there]
         bend = self.bend()
         # A few hosts that are short of nothing, and for each quantity those with the least of it.
-        worth = sum(slope * quantity.unit for quantity, slope, _ in bend)
-        orders = [worth, *(slope for _, slope, _ in bend)]
+        slope, curve = bend
+        orders = [np.add.reduce(slope * self.units, axis=0), *slope]
         some = [np.argsort(np.where(table.open, one, NEVER), kind="stable")[:8] for one in orders]
         cheapest = np.full(len(there), NEVER)
         for host in np.unique(np.concatenate(some)):
             cost: Floats = np.zeros(len(there))
-            for quantity, slope, curve in bend:
-                added = quantity.size[there] * quantity.unit[host]
-                cost += added * (added * curve + slope[host])
+            for k, size in enumerate(self.sizes):
+                added = size[there] * self.units[k, host]
+                cost += added * (added * curve[k] + slope[k, host])
             off = (table.memory[there] > table.free_mib[host]) | ~self.reach[there, host]
             cost[off | (at == host)] = NEVER
             np.minimum(cheapest, cost, out=cheapest)

@@ -9,6 +9,8 @@ single move does, two guests change places by way of a third host, or one makes 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
 
 import numpy as np
 
@@ -24,6 +26,10 @@ _TRIES = 24
 _TINY = 1e-9
 # What there is to choose from, where nothing is known.
 BUSY = (0, 4, 6, 9, 13)
+# Under a limit so many times the price is tried, too.
+_DEARER = (3, 8)
+# After so much work, in pairs that were looked at, no other try is begun.
+_WORK = 20_000_000
 # In turns of it, moves of several steps are looked for at most.
 _MOST = 400
 
@@ -34,18 +40,26 @@ def short_schedule(
     """Rounds from where guests are at home, as long as something gains more than its price.
 
     `counting_on`: so many moves of its busiest host a plan may count on from the start; each is
-    tried, and the best plan that keeps its word is taken. The search's table ends as its steps
-    leave it.
+    tried, cut short where it came to less, and the best plan is taken. The search's table ends as
+    its steps leave it.
     """
-    best, steps, at = np.inf, [], search.home
-    for busy in counting_on:
+    search.put(search.home)
+    best, at = search.figure() + search.wrong(), search.home
+    steps: list[Step] = []
+    # Where a limit says how far to go, a higher price may lead further: what gains most for it.
+    most = search.looked + _WORK
+    for times, busy in product((1, *_DEARER) if bounds else (1,), counting_on):
+        if search.looked > most:
+            break
         search.put(search.home)
-        made = _Short(search, rate, bounds, busy)
+        made = _Short(search, times * rate, bounds, busy)
         for _ in range(_MOST):
             if not (made.direct() or made.pushed() or made.swapped()):
                 break
-        if not made.is_long() and made.cost() < best - _TINY:
-            best, steps, at = made.cost(), made.steps, search.table.at.copy()
+        made.cut()
+        cost = made.cost(rate)
+        if cost < best - _TINY:
+            best, steps, at = cost, made.steps, search.table.at.copy()
     search.put(at)
     found = Schedule([[step] for step in steps])
     close_up(search, found)
@@ -59,6 +73,8 @@ class _Short:
         self.rate = rate
         self.bounds = bounds
         self.steps: list[Step] = []
+        # In which round each of them is.
+        self.rounds: list[int] = []
         hosts = len(search.table.hosts)
         # By host: the round in which it is free again, and in how many moves it takes part.
         self.ready: Ints = np.zeros(hosts, dtype=np.int64)
@@ -69,11 +85,26 @@ class _Short:
         busy = max(busy, int(self.degree.max(initial=0)))
         return is_too_long(int(self.ready.max(initial=0)), busy, 1)
 
-    def cost(self) -> float:
+    def cost(self, rate: float) -> float:
         """The figure with the prices of all steps."""
         search = self.search
         steps = [step.row for step in self.steps]
-        return search.figure() + search.wrong() + self.rate * float(search.prices[steps].sum())
+        return search.figure() + search.wrong() + rate * float(search.prices[steps].sum())
+
+    def cut(self) -> None:
+        """Without its last rounds, where it is longer than the busiest host explains in the end."""
+        while self.is_long():
+            last = max(self.rounds)
+            kept = [number < last for number in self.rounds]
+            for step, stays in zip(reversed(self.steps), reversed(kept), strict=True):
+                if not stays:
+                    self.search.move(step.row, step.source)
+            steps = [step for step, stays in zip(self.steps, kept, strict=True) if stays]
+            self.steps, self.rounds = [], []
+            self.ready[:], self.degree[:] = 0, 0
+            for turn, step in enumerate(steps):
+                goes_on = any(step.row == later.row for later in steps[turn + 1 :])
+                self._note(replace(step, detour=step.detour and goes_on))
 
     def direct(self) -> bool:
         """The single move that gains most and does not come too late."""
@@ -131,6 +162,7 @@ class _Short:
         rows = self._free()
         if len(rows) < 2:
             return False
+        search.looked += len(rows) ** 2
         screen = search.screen_pairs(rows, rows, self.rate)
         for one, other in self._likely(screen):
             a, b = int(rows[one]), int(rows[other])
@@ -169,10 +201,10 @@ class _Short:
         search, table = self.search, self.search.table
         bend = search.bend()
         total: Floats = np.repeat(search.leaving(rows, self.rate, bend)[None, :], len(first), 0)
-        for quantity, slope, curve in bend:
-            unit = quantity.unit[here]
-            added = quantity.size[rows][None, :] * unit[:, None]
-            gone = quantity.size[rows[first]] * unit
+        for size, units, slope, curve in zip(search.sizes, search.units, *bend, strict=True):
+            unit = units[here]
+            added = size[rows][None, :] * unit[:, None]
+            gone = size[rows[first]] * unit
             total += added * (added * curve + (slope[here] - 2 * curve * gone)[:, None])
         room = table.free_mib[here] + table.memory[rows[first]]
         off = table.memory[rows][None, :] > room[:, None]
@@ -199,28 +231,32 @@ class _Short:
         number = len(self.steps)
         if not self._affordable([guest for guest, _ in plan]):
             return False
-        before = self.cost()
+        before = self.cost(self.rate)
         for turn, (guest, target) in enumerate(plan):
             if not search.fits(guest, target):
                 break
             gain = -float(search.moved(*_one(guest, target), 0.0)[0])
             self._make(guest, target, gain, detour=any(one == guest for one, _ in plan[turn + 1 :]))
         else:
-            if not self.is_long(self.busy) and self.cost() < before - _TINY:
+            if not self.is_long(self.busy) and self.cost(self.rate) < before - _TINY:
                 return True
         for step in reversed(self.steps[number:]):
             search.move(step.row, step.source)
-        del self.steps[number:]
+        del self.steps[number:], self.rounds[number:]
         self.ready, self.degree = ready, degree
         return False
 
     def _make(self, guest: int, target: int, gain: float, *, detour: bool = False) -> None:
         source = int(self.search.table.at[guest])
         self.search.move(guest, target)
-        self.steps.append(Step(guest, source, target, gain, detour))
-        ends = [source, target]
+        self._note(Step(guest, source, target, gain, detour))
+
+    def _note(self, step: Step) -> None:
+        ends = [step.source, step.target]
         self.ready[ends] = self.ready[ends].max() + 1
         self.degree[ends] += 1
+        self.steps.append(step)
+        self.rounds.append(int(self.ready[step.source]))
 
 
 def _one(guest: int, target: int) -> tuple[Ints, Ints]:

@@ -18,7 +18,7 @@ from vorch.decide.room import packing, solver
 from vorch.decide.room.fleet import HOST
 from vorch.decide.room.matching import Matching
 from vorch.decide.room.patch import patched
-from vorch.decide.room.table import NOWHERE, Bools, Ints, Table
+from vorch.decide.room.table import NOWHERE, Bools, Floats, Ints, Table
 
 # How many hosts are tried as another refuge for many before each is looked at for itself,
 _OTHERS = 48
@@ -422,15 +422,20 @@ class Spare:
         for kind in np.unique(table.kind[rows]):
             if not table.mask(int(kind))[host]:
                 fit &= table.kind[rows] != kind
-        rivals = np.zeros(len(table.guests), dtype=np.bool_)
+        among = set(rows.tolist())
         for guest in table.on(host):
             for number in table.groups_of[guest]:
-                rivals[list(table.groups[number].members)] |= table.groups[number].hard
-        fit &= ~rivals[rows]
-        # One of each host at a time, since the sums are those from before.
-        first = np.ones(len(rows), dtype=np.bool_)
-        first[1:] = sources[1:] != sources[:-1]
-        fit &= first
+                group = table.groups[number]
+                if group.hard and not among.isdisjoint(group.members):
+                    fit &= ~np.isin(rows, group.rows)
+        # Of each host the largest, and beside it as many more as there is room for.
+        some = rows[fit]
+        sources = table.at[some]
+        free_mib = table.free_mib[host] - mib[sources]
+        free_vcpus = table.free_vcpus[host] - vcpus[sources]
+        beside = _running(sources, table.memory[some].astype(np.float64)) <= free_mib
+        beside &= _running(sources, table.vcpus[some]) <= free_vcpus
+        fit[fit] = beside
         refuges.update(dict.fromkeys(rows[fit].tolist(), host))
         rest: Ints = rows[~fit]
         return rest
@@ -450,6 +455,15 @@ class Spare:
                         # Of other groups nothing is known here: once noted stays noted.
                         if beside or len(table.groups_of[row]) == 1:
                             self._sibling[row] = beside
+
+
+def _running(sources: Ints, size: Floats) -> Floats:
+    """The sums up to each one, begun anew for each host; those of one host are side by side."""
+    total: Floats = np.cumsum(size)
+    first = np.r_[True, sources[1:] != sources[:-1]] if len(sources) else np.ones(0, dtype=np.bool_)
+    before = (total - size)[first]
+    total -= before[np.cumsum(first) - 1]
+    return total
 
 
 def _refused(host: str, why: str) -> str:

@@ -54,6 +54,17 @@ class Standing:
                         break
             else:
                 self.quantities.append(Quantity(term.size, term.unit, [term], term.base))
+        # The same as rows of arrays: an operation on all quantities costs what it costs on one.
+        self.sizes: Floats = np.array([quantity.size for quantity in self.quantities])
+        self.units: Floats = np.array([quantity.unit for quantity in self.quantities])
+        spreads = [(n, term) for n, one in enumerate(self.quantities) for term in one.terms]
+        self.others = [(number, term) for number, term in spreads if term.kind != "spread"]
+        self.spread: Floats = np.zeros(len(self.quantities))
+        self.usual: Floats = np.zeros(len(self.quantities))
+        for number, term in spreads:
+            if term.kind == "spread":
+                self.spread[number] += term.weight
+                self.usual[number] = term.usual
         self._reach()
         self.movable = self._movable()
         self.recount()
@@ -241,10 +252,9 @@ class Standing:
     def move(self, row: int, host: int) -> None:
         table = self.table
         source = int(table.at[row])
-        for number, quantity in enumerate(self.quantities):
-            size, unit = quantity.size[row], quantity.unit
-            self.share[number, source] -= size * unit[source]
-            self.share[number, host] += size * unit[host]
+        size, units, share = self.sizes[:, row], self.units, self.share
+        share[:, source] -= size * units[:, source]
+        share[:, host] += size * units[:, host]
         table.move(row, host)
         self._follow(row)
         if self.bound[row]:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from vorch.decide.room.changes import change, product, slope_of
+from vorch.decide.room.changes import change, product, slope_of, spreads, spreads_bend
 from vorch.decide.room.evenness import BROKEN
-from vorch.decide.room.standing import Quantity, Standing
+from vorch.decide.room.standing import Standing
 from vorch.decide.room.table import Floats, Ints
 
 NEVER = np.inf
+# By quantity and host: what a little more changes; and by quantity how that rises.
+Bend = tuple[Floats, Floats]
 
 
 class Worth(Standing):
@@ -26,12 +28,8 @@ class Worth(Standing):
     def moved(self, rows: Ints, hosts: Ints, rate: float) -> Floats:
         """What the figure changes by with prices, for each guest on the host beside it."""
         at = self.table.at[rows]
-        total: Floats = np.zeros(len(rows))
-        for quantity, share in zip(self.quantities, self.share, strict=True):
-            size = quantity.size[rows]
-            own, added = size * quantity.unit[at], size * quantity.unit[hosts]
-            for term in quantity.terms:
-                total += change(term, share, self.count, added, share[hosts], own, share[at])
+        size = self.sizes[:, rows]
+        total = self._changed(size * self.units[:, hosts], hosts, size * self.units[:, at], at)
         home = self.home[rows]
         total += rate * self.prices[rows] * ((hosts != home) * 1.0 - (at != home))
         return total - self._mended(rows)
@@ -39,16 +37,21 @@ class Worth(Standing):
     def exchanged(self, first: Ints, second: Ints, rate: float) -> Floats:
         """The same for pairs of guests that change places."""
         a, b = self.table.at[first], self.table.at[second]
-        total: Floats = np.zeros(len(first))
-        for quantity, share in zip(self.quantities, self.share, strict=True):
-            more = quantity.size[second] - quantity.size[first]
-            gets, loses = more * quantity.unit[a], more * quantity.unit[b]
-            for term in quantity.terms:
-                total += change(term, share, self.count, gets, share[a], loses, share[b])
+        more = self.sizes[:, second] - self.sizes[:, first]
+        total = self._changed(more * self.units[:, a], a, more * self.units[:, b], b)
         for rows, was, will in ((first, a, b), (second, b, a)):
             home = self.home[rows]
             total += rate * self.prices[rows] * ((will != home) * 1.0 - (was != home))
         return total - self._mended(first) - self._mended(second)
+
+    def _changed(self, added: Floats, hosts: Ints, taken: Floats, others: Ints) -> Floats:
+        """What these add to hosts and take from others changes, rules left aside."""
+        share = self.share
+        here, was = share[:, hosts], share[:, others]
+        total = spreads(self.spread, share, self.count, added, here, taken, was)
+        for k, term in self.others:
+            total += change(term, share[k], self.count, added[k], here[k], taken[k], was[k])
+        return total
 
     def _mended(self, rows: Ints) -> Floats:
         """What it is worth that these leave: rules mended, and hosts that have too much eased."""
@@ -68,40 +71,31 @@ class Worth(Standing):
 
     # -- what it is worth, nearly: linear in variances, for all at once
 
-    def bend(self) -> list[tuple[Quantity, Floats, float]]:
+    def bend(self) -> Bend:
         """Per quantity how much the figure rises with a host's share, and with its square."""
-        found = []
-        for quantity, share in zip(self.quantities, self.share, strict=True):
-            slope: Floats = np.zeros(len(share))
-            curve = 0.0
-            for term in quantity.terms:
-                more, bend = slope_of(term, share, self.count)
-                slope += more
-                curve += bend
-            found.append((quantity, slope, curve))
-        return found
+        slope, curve = spreads_bend(self.spread, self.usual, self.share, self.count)
+        for number, term in self.others:
+            slope[number] += slope_of(term, self.share[number], self.count)
+        return slope, curve
 
-    def leaving(
-        self, rows: Ints, rate: float, bend: list[tuple[Quantity, Floats, float]]
-    ) -> Floats:
+    def leaving(self, rows: Ints, rate: float, bend: Bend) -> Floats:
         """The part of it that comes from leaving a host."""
         at = self.table.at[rows]
+        slope, curve = bend
+        own = self.sizes[:, rows] * self.units[:, at]
+        own *= own * curve[:, None] - slope[:, at]
         total: Floats = np.where(at == self.home[rows], rate, 0.0) * self.prices[rows]
-        for quantity, slope, curve in bend:
-            own = quantity.size[rows] * quantity.unit[at]
-            total += own * (own * curve - slope[at])
+        total += np.add.reduce(own, axis=0)
         return total - self._mended(rows)
 
     def screen(self, rows: Ints, rate: float) -> Floats:
         """Each guest to each host, nearly; infinite where it may not or cannot go."""
         table = self.table
-        sizes, units = [], []
         bend = self.bend()
-        for quantity, slope, curve in bend:
-            size = quantity.size[rows]
-            sizes += [size, size * size]
-            units += [slope * quantity.unit, curve * quantity.unit * quantity.unit]
-        total = product(np.array(sizes).T, np.array(units))
+        slope, curve = bend
+        size, unit = self.sizes[:, rows], self.units
+        right = np.concatenate((slope * unit, curve[:, None] * unit * unit))
+        total = product(np.concatenate((size, size * size)).T, right)
         total += self.leaving(rows, rate, bend)[:, None]
         at, home = table.at[rows], self.home[rows]
         gone = np.flatnonzero(at != home)
@@ -117,26 +111,24 @@ class Worth(Standing):
         off |= table.vcpus[rows][:, None] > table.free_vcpus[None, :]
         off |= ~(self.reach if len(rows) == len(self.rows) else self.reach[rows])
         off[np.arange(len(rows)), at] = True
-        total[off] = NEVER
+        np.copyto(total, NEVER, where=off)
         return total
 
     def screen_pairs(self, first: Ints, second: Ints, rate: float) -> Floats:
         """(d2 - d1) goes from one host to the other; multiplied out, it is one product."""
         table = self.table
         a, b = table.at[first], table.at[second]
-        left: list[Floats] = []
-        right: list[Floats] = []
+        slope, curve = self.bend()
+        d1, d2 = self.sizes[:, first], self.sizes[:, second]
+        sloped, curved = slope * self.units, curve[:, None] * self.units * self.units
+        s1, s2, r1, r2 = sloped[:, a], sloped[:, b], curved[:, a], curved[:, b]
+        left = np.concatenate((s1 - 2 * d1 * r1, d1, r1, d1 * d1))
+        right = np.concatenate((d2, s2 - 2 * d2 * r2, d2 * d2, r2))
         alone: Floats = self._priced(first, rate) - self._mended(first)
+        alone += np.add.reduce(d1 * (d1 * r1 - s1), axis=0)
         facing: Floats = self._priced(second, rate) - self._mended(second)
-        for quantity, slope, curve in self.bend():
-            d1, d2 = quantity.size[first], quantity.size[second]
-            s1, s2 = (slope * quantity.unit)[a], (slope * quantity.unit)[b]
-            r1, r2 = curve * quantity.unit[a] ** 2, curve * quantity.unit[b] ** 2
-            left += [s1 - 2 * d1 * r1, d1, r1, d1 * d1]
-            right += [d2, s2 - 2 * d2 * r2, d2 * d2, r2]
-            alone += d1 * (d1 * r1 - s1)
-            facing += d2 * (d2 * r2 - s2)
-        total = product(np.array(left).T, np.array(right))
+        facing += np.add.reduce(d2 * (d2 * r2 - s2), axis=0)
+        total = product(left.T, right)
         total += alone[:, None]
         total += facing[None, :]
         if rate:
@@ -157,7 +149,7 @@ class Worth(Standing):
         off[some] |= ~self.reach[first[some]][:, b]
         some = np.flatnonzero(self.confined[second])
         off[:, some] |= ~self.reach[second[some]][:, a].T
-        total[off] = NEVER
+        np.copyto(total, NEVER, where=off)
         return total
 
     def _priced(self, rows: Ints, rate: float) -> Floats:
