@@ -80,7 +80,7 @@ class SerialConsole:
         """Types a line and the return key."""
         data = line.encode() + b"\n"
         while data:
-            select.select([], [self._descriptor], [])
+            self._ready(select.POLLOUT)
             data = data[os.write(self._descriptor, data) :]
 
     def login(
@@ -126,8 +126,14 @@ class SerialConsole:
     ) -> None:
         self.close()
 
+    def _ready(self, event: int, timeout_s: float | None = None) -> bool:
+        # select() knows no number above 1023, and connections to Ceph hold many.
+        poll = select.poll()
+        poll.register(self._descriptor, event)
+        return bool(poll.poll(None if timeout_s is None else timeout_s * 1000))
+
     def _read(self, timeout_s: float) -> bool:
-        if not select.select([self._descriptor], [], [], timeout_s)[0]:
+        if not self._ready(select.POLLIN, timeout_s):
             return True
         try:
             data = os.read(self._descriptor, 65536)
