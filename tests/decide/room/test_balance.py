@@ -22,7 +22,7 @@ from vorch.decide.room.balance import (
     moved,
     towards,
 )
-from vorch.decide.room.fleet import Apart, Fleet, Guest, Host, Needs, Policy, Together
+from vorch.decide.room.fleet import Apart, Fleet, Guest, Host, Needs, Policy, Rule, Together
 from vorch.errors import Invalid
 from vorch.simulate.placement_file import read_placement
 
@@ -48,16 +48,16 @@ def shaken(fleet: Fleet, seed: int, by: float = 0.2) -> Fleet:
 
 def kept(fleet: Fleet, where: dict[str, str]) -> set[str]:
     """Rules that hold, judged by other code."""
-    return {
-        rule.name
-        for rule in fleet.rules
-        if rule.hard
-        and not any(
-            judge.barred(fleet, rule, name, where[name], where)
-            for name in rule.guests
-            if where[name]
-        )
-    }
+    return {rule.name for rule in fleet.rules if rule.hard and holds(fleet, rule, where)}
+
+
+def holds(fleet: Fleet, rule: Rule, where: dict[str, str]) -> bool:
+    placed = [name for name in rule.guests if where[name]]
+    if isinstance(rule, Together):
+        # Two here and two there bar each other from nothing, and are not together.
+        hosts = [where[name] for name in placed]
+        return len({judge.domain(fleet, one, rule.over) or f"host {one}" for one in hosts}) <= 1
+    return not any(judge.barred(fleet, rule, name, where[name], where) for name in placed)
 
 
 def follow(fleet: Fleet, plan: BalancePlan) -> None:
