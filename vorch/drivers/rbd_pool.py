@@ -183,10 +183,10 @@ class RbdPool:
         """The pool by a connection of its own, on which librbd has other settings."""
         cluster = RadosCluster(self.address.conf, self.address.user, self._cluster.timeout_s)
         try:
-            handle = cluster.handle()
+            # No variable keeps the connection: who still has it is waited for when it is closed.
             for name, value in options.items():
-                handle.conf_set(name, value)
-            with handle.open_ioctx(self.address.pool) as ioctx:
+                cluster.handle().conf_set(name, value)
+            with cluster.handle().open_ioctx(self.address.pool) as ioctx:
                 ioctx.set_namespace(self.address.namespace)
                 ioctx.set_osdmap_full_try()
                 yield ioctx
@@ -219,6 +219,7 @@ class RbdPool:
             closed, self._closed = self._closed, True
         if ioctx is not None:
             ioctx.close()
+            del ioctx
         if not closed:
             self._cluster.release()
 
