@@ -18,7 +18,12 @@ pytest_plugins = ["vorch.lab.pytest_plugin"]
 
 
 # Those of this machine's own libvirt, whose VMs bear fixed names, and of what a lab leaves behind.
-OF_THE_MACHINE = ("tests/real/", "tests/lab/test_up_down.py", "tests/house/test_prepare.py")
+OF_THE_MACHINE = (
+    "tests/real/",
+    "tests/test_readme.py::test_on_libvirt",
+    "tests/lab/test_up_down.py",
+    "tests/house/test_prepare.py",
+)
 
 
 class ByPlace(LoadScopeScheduling):  # type: ignore[misc]
