@@ -32,7 +32,8 @@ MODULES = (
     *("proxy", "proxy_http", "proxy_balancer", "lbmethod_byrequests", "slotmem_shm"),
 )
 
-pytestmark = pytest.mark.slow
+# Two services and a proxy beside all else.
+pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 class Front:
@@ -245,6 +246,7 @@ def test_a_console_comes_through(front: Front) -> None:
                 ssl=context,
                 origin=Origin(origin),
                 proxy=None,
+                open_timeout=60,
             )
         )
 
