@@ -6,6 +6,9 @@ import faulthandler
 import os
 import re
 import shutil
+import subprocess
+import time
+import warnings
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -120,6 +123,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByPlace:
     return ByPlace(config, log)
 
 
+DOES_NOT_ANSWER = "libvirt does not answer"
+
+
 @pytest.fixture(scope="session")
 def libvirt_system() -> str:
     """The URI of this machine's libvirt, when it answers."""
@@ -142,8 +148,25 @@ def _why_no_libvirt() -> str | None:
     try:
         libvirt.open("qemu:///system").close()
     except libvirt.libvirtError as exc:
-        return f"libvirt does not answer: {exc}"
+        return f"{DOES_NOT_ANSWER}: {exc}"
     return None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Where no systemd does it, a daemon that died is started again, so that one test fails of it.
+
+    libvirtd 9.0 was seen to die when a process was killed that it was just writing to.
+    """
+    of_libvirt = item.nodeid.startswith("tests/real/") or "[libvirt" in item.nodeid
+    if not os.environ.get("CI") or not of_libvirt or Path("/run/systemd/system").exists():
+        return
+    if (_why_no_libvirt() or "").startswith(DOES_NOT_ANSWER) and shutil.which("libvirtd"):
+        warnings.warn(f"{item.nodeid} found libvirtd dead and started it again", stacklevel=1)
+        subprocess.run(["libvirtd", "-d"], check=False, stdin=subprocess.DEVNULL)
+        end = time.monotonic() + 60
+        while _why_no_libvirt() is not None and time.monotonic() < end:
+            time.sleep(0.5)
 
 
 # Reasons that lie in where the tests happen to stand, not in what this machine lacks.
