@@ -29,6 +29,10 @@ OF_THE_MACHINE = (
 )
 
 
+def _of_the_machine(nodeid: str) -> bool:
+    return nodeid.startswith(OF_THE_MACHINE) or "[libvirt" in nodeid
+
+
 class ByPlace(LoadScopeScheduling):  # type: ignore[misc]
     """What runs side by side (`-n`): files do, and each worker has a lab of its own.
 
@@ -36,7 +40,7 @@ class ByPlace(LoadScopeScheduling):  # type: ignore[misc]
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        if nodeid.startswith(OF_THE_MACHINE) or "[libvirt" in nodeid:
+        if _of_the_machine(nodeid):
             return "machine"
         return nodeid.split("::", 1)[0]
 
@@ -158,8 +162,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
     libvirtd 9.0 was seen to die when a process was killed that it was just writing to.
     """
-    of_libvirt = item.nodeid.startswith("tests/real/") or "[libvirt" in item.nodeid
-    if not os.environ.get("CI") or not of_libvirt or Path("/run/systemd/system").exists():
+    supervised = Path("/run/systemd/system").exists()
+    if not os.environ.get("CI") or supervised or not _of_the_machine(item.nodeid):
         return
     if (_why_no_libvirt() or "").startswith(DOES_NOT_ANSWER) and shutil.which("libvirtd"):
         warnings.warn(f"{item.nodeid} found libvirtd dead and started it again", stacklevel=1)
