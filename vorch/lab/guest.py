@@ -167,14 +167,14 @@ def build(kind: Kind, *, cache: Path | None = None, report: Report | None = None
     folder = (cache or default_cache()) / "guest"
     say = report or (lambda _: None)
     _check_machine(kind)
-    kernel, version = _kernel_package(say)
+    kernel, version = kernel_package(say)
     name = f"{kind}-{_recipe_hash(kind, kernel, version)}"
     finished = folder / name
     found = _load(finished)
     if found:
         return found
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / "lock", say):
+    with locked(folder / "lock", say):
         # Another process may have built it while this one waited.
         found = _load(finished)
         if found:
@@ -187,12 +187,12 @@ def build(kind: Kind, *, cache: Path | None = None, report: Report | None = None
         packages = folder / "packages"
         packages.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder) as scratch:
-            work = _Workshop(Path(scratch), packages, kernel, say)
+            work = Workshop(Path(scratch), packages, kernel, say)
             disk = work.debian() if kind == "debian" else work.tiny(kind)
             shelf = Path(scratch) / "finished"
             shelf.mkdir()
             say(f"{kind}: writing the qcow2 file")
-            _run(
+            run(
                 [
                     "qemu-img",
                     "convert",
@@ -261,7 +261,7 @@ def _check_machine(kind: Kind) -> None:
         )
 
 
-def _run(command: Sequence[str], *, cwd: Path | None = None) -> str:
+def run(command: Sequence[str], *, cwd: Path | None = None) -> str:
     done = subprocess.run(
         command,
         cwd=cwd,
@@ -281,11 +281,11 @@ def _run(command: Sequence[str], *, cwd: Path | None = None) -> str:
     return done.stdout
 
 
-def _kernel_package(say: Report) -> tuple[str, str]:
+def kernel_package(say: Report) -> tuple[str, str]:
     """The kernel package behind the metapackage, and its version, as apt knows it."""
     wanted = ["apt-cache", "--no-all-versions", "show", KERNEL]
     try:
-        record = _run(wanted)
+        record = run(wanted)
     except GuestBuildError:
         if os.geteuid() != 0:
             raise GuestBuildError(
@@ -293,8 +293,8 @@ def _kernel_package(say: Report) -> tuple[str, str]:
                 "run apt-get update as root (the recipe needs Debian's archive)"
             ) from None
         say("apt's lists are missing: apt-get update")
-        _run(["apt-get", "update"])
-        record = _run(wanted)
+        run(["apt-get", "update"])
+        record = run(wanted)
     version = re.search(r"^Version: (\S+)", record, re.MULTILINE)
     package = re.search(r"^Depends:.*?\b(linux-image-[0-9]\S*-amd64)\b", record, re.MULTILINE)
     if not version or not package:
@@ -348,7 +348,7 @@ def _load(folder: Path) -> GuestImage | None:
 
 
 @contextlib.contextmanager
-def _locked(file: Path, say: Report) -> Iterator[None]:
+def locked(file: Path, say: Report) -> Iterator[None]:
     with file.open("a") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -358,7 +358,7 @@ def _locked(file: Path, say: Report) -> Iterator[None]:
         yield
 
 
-class _Workshop:
+class Workshop:
     """One build: the folder it happens in, and the steps all kinds share."""
 
     def __init__(self, scratch: Path, packages: Path, kernel: str, say: Report) -> None:
@@ -423,10 +423,10 @@ class _Workshop:
     def debian(self) -> Path:
         self.fetch([self.kernel, *COMMON_PACKAGES])
         root = self.scratch / "root"
-        site, codename = _archive()
+        site, codename = own_archive()
         self.say(f"debian: debootstrap of {codename} from {site}")
         # In a mount namespace of its own: whatever debootstrap mounts is gone with it.
-        _run(
+        run(
             [
                 *("unshare", "--mount", "debootstrap", "--variant=minbase", "--arch=amd64"),
                 *(f"--include={','.join(DEBIAN_PACKAGES)}", codename, str(root), site),
@@ -435,7 +435,7 @@ class _Workshop:
         self.say("debian: settings")
         self.copy_debian_modules(root)
         self.settle_debian(root)
-        used_mib = _size_of_tree(root) // MIB
+        used_mib = size_of_tree(root) // MIB
         # Room for inodes and the journal as well as for what a test writes.
         root_mib = used_mib * 9 // 8 + DEBIAN_SPARE_MIB
         self.say("debian: writing the disk")
@@ -451,8 +451,8 @@ class _Workshop:
     def fetch(self, names: Sequence[str]) -> None:
         """Downloads the packages, except those in the cache already, and unpacks them all."""
         self.say(f"downloading {len(names)} packages")
-        _run(["apt-get", "download", *names], cwd=self.packages)
-        records = _run(["apt-cache", "--no-all-versions", "show", *names])
+        run(["apt-get", "download", *names], cwd=self.packages)
+        records = run(["apt-cache", "--no-all-versions", "show", *names])
         versions = dict(
             re.findall(r"^Package: (\S+)\n(?:.+\n)*?Version: (\S+)", records, re.MULTILINE)
         )
@@ -471,7 +471,7 @@ class _Workshop:
                     f"cannot build a guest: apt-get brought no package '{name}'; "
                     "run apt-get update and try again"
                 )
-            _run(["dpkg-deb", "--extract", str(chosen), str(self.unpacked)])
+            run(["dpkg-deb", "--extract", str(chosen), str(self.unpacked)])
 
     @property
     def release(self) -> str:
@@ -489,9 +489,9 @@ class _Workshop:
             "the recipe does not fit this release of Debian"
         )
 
-    def start_archive(self, first_program: str) -> _Archive:
+    def start_archive(self, first_program: str) -> Archive:
         """What both guests' initramfs share: busybox, modules and the scripts that load them."""
-        archive = _Archive()
+        archive = Archive()
         for folder in (
             "bin",
             "dev",
@@ -515,12 +515,12 @@ class _Workshop:
             if path.exists()
         )
         archive.file("bin/busybox", busybox.read_bytes(), 0o755)
-        for applet in _run([str(busybox), "--list"]).split():
+        for applet in run([str(busybox), "--list"]).split():
             if applet not in ("busybox", "shutdown"):
                 archive.link(f"bin/{applet}", "busybox")
         for login_program in ("getty", "init", "login", "sh"):
             archive.link(f"sbin/{login_program}", "../bin/busybox")
-        modules = _modules(self.module_folder, MODULES)
+        modules = modules_of(self.module_folder, MODULES)
         for module in modules.values():
             archive.file(f"lib/modules/{module.name}.ko", module.content)
         archive.file("lib/modules.sh", _module_script(modules))
@@ -530,7 +530,7 @@ class _Workshop:
 
     # --- the disk -------------------------------------------------------------------------------
 
-    def write_disk(self, disk: Path, archive: _Archive, command_line: str, second_mib: int) -> int:
+    def write_disk(self, disk: Path, archive: Archive, command_line: str, second_mib: int) -> int:
         """Partition table, boot partition, boot loaders. Returns the boot partition's MiB."""
         kernel = self.unpacked / "boot" / f"vmlinuz-{self.release}"
         initramfs = self.scratch / "initrd"
@@ -548,7 +548,7 @@ class _Workshop:
         hidden = str(BOOT_OFFSET // SECTOR)
         sectors = str(boot_mib * MIB // SECTOR)
         # -H: syslinux finds its own partition by the number of sectors before it.
-        _run(
+        run(
             [
                 "mformat",
                 "-i",
@@ -566,7 +566,7 @@ class _Workshop:
                 "::",
             ]
         )
-        _run(["mmd", "-i", image, "::EFI", "::EFI/BOOT", "::loader", "::loader/entries"])
+        run(["mmd", "-i", image, "::EFI", "::EFI/BOOT", "::loader", "::loader/entries"])
         texts = {
             "syslinux.cfg": (
                 "DEFAULT vorch\nPROMPT 0\nLABEL vorch\n"
@@ -580,22 +580,22 @@ class _Workshop:
         for name, text in texts.items():
             source = self.scratch / "text"
             source.write_text(text)
-            _run(["mcopy", "-o", "-i", image, str(source), f"::{name}"])
+            run(["mcopy", "-o", "-i", image, str(source), f"::{name}"])
         files = {
             "vmlinuz": kernel,
             "initrd": initramfs,
             "EFI/BOOT/BOOTX64.EFI": self.unpacked / UEFI_LOADER,
         }
         for name, source in files.items():
-            _run(["mcopy", "-o", "-i", image, str(source), f"::{name}"])
-        _run(["syslinux", "--install", "--offset", str(BOOT_OFFSET), str(disk)])
+            run(["mcopy", "-o", "-i", image, str(source), f"::{name}"])
+        run(["syslinux", "--install", "--offset", str(BOOT_OFFSET), str(disk)])
         return boot_mib
 
     def write_ext4(
         self, disk: Path, boot_mib: int, size_mib: int, label: str, more: Sequence[str]
     ) -> None:
         offset = BOOT_OFFSET + boot_mib * MIB
-        _run(
+        run(
             [
                 *("mke2fs", "-q", "-F", "-t", "ext4", "-L", label, *more),
                 # Lazy initialisation would have the first boot write inode tables behind its back.
@@ -638,7 +638,7 @@ class _Workshop:
                     pending.append(needed)
         for listing in self.module_folder.glob("modules.*"):
             shutil.copy2(listing, target)
-        _run(["chroot", str(root), "depmod", self.release])
+        run(["chroot", str(root), "depmod", self.release])
 
     def settle_debian(self, root: Path) -> None:
         def write(name: str, text: str, mode: int = 0o644) -> None:
@@ -673,7 +673,7 @@ class _Workshop:
             link = root / "etc/systemd/system" / service
             link.unlink(missing_ok=True)
             link.symlink_to("/dev/null")
-        _run(["chroot", str(root), "systemctl", "enable", "systemd-networkd", "systemd-resolved"])
+        run(["chroot", str(root), "systemctl", "enable", "systemd-networkd", "systemd-resolved"])
         for name in (
             "var/cache/apt",
             "var/lib/apt/lists",
@@ -692,7 +692,7 @@ def _partition_entry(flag: int, kind: int, start: int, size: int) -> bytes:
     return struct.pack("<B3sB3sII", flag, beyond, kind, beyond, start // SECTOR, size // SECTOR)
 
 
-def _size_of_tree(root: Path) -> int:
+def size_of_tree(root: Path) -> int:
     total = 0
     for folder, names, files in os.walk(root):
         for name in (*names, *files):
@@ -701,7 +701,7 @@ def _size_of_tree(root: Path) -> int:
     return total
 
 
-def _archive() -> tuple[str, str]:
+def own_archive() -> tuple[str, str]:
     """The archive this machine's own packages come from, and its release: for debootstrap."""
     with contextlib.suppress(OSError):
         words = dict(
@@ -710,7 +710,7 @@ def _archive() -> tuple[str, str]:
             if "=" in line
         )
         codename = words.get("VERSION_CODENAME", "").strip('"')
-        listing = _run(
+        listing = run(
             [
                 "apt-get",
                 "indextargets",
@@ -731,7 +731,7 @@ def _archive() -> tuple[str, str]:
 def _library_packages(programs: Sequence[str]) -> list[str]:
     """The packages of shared libraries those packages need, directly or through other libraries."""
     without = ["recommends", "suggests", "conflicts", "breaks", "replaces", "enhances"]
-    listing = _run(
+    listing = run(
         ["apt-cache", "depends", "--recurse", *(f"--no-{kind}" for kind in without), *programs]
     )
     needs: dict[str, list[str]] = {}
@@ -790,7 +790,7 @@ def _module_name(file: Path) -> str:
     return file.name.split(".ko")[0].replace("-", "_")
 
 
-def _modules(folder: Path, wanted: Sequence[str]) -> dict[str, _Module]:
+def modules_of(folder: Path, wanted: Sequence[str]) -> dict[str, _Module]:
     """The modules wanted and all they depend on; without what is built in or gone."""
     files = {_module_name(file): file for file in _module_files(folder)}
     found: dict[str, _Module] = {}
@@ -896,7 +896,7 @@ def _needed_by(program: bytes) -> list[str]:
 # --- the initramfs ------------------------------------------------------------------------------
 
 
-class _Archive:
+class Archive:
     """A cpio archive in the kernel's "newc" form; written here, device nodes need no root."""
 
     def __init__(self) -> None:
