@@ -80,6 +80,9 @@ def _find(name: str) -> Lab:
 
 def up(
     hosts: Annotated[int, typer.Option("--hosts", metavar="N", help="How many hosts.")] = 3,
+    xen: Annotated[
+        int, typer.Option("--xen", metavar="N", help="How many hosts with Xen beside them.")
+    ] = 0,
     osds: Annotated[int, typer.Option("--osds", metavar="N", help="How many OSDs of Ceph.")] = 3,
     mons: Annotated[int, typer.Option("--mons", metavar="N", help="Monitors of Ceph: 1 or 3.")] = 1,
     no_ceph: Annotated[bool, typer.Option("--no-ceph", help="Hosts only.")] = False,
@@ -109,6 +112,7 @@ def up(
     made = lab.up(
         name,
         hosts=hosts,
+        xen=xen,
         osds=0 if no_ceph else osds,
         mons=mons,
         hyperconverged=hyperconverged,

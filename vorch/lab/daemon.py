@@ -19,11 +19,12 @@ from typing import Any, Literal
 
 from vorch.drivers.kvm import KvmHost
 from vorch.errors import Invalid, Unreachable, Unsupported
-from vorch.lab import certificates, control
+from vorch.lab import certificates, control, xen_image
 from vorch.lab.ceph import LabCeph
 from vorch.lab.control import Say
 from vorch.lab.host import CABLES, Cable, LabHost, run
 from vorch.lab.spec import BMC_PASSWORD, BMC_USER, LabSpec
+from vorch.lab.xen_host import LabXenHost
 from vorch.model import Node
 from vorch.ports import no_progress
 
@@ -46,7 +47,11 @@ class LabDaemon:
 
     def __init__(self, spec: LabSpec) -> None:
         self.spec = spec
-        self.hosts = {name: LabHost(spec, name) for name in spec.host_names}
+        self.hosts = {name: LabHost(spec, name) for name in spec.kvm_names}
+        if spec.xen:
+            # Built before this daemon began, which has no way to the distribution's archives.
+            image = xen_image.build()
+            self.hosts |= {name: LabXenHost(spec, name, image) for name in spec.xen_names}
         self.ceph = LabCeph(spec, self._place) if spec.ceph else None
         self.bmcs = {name: BmcState() for name in spec.host_names}
         # What guests run under: "kvm", or "tcg" where KVM does not really work.
@@ -67,7 +72,7 @@ class LabDaemon:
         certificates.write(self.spec)
         self._make_switches()
         say(f"networks {self.spec.management} (management) and {self.spec.storage} (storage)")
-        with ThreadPoolExecutor(self.spec.hosts + 1) as pool:
+        with ThreadPoolExecutor(len(self.hosts) + 1) as pool:
             hosts = [pool.submit(self._first_power_on, name, say) for name in self.hosts]
             ceph = pool.submit(self._build_ceph, say, hosts) if self.ceph else None
             for one in hosts:
@@ -243,7 +248,7 @@ class LabDaemon:
                     say(line)
             off = [host for host in self.hosts.values() if not host.is_on]
             with ThreadPoolExecutor(max(1, len(off))) as pool:
-                for host, _ in zip(off, pool.map(LabHost.power_on, off), strict=True):
+                for host, _ in zip(off, pool.map(lambda one: one.power_on(), off), strict=True):
                     say(f"{host.name}: power is on, libvirt answers")
             for host in self.hosts.values():
                 libvirtd = host.wake_libvirt()
@@ -258,8 +263,8 @@ class LabDaemon:
     def do_reset(self, say: Say) -> None:
         """Heal, and take away what guests and tests have left: VMs, disks, clients' fences."""
         with self._turn:
-            with ThreadPoolExecutor(self.spec.hosts) as pool:
-                list(pool.map(LabHost.wipe, self.hosts.values()))
+            with ThreadPoolExecutor(len(self.hosts)) as pool:
+                list(pool.map(lambda host: host.wipe(), self.hosts.values()))
             if self.ceph:
                 for line in self.ceph.heal():
                     say(line)

@@ -51,7 +51,7 @@ def cluster(
     uri = ceph_uri(spec, "rados")
     with vorch.connect(uri) as made:
         there = made.look()
-        for host in spec.host_names:
+        for host in spec.kvm_names:
             if host not in there.nodes:
                 say(f"{host} is tried out and joins")
                 made.node_add(

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from vorch.errors import Conflict, Denied, NotFound, StepFailed, Unsupported
-from vorch.lab import control, processes, ranges
+from vorch.lab import control, guest, processes, ranges, xen_image
 from vorch.lab.ceph import CephStatus
 from vorch.lab.control import Say
 from vorch.lab.host import HostStatus
 from vorch.lab.processes import MARK
 from vorch.lab.spec import DEFAULT_NAME, DEFAULT_RANGE, HOME, LabSpec
+from vorch.lab.xen_host import way_in
 
 # Every program that a lab runs, and the Debian package that brings it.
 PROGRAMS = {
@@ -160,6 +161,8 @@ class Lab:
                 f"cannot run anything on {host}: its power is off; vorch lab power-on"
                 f" {host}{self.spec.option}"
             )
+        if host in self.spec.xen_names:
+            return way_in(self.spec, host, init.pid, command)
         return processes.inside(init.pid, command)
 
     def log_files(self, part: str) -> tuple[Path, ...]:
@@ -191,6 +194,7 @@ def up(
     name: str = DEFAULT_NAME,
     *,
     hosts: int = 3,
+    xen: int = 0,
     osds: int = 3,
     mons: int = 1,
     hyperconverged: bool = False,
@@ -200,18 +204,22 @@ def up(
 ) -> Lab:
     """Make a lab; returns when every host answers and Ceph is healthy. `osds=0`: without Ceph.
 
+    `xen` hosts come beside the others; the first of them ever is built, which takes minutes.
     What fails or is interrupted leaves nothing behind.
     """
     tell = say or (lambda _: None)
     wanted = LabSpec(
         name=name,
         hosts=hosts,
+        xen=xen,
         osds=osds,
         mons=mons,
         hyperconverged=hyperconverged,
         home=str(home),
     )
     _check_machine(wanted)
+    if wanted.xen:
+        _build_xen(tell)
     with _only_one(name):
         if wanted.folder.exists() or processes.holders(name):
             raise Conflict(
@@ -238,6 +246,14 @@ def _up(wanted: LabSpec, address_range: str, say: Say) -> Lab:
         _start_daemon(spec)
     control.call(spec.control, "build", say=say)
     return Lab(spec)
+
+
+def _build_xen(say: Say) -> None:
+    """Before anything of the lab is there: it may take minutes, and needs the way to archives."""
+    try:
+        xen_image.build(report=say)
+    except guest.GuestBuildError as exc:
+        raise Unsupported(str(exc)) from exc
 
 
 def _start_daemon(spec: LabSpec) -> None:

@@ -17,11 +17,15 @@ DEFAULT_NAME = "lab"
 DEFAULT_RANGE = "10.77.0.0/16"
 # The lab's name is part of a link's name, and the kernel gives those 15 characters.
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,8}[a-z0-9])?")
-# Addresses end with .11 and up for hosts, .111 and up for their BMCs; the guests' begin at .151.
+# Addresses end with .11 and up for KVM hosts, .51 and up for Xen hosts, a hundred more for the BMCs
+# of both; the guests' begin at .171.
 MOST_HOSTS = 30
+# Each of them is a machine of 2 GiB, emulated.
+MOST_XEN_HOSTS = 8
+FIRST_XEN_ADDRESS = 51
 MOST_OSDS = 60
 MONITOR_COUNTS = (1, 3)
-GUEST_ADDRESSES = (151, 250)
+GUEST_ADDRESSES = (171, 250)
 # The name of Ceph's pool for disks and of the user that may use it.
 POOL = "vms"
 CEPH_USER = "vorch"
@@ -36,6 +40,8 @@ class LabSpec:
 
     name: str = DEFAULT_NAME
     hosts: int = 3
+    # Hosts with Xen, beside those with KVM.
+    xen: int = 0
     osds: int = 3
     mons: int = 1
     hyperconverged: bool = False
@@ -53,6 +59,11 @@ class LabSpec:
             raise Invalid(
                 f"cannot make lab {self.name!r}: {self.hosts} hosts were asked for; a lab has 1 to"
                 f" {MOST_HOSTS}"
+            )
+        if not 0 <= self.xen <= MOST_XEN_HOSTS:
+            raise Invalid(
+                f"cannot make lab {self.name!r}: {self.xen} Xen hosts were asked for; a lab has up"
+                f" to {MOST_XEN_HOSTS} beside its KVM hosts"
             )
         if not 0 <= self.osds <= MOST_OSDS:
             raise Invalid(
@@ -75,8 +86,16 @@ class LabSpec:
         return self.osds > 0
 
     @property
-    def host_names(self) -> tuple[str, ...]:
+    def kvm_names(self) -> tuple[str, ...]:
         return tuple(f"h{number}" for number in range(1, self.hosts + 1))
+
+    @property
+    def xen_names(self) -> tuple[str, ...]:
+        return tuple(f"x{number}" for number in range(1, self.xen + 1))
+
+    @property
+    def host_names(self) -> tuple[str, ...]:
+        return self.kvm_names + self.xen_names
 
     @property
     def mon_names(self) -> tuple[str, ...]:
@@ -88,7 +107,7 @@ class LabSpec:
 
     def host_of_osd(self, osd: int) -> str | None:
         """The host that OSD lives and dies with; None where they run beside the hosts."""
-        return self.host_names[osd % self.hosts] if self.hyperconverged else None
+        return self.kvm_names[osd % self.hosts] if self.hyperconverged else None
 
     def host_of_mon(self, mon: str) -> str | None:
         """The host that monitor lives and dies with: one on each host, the rest apart.
@@ -97,7 +116,7 @@ class LabSpec:
         """
         number = self.mon_names.index(mon)
         on_hosts = self.hyperconverged and self.mons > 1 and number < self.hosts
-        return self.host_names[number] if on_hosts else None
+        return self.kvm_names[number] if on_hosts else None
 
     def mons_of(self, host: str) -> tuple[str, ...]:
         return tuple(mon for mon in self.mon_names if self.host_of_mon(mon) == host)
@@ -138,13 +157,13 @@ class LabSpec:
         return _address(self.storage, 1)
 
     def management_address(self, host: str) -> str:
-        return _address(self.management, 10 + self._number(host))
+        return _address(self.management, self._number(host))
 
     def storage_address(self, host: str) -> str:
-        return _address(self.storage, 10 + self._number(host))
+        return _address(self.storage, self._number(host))
 
     def bmc_address(self, host: str) -> str:
-        return _address(self.management, 110 + self._number(host))
+        return _address(self.management, 100 + self._number(host))
 
     def mon_address(self, mon: str) -> str:
         host = self.host_of_mon(mon)
@@ -179,17 +198,24 @@ class LabSpec:
     def uri(self, host: str) -> str:
         """Where libvirt of a host answers, for a client on this machine."""
         address = self.management_address(self.known_host(host))
-        return f"qemu+tls://{address}/system?pkipath={self.client_pki}"
+        return f"{self._driver(host)}+tls://{address}/system?pkipath={self.client_pki}"
 
     def peer_uri(self, host: str) -> str:
         """Where it answers for the lab's other hosts: the target of a peer-to-peer migration."""
-        return f"qemu+tls://{self.known_host(host)}/system"
+        return f"{self._driver(host)}+tls://{self.known_host(host)}/system"
+
+    def _driver(self, host: str) -> str:
+        """libvirt's name for what runs there."""
+        return "xen" if host in self.xen_names else "qemu"
 
     def bmc_url(self, host: str) -> str:
         return f"https://{self.bmc_address(self.known_host(host))}/redfish/v1/Systems/{host}"
 
     def _number(self, host: str) -> int:
-        return self.host_names.index(self.known_host(host)) + 1
+        """The last part of its addresses."""
+        if self.known_host(host) in self.xen_names:
+            return FIRST_XEN_ADDRESS + self.xen_names.index(host)
+        return 11 + self.kvm_names.index(host)
 
     # --- folders --------------------------------------------------------------------------------
 
