@@ -45,7 +45,7 @@ debian_run=(
 )
 # A real Ceph, QEMU's and Python's ways to it, and what one tries out on a host of a lab.
 debian_lab=(
-    ceph-common ceph-mgr ceph-mon ceph-osd ethtool ipmitool iputils-ping python3-rados python3-rbd
+    ceph-common ceph-mgr ceph-mon ceph-osd ethtool ipmitool iputils-ping openssh-client python3-rados python3-rbd
     qemu-block-extra
 )
 # What the tests build their guest systems with; tests/house compares this with vorch.lab's own table.
@@ -66,7 +66,7 @@ fedora_run=(
     dnsmasq edk2-ovmf iproute iptables-nft libvirt-client libvirt-daemon-config-network libvirt-daemon-driver-network
     libvirt-daemon-kvm nftables qemu-img qemu-kvm swtpm swtpm-tools
 )
-fedora_lab=(ceph-common ceph-mgr ceph-mon ceph-osd ethtool ipmitool iputils python3-rados python3-rbd qemu-kvm-block-rbd)
+fedora_lab=(ceph-common ceph-mgr ceph-mon ceph-osd ethtool ipmitool iputils openssh-clients python3-rados python3-rbd qemu-kvm-block-rbd)
 fedora_guests=(debootstrap dpkg e2fsprogs mtools qemu-img syslinux)
 fedora_browser=(chromium dejavu-sans-fonts)
 fedora_tests=(ansible-core binutils busybox cpio genisoimage httpd xorriso)

@@ -101,7 +101,7 @@ def up(
     ] = DEFAULT_RANGE,
     name: LabName = DEFAULT_NAME,
 ) -> None:
-    """Make a lab: hosts with their own libvirt and QEMU, and a real small Ceph.
+    """Make a lab: hosts with their own libvirt and QEMU (or Xen), and a real small Ceph.
 
     Needs root. Ends when every host answers and Ceph is healthy; what fails leaves nothing behind.
     """
@@ -239,7 +239,7 @@ def shell(
     words = list(command or [])
     if not words:
         words = ["env", f"PS1={host}:\\w\\$ ", "bash", "--norc", "-i"]
-    done = subprocess.run(found.command(host, words), cwd="/")
+    done = subprocess.run(found.command(host, words, terminal=sys.stdin.isatty()), cwd="/")
     if done.returncode:
         raise typer.Exit(done.returncode if done.returncode > 0 else 128 - done.returncode)
 

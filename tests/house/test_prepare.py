@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from vorch.lab import xen_image
 from vorch.lab.guest import PROGRAMS_FOR_DEBIAN
 
 ROOT = Path(__file__).parents[2]
@@ -153,13 +154,14 @@ def test_the_packages_for_guests_are_those_the_builder_names() -> None:
     """The list in the script has to be there before any Python is; the table is vorch.lab's."""
     script = (ROOT / "packaging" / "prepare.sh").read_text()
     listed: set[str] = set()
-    for name in ("debian_run", "debian_guests"):
+    for name in ("debian_run", "debian_lab", "debian_guests"):
         found = re.search(rf"^{name}=\(([^)]*)\)", script, re.MULTILINE)
         assert found is not None, name
         listed |= set(found[1].split())
     # Parts of every Debian.
     essential = {"apt", "coreutils", "dpkg", "util-linux"}
-    assert set(PROGRAMS_FOR_DEBIAN.values()) - essential <= listed
+    wanted = {*PROGRAMS_FOR_DEBIAN.values(), *xen_image.PROGRAMS.values()}
+    assert wanted - essential <= listed
 
 
 def test_everything_else_in_the_tree_is_left_alone(machine: Machine) -> None:

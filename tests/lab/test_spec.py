@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from vorch.errors import Invalid, NoRoom, NotFound
 from vorch.lab import ranges
-from vorch.lab.spec import MOST_HOSTS, LabSpec
+from vorch.lab.spec import MOST_HOSTS, MOST_XEN_HOSTS, LabSpec
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,10 @@ def test_links_have_names_that_the_kernel_takes(name: str) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"hosts": 0}, {"hosts": 31}, {"osds": -1}, {"osds": 61}, {"mons": 0}, {"mons": 2}],
+    [
+        *({"hosts": 0}, {"hosts": 31}, {"xen": -1}, {"xen": 9}),
+        *({"osds": -1}, {"osds": 61}, {"mons": 0}, {"mons": 2}),
+    ],
     ids=str,
 )
 def test_sizes_have_limits(wrong: dict[str, int]) -> None:
@@ -42,7 +45,9 @@ def test_sizes_have_limits(wrong: dict[str, int]) -> None:
 
 @pytest.mark.parametrize("hyperconverged", [False, True])
 def test_no_address_is_given_twice(hyperconverged: bool) -> None:
-    spec = LabSpec(hosts=MOST_HOSTS, mons=3, osds=60, hyperconverged=hyperconverged)
+    spec = LabSpec(
+        hosts=MOST_HOSTS, xen=MOST_XEN_HOSTS, mons=3, osds=60, hyperconverged=hyperconverged
+    )
     hosts = spec.host_names
     management = [spec.own_management, spec.dhcp_address]
     management += [spec.management_address(host) for host in hosts]
@@ -65,6 +70,19 @@ def test_osds_are_spread_over_the_hosts() -> None:
     beside = replace(spec, hyperconverged=False)
     assert beside.host_of_osd(4) is None
     assert beside.osd_address(4) == beside.ceph_address
+
+
+def test_no_part_of_ceph_lives_on_a_xen_host() -> None:
+    spec = LabSpec(hosts=2, xen=2, osds=4, mons=3, hyperconverged=True)
+    assert spec.host_names == ("h1", "h2", "x1", "x2")
+    assert [spec.osds_of(host) for host in spec.host_names] == [(0, 2), (1, 3), (), ()]
+    assert [spec.host_of_mon(mon) for mon in spec.mon_names] == ["h1", "h2", None]
+
+
+def test_a_host_s_uri_names_what_runs_there() -> None:
+    spec = LabSpec(hosts=1, xen=1)
+    assert spec.uri("h1").startswith("qemu+tls://10.77.0.11/system?")
+    assert spec.uri("x1").startswith("xen+tls://10.77.0.51/system?")
 
 
 def test_two_hosts_have_a_monitor_each_and_the_third_is_apart() -> None:

@@ -98,6 +98,14 @@ COMMAND_LINE = (
     "console=tty0 console=ttyS0,115200 quiet loglevel=3 mitigations=off panic=5 "
     "cryptomgr.notests rcupdate.rcu_expedited=1 memhp_default_state=online net.ifnames=0"
 )
+
+
+def xen_command_line(line: str) -> str:
+    """The same for a guest of Xen's, which has neither a screen nor a serial port."""
+    words = [word for word in line.split() if not word.startswith("console=")]
+    return " ".join(["console=hvc0", *words])
+
+
 # Modules of the initramfs; what they depend on is added. Drivers are loaded for devices found.
 MODULES = (
     *("virtio_pci", "virtio_blk", "virtio_scsi", "virtio_net", "virtio_console"),
@@ -518,7 +526,8 @@ class Workshop:
         for applet in run([str(busybox), "--list"]).split():
             if applet not in ("busybox", "shutdown"):
                 archive.link(f"bin/{applet}", "busybox")
-        for login_program in ("getty", "init", "login", "sh"):
+        # The last two are what Linux itself runs when a hypervisor asks it to end.
+        for login_program in ("getty", "init", "login", "sh", "poweroff", "reboot"):
             archive.link(f"sbin/{login_program}", "../bin/busybox")
         modules = modules_of(self.module_folder, MODULES)
         for module in modules.values():
@@ -571,6 +580,11 @@ class Workshop:
             "syslinux.cfg": (
                 "DEFAULT vorch\nPROMPT 0\nLABEL vorch\n"
                 f"  LINUX vmlinuz\n  INITRD initrd\n  APPEND {command_line}\n"
+            ),
+            # Xen's pygrub reads this one, from outside of the guest.
+            "extlinux.conf": (
+                "DEFAULT vorch\nLABEL vorch\n  KERNEL /vmlinuz\n"
+                f"  APPEND initrd=/initrd {xen_command_line(command_line)}\n"
             ),
             "loader/loader.conf": "timeout 0\ndefault vorch.conf\neditor no\n",
             "loader/entries/vorch.conf": (

@@ -152,8 +152,11 @@ class Lab:
             daemons=tuple(seen["daemons"].items()),
         )
 
-    def command(self, host: str, command: Sequence[str]) -> list[str]:
-        """The command line that runs a program on a host, for subprocess."""
+    def command(self, host: str, command: Sequence[str], *, terminal: bool = False) -> list[str]:
+        """The command line that runs a program on a host, for subprocess.
+
+        `terminal`: it talks to somebody at one, which a Xen host's has to be made for.
+        """
         self.spec.known_host(host)
         init = processes.init_of(self.spec.name, host)
         if init is None:
@@ -162,7 +165,7 @@ class Lab:
                 f" {host}{self.spec.option}"
             )
         if host in self.spec.xen_names:
-            return way_in(self.spec, host, init.pid, command)
+            return way_in(self.spec, host, init.pid, command, terminal=terminal)
         return processes.inside(init.pid, command)
 
     def log_files(self, part: str) -> tuple[Path, ...]:
@@ -170,6 +173,7 @@ class Lab:
         spec = self.spec
         if part in spec.host_names:
             files = [spec.log_folder / f"{kind}-{part}.log" for kind in ("console", "bmc")]
+            # Those of a Xen host are in its own disk, and shown by a shell there.
             files += sorted((spec.host_folder(part) / "disk/var/log/libvirt").rglob("*.log"))
         elif part == "lab":
             files = [spec.log_folder / "daemon.log", spec.log_folder / "dhcp.log"]

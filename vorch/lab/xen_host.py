@@ -8,6 +8,7 @@ this host's alone, and goes on from a saved state where there is one.
 from __future__ import annotations
 
 import io
+import shlex
 import shutil
 import subprocess
 import tarfile
@@ -281,7 +282,7 @@ class LabXenHost(LabHost):
                 f"cannot destroy {vm!r}: {self.name} runs {', '.join(found) or 'no VMs'}"
             )
         for name in found if vm is None else (vm,):
-            self._in_dom0(f"xl destroy {name}", b"")
+            self._in_dom0(f"xl destroy {shlex.quote(name)}", b"")
         return found if vm is None else (vm,)
 
     # --- looks ----------------------------------------------------------------------------------
@@ -308,17 +309,15 @@ class LabXenHost(LabHost):
         )
 
 
-def way_in(spec: LabSpec, host: str, init: int, command: Sequence[str]) -> list[str]:
+def way_in(
+    spec: LabSpec, host: str, init: int, command: Sequence[str], *, terminal: bool = False
+) -> list[str]:
     """The command line that runs a program in a Xen host's dom0."""
     folder = spec.host_folder(host) / "machine"
-    ssh = xen_machine.way_in(folder / "key", folder)
+    ssh = xen_machine.way_in(folder / "key", folder, terminal=terminal)
     # What ssh is told it passes to a shell as one line.
-    words = " ".join(_quoted(word) for word in command)
+    words = shlex.join(command)
     return ["nsenter", f"--target={init}", "--net", "--pid", *ssh, "--", words]
-
-
-def _quoted(word: str) -> str:
-    return "'" + word.replace("'", "'\\''") + "'"
 
 
 def _of_root(member: tarfile.TarInfo) -> tarfile.TarInfo:

@@ -72,6 +72,11 @@ class XenImage:
         return self.folder / "state" if self.saved else None
 
     @property
+    def kernel(self) -> Path:
+        """Linux as a plain ELF file, for guests as well: Xen's tools take minutes to unpack one."""
+        return self.folder / "vmlinux"
+
+    @property
     def key(self) -> Path:
         return self.folder / "key"
 

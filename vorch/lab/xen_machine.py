@@ -134,7 +134,7 @@ def _answer(lines: Any, name: str) -> Any:
     raise StepFailed(f"cannot have QEMU {name}: it ended; see the console's log of that Xen host")
 
 
-def way_in(key: Path, folder: Path) -> list[str]:
+def way_in(key: Path, folder: Path, *, terminal: bool = False) -> list[str]:
     """ssh into the dom0, from the network that QEMU is in; one connection serves all calls."""
     options = {
         "IdentityFile": str(key),
@@ -149,6 +149,7 @@ def way_in(key: Path, folder: Path) -> list[str]:
         "ControlMaster": "auto",
         "ControlPath": str(folder / "ssh"),
         "ControlPersist": "yes",
+        "RequestTTY": "yes" if terminal else "no",
     }
     words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
     return ["ssh", "-F", "none", *words, "root@127.0.0.1"]
