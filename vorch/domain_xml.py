@@ -500,7 +500,7 @@ def _operating_system(
             add(system, "cmdline", vm.direct_boot.command_line)
 
 
-def _mark(domain: Element, vm: Vm) -> None:
+def add_mark(domain: Element, vm: Vm) -> None:
     metadata = add(domain, "metadata")
     mark = etree.SubElement(metadata, f"{{{NAMESPACE}}}vm", nsmap={PREFIX: NAMESPACE})
     _fill(mark, None, {"name": vm.name, "node": vm.node, "generation": vm.generation})
@@ -527,7 +527,7 @@ def domain_xml(
     add(domain, "uuid", vm.id)
     if vm.description:
         add(domain, "description", vm.description)
-    _mark(domain, vm)
+    add_mark(domain, vm)
     add(domain, "memory", str(vm.memory_max_mib), unit="MiB")
     add(domain, "currentMemory", str(vm.memory_mib), unit="MiB")
     if vm.huge_pages:

@@ -1,0 +1,164 @@
+"""Vm → domain XML for Xen: golden files, what is refused, and libvirt's own schema."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+from lxml import etree
+
+from tests.test_domain_xml import (
+    GOLDEN,
+    ID,
+    LAN,
+    OVERLAY,
+    SCHEMAS,
+    TAGGED,
+    UPDATE,
+    WIRE,
+    disk,
+    drive,
+    nic,
+    vm,
+)
+from vorch.domain_xml import read_domain
+from vorch.errors import Invalid, Unsupported
+from vorch.model import (
+    INITRD_SOURCE,
+    KERNEL_SOURCE,
+    DirectBoot,
+    FileSource,
+    Firmware,
+    HostFacts,
+    IoLimits,
+    Network,
+    RbdSource,
+    Source,
+    Vm,
+    Volume,
+    Watchdog,
+)
+from vorch.xen_xml import xen_domain_xml
+
+XEN = HostFacts(hypervisor="xen", cpus=8, memory_mib=32768, accelerator="xen", networks=False)
+FOLDER = GOLDEN / "xen"
+BOOT = DirectBoot(
+    kernel=Volume(pool="p", name="kernel"),
+    initrd=Volume(pool="p", name="initrd"),
+    command_line="console=hvc0 root=/dev/xvda",
+)
+FILES: dict[str, Source] = {
+    KERNEL_SOURCE: FileSource(path="/boot/vmlinux", format="raw"),
+    INITRD_SOURCE: FileSource(path="/boot/initrd", format="raw"),
+    "root": FileSource(path="/pool/web.root.raw", format="raw"),
+    "data": FileSource(path="/pool/web.data.qcow2", format="qcow2"),
+}
+RBD = RbdSource(pool="vms", image="web", monitors=("10.0.0.1:3300",), user="vorch", secret=ID)
+CASES = {
+    "pygrub": vm(machine="xenpv", disks=(disk(boot=1),), nics=(nic(network="wire"),)),
+    # The disk to boot from comes first, wherever it stands in the VM.
+    "several": vm(
+        machine="xenpv",
+        description="two & more",
+        vcpus=2,
+        vcpus_max=4,
+        memory_mib=1024,
+        memory_max_mib=2048,
+        disks=(disk("data", "vdb", read_only=True), disk(boot=1)),
+        nics=(nic(network="wire"), nic("second", "wire", 2)),
+    ),
+    "direct": vm(machine="xenpv", disks=(disk(),), direct_boot=BOOT),
+    "pvh": vm(machine="xenpvh", disks=(disk(),), direct_boot=BOOT),
+    "bare": vm(machine="xenpvh", direct_boot=replace(BOOT, initrd=None, command_line="")),
+}
+
+
+def made(wanted: Vm, *networks: Network, **sources: Source) -> str:
+    return xen_domain_xml(
+        wanted,
+        name=wanted.name,
+        sources={**FILES, **sources},
+        networks={one.name: one for one in networks or (WIRE,)},
+        facts=XEN,
+    )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_golden(name: str) -> None:
+    path, text = FOLDER / f"{name}.xml", made(CASES[name])
+    if UPDATE:
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8"), "UPDATE_GOLDEN=1 writes them anew"
+
+
+def test_no_golden_file_is_left_over() -> None:
+    assert {path.stem for path in FOLDER.glob("*.xml")} == set(CASES)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_libvirt_s_own_schema_is_kept_to(name: str) -> None:
+    path = SCHEMAS / "domain.rng"
+    if not path.exists():
+        pytest.skip(f"libvirt's schema is not installed: {path}")
+    etree.RelaxNG(file=str(path)).assertValid(etree.fromstring(made(CASES[name]).encode()))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_read_back(name: str) -> None:
+    wanted, seen = CASES[name], read_domain(made(CASES[name]))
+    assert (seen.id, seen.machine, seen.description) == (
+        wanted.id,
+        wanted.machine,
+        wanted.description,
+    )
+    assert seen.mark is not None
+    assert (seen.mark.vm, seen.mark.generation) == (wanted.name, wanted.generation)
+    assert (seen.vcpus, seen.vcpus_max) == (wanted.vcpus, wanted.vcpus_max)
+    assert (seen.memory_mib, seen.memory_max_mib) == (wanted.memory_mib, wanted.memory_max_mib)
+    paths = {one.name: one.path for one in seen.disks}
+    assert paths == {one.name: FILES[one.name].path for one in wanted.disks}
+    assert [(one.name, one.mac, one.bridge) for one in seen.nics] == [
+        (one.name, one.mac, "br0") for one in wanted.nics
+    ]
+
+
+PV = vm(machine="xenpv", disks=(disk(),))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "why"),
+    [
+        (vm(disks=(disk(),)), "'q35', one of QEMU's; Xen's are xenpv and xenpvh"),
+        (vm(machine="xenpvh", disks=(disk(),)), "is given its kernel by the host"),
+        (replace(PV, firmware=Firmware.UEFI), "asks for UEFI"),
+        (replace(PV, tpm=True), "asks for a TPM"),
+        (replace(PV, watchdog=Watchdog.RESET), "asks for a watchdog"),
+        (replace(PV, disks=(disk(), drive())), "has a CD drive ('cd')"),
+        (replace(PV, disks=(disk(limits=IoLimits(iops=100)),)), "disk 'root' has limits"),
+    ],
+    ids=lambda one: one if isinstance(one, str) else "",
+)
+def test_what_such_a_guest_cannot_have_is_refused(wanted: Vm, why: str) -> None:
+    with pytest.raises(Unsupported, match=re.escape(why)):
+        made(wanted)
+
+
+def test_an_rbd_image_is_refused_before_libvirt_says_that_it_works() -> None:
+    with pytest.raises(Unsupported, match="disk 'root' is an RBD image"):
+        made(PV, root=RBD)
+    with pytest.raises(Unsupported, match="by its kernel"):
+        made(CASES["direct"], **{KERNEL_SOURCE: RBD})
+
+
+@pytest.mark.parametrize("network", [LAN, TAGGED, OVERLAY])
+def test_only_plain_bridges_are_used(network: Network) -> None:
+    with pytest.raises(Unsupported, match="use a network of kind 'bridge'"):
+        made(replace(PV, nics=(nic(network=network.name),)), network)
+
+
+def test_what_nobody_described_is_refused() -> None:
+    with pytest.raises(Invalid, match="what network 'lan' is"):
+        made(replace(PV, nics=(nic(),)))
+    with pytest.raises(Invalid, match="cannot plug in disk 'other'"):
+        made(replace(PV, disks=(disk("other"),)))
