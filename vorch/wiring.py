@@ -393,6 +393,12 @@ def _hypervisor(node: Node, settings: Settings) -> Hypervisor:
         from vorch.drivers.kvm import KvmHost
 
         return KvmHost(node, timeout_s=settings.host_timeout_s)
+    if node.uri.startswith("xen"):
+        raise BadConfig(
+            f"cannot use host {node.name!r} at {node.uri!r}: vorch starts and ends guests on Xen,"
+            " but does not open disks in Ceph there nor place VMs by hypervisor yet; use a KVM"
+            " host (qemu+tls://…)"
+        )
     raise BadConfig(
         f"cannot use host {node.name!r} at {node.uri!r}: vorch has no driver for that kind of URI;"
         " use qemu:///system or qemu:///session"

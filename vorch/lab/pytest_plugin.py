@@ -23,8 +23,8 @@ from vorch.lab import Lab
 from vorch.lab.lab import missing_programs
 
 # Labs of test runs bear the number of their process, so that two runs do not meet, and so that
-# what a killed run has left is known for it.
-_OURS = re.compile(r"t([0-9]{1,9})")
+# what a killed run has left is known for it. Those with Xen hosts, besides the common one: x.
+_OURS = re.compile(r"[tx]([0-9]{1,9})")
 
 
 def why_not() -> str | None:

@@ -1,0 +1,410 @@
+"""`XenHost`: a libvirt host that runs Xen, by libvirt's libxl driver.
+
+What that driver lacks is met in another way where there is one (figures are asked for domain by
+domain), and otherwise refused by one table, `LACKS`, before anything was touched. The same table is
+what `abilities` shows: what this host can, what it cannot, and why.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from vorch import domain_xml, xen_xml
+from vorch.drivers.libvirt_connection import OPEN_TIMEOUT_S, Handle, code_of, libvirt
+from vorch.drivers.libvirt_figures import power_of, version_text
+from vorch.drivers.libvirt_host import REMOTE_CALLS, LibvirtHost
+from vorch.drivers.side_by_side import side_by_side
+from vorch.errors import StepFailed, Unsupported
+from vorch.model import (
+    Check,
+    Cpu,
+    Disk,
+    DiskFigures,
+    Domain,
+    Figures,
+    HostFacts,
+    HostFigures,
+    MoveFigures,
+    Network,
+    Nic,
+    NicFigures,
+    Node,
+    Power,
+    Source,
+    Vm,
+)
+from vorch.ports import HostSecret, Hypervisor, Progress
+
+# The dom0 shows itself as a domain; it is the host, not a guest.
+DOM0 = 0
+NOT_YET = "vorch does not do it on Xen hosts yet"
+
+# Verb of the port → why a Xen host cannot. What is not here, it can.
+LACKS: Mapping[str, str] = {
+    "reset": "libvirt's driver for Xen has no reset; cut the VM and start it",
+    "snapshot": "libvirt's driver for Xen has no snapshots; stop the VM for one",
+    "drop_snapshot": "libvirt's driver for Xen has no snapshots; stop the VM first",
+    "change_media": "PV and PVH guests have no CD drives",
+    "grow_disk": "libvirt's driver for Xen grows no disk; stop the VM for that",
+    "copy_disk": "libvirt's driver for Xen copies no disk; stop the VM for that",
+    "switch_disk": "libvirt's driver for Xen copies no disk; stop the VM for that",
+    "has_disk_at": "libvirt's driver for Xen copies no disk",
+    "flatten_disk": "libvirt's driver for Xen flattens no disk; stop the VM for that",
+    "limit_disk": "libvirt's driver for Xen sets no limits on disks",
+    "write_rate_mib_s": "libvirt's driver for Xen does not tell how fast a guest writes to memory",
+    "common_cpu": "libvirt's driver for Xen compares no processors",
+    "ensure_secret": f"its disks are files only, which need no key; for RBD, {NOT_YET}",
+    "clock": NOT_YET,
+    "try_source": NOT_YET,
+    "try_move": NOT_YET,
+    "migrate": NOT_YET,
+    "migration_abort": NOT_YET,
+    "attach_disk": NOT_YET,
+    "detach_disk": NOT_YET,
+    "attach_nic": NOT_YET,
+    "detach_nic": NOT_YET,
+    "set_vcpus": NOT_YET,
+    "set_memory": NOT_YET,
+}
+
+
+class XenHost(LibvirtHost):
+    """xen:///system and the same from afar."""
+
+    # With the number of the connection that it was found by.
+    _static: tuple[int, HostFacts] | None = None
+
+    def __init__(
+        self,
+        node: Node,
+        *,
+        clock: Callable[[], float] = time.time,
+        timeout_s: float = OPEN_TIMEOUT_S,
+    ) -> None:
+        super().__init__(node, clock=clock, timeout_s=timeout_s)
+        # The longest that each run of a domain was told to have had of a processor.
+        self._run: dict[tuple[str, int], int] = {}
+
+    def _refuse(self, verb: str) -> Unsupported:
+        return Unsupported(
+            f"cannot {verb.replace('_', ' ')} on {self.node.name!r}, which runs Xen: {LACKS[verb]}",
+            node=self.node.name,
+            verb=verb,
+        )
+
+    # -- facts ------------------------------------------------------------------------------
+
+    def facts(self) -> HostFacts:
+        if self._static is None or self._static[0] != self.connection.opened:
+            facts = self._call("see what there is", self._look)
+            self._static = (self.connection.opened, facts)
+        return self._static[1]
+
+    @staticmethod
+    def _look(handle: Handle) -> HostFacts:
+        info = handle.getInfo()
+        # What a PV or PVH guest can be is said by the kinds of guest; there are no machine types.
+        offered = domain_xml.parse(handle.getCapabilities()).iterfind("guest/arch/machine")
+        machines = {str(one.text) for one in offered}
+        return HostFacts(
+            hypervisor="xen",
+            cpus=int(info[2]),
+            memory_mib=int(info[1]),
+            architecture=str(info[0]),
+            accelerator="xen",
+            accelerator_why="guests run under Xen itself",
+            libvirt_version=version_text(handle.getLibVersion()),
+            hypervisor_version=f"Xen {version_text(handle.getVersion())}",
+            machines=tuple(one for one in xen_xml.MACHINES if one in machines),
+            networks=False,
+            display_socket=False,
+        )
+
+    def probe(self, progress: Progress) -> HostFacts:
+        progress(percent=100.0, line=f"{self.node.name} runs Xen: there is nothing to try out")
+        return self.facts()
+
+    # -- domains ----------------------------------------------------------------------------
+
+    def _domain(self, domain: Handle, state: int, reason: int) -> Domain | None:
+        """libvirt calls a guest shut off before Xen has let go of its disks.
+
+        Only when libvirt knows nothing of it any more, they are free for another host.
+        """
+        seen = super()._domain(domain, state, reason)
+        if seen is None:
+            return None
+        if seen.power is Power.STOPPED:
+            try:
+                ending = not domain.isPersistent()
+            except libvirt.libvirtError as exc:
+                if code_of(exc) != libvirt.VIR_ERR_NO_DOMAIN:
+                    raise
+                return None
+            return replace(seen, power=Power.STOPPING) if ending else seen
+        return replace(seen, cpu_time_ns=self._run_ns(domain, seen.cpu_time_ns))
+
+    def _run_ns(self, domain: Handle, told_ns: int) -> int:
+        """How long it has run, which never gets less.
+
+        Xen reckons that with the clock of the processor that it is asked on, and those differ.
+        """
+        key = (domain.UUIDString(), domain.ID())
+        self._run[key] = max(told_ns, self._run.get(key, 0))
+        return self._run[key]
+
+    def domains(self) -> tuple[Domain, ...]:
+        """libxl has no bulk call: a few small ones for each domain, side by side from afar."""
+
+        def look(domain: Handle) -> Domain | None:
+            try:
+                state, reason = domain.state()
+            except libvirt.libvirtError as exc:
+                # It ended just now.
+                if code_of(exc) != libvirt.VIR_ERR_NO_DOMAIN:
+                    raise
+                return None
+            return self._domain(domain, state, reason)
+
+        def work(handle: Handle) -> tuple[Domain, ...]:
+            found = _guests(handle)
+            if self.connection.local or len(found) < 2:
+                seen = [look(one) for one in found]
+            else:
+                seen = side_by_side(look, found, most=REMOTE_CALLS)
+            now = {(domain.UUIDString(), domain.ID()) for domain in found}
+            self._marks = {key: mark for key, mark in self._marks.items() if key in now}
+            self._run = {key: ns for key, ns in self._run.items() if key in now}
+            return tuple(one for one in seen if one is not None)
+
+        return self._call("list the domains", work)
+
+    def _create(
+        self,
+        handle: Handle,
+        vm: Vm,
+        name: str,
+        sources: Mapping[str, Source],
+        networks: Mapping[str, Network],
+        facts: HostFacts,
+        cpu: Cpu | None,
+        flags: int,
+    ) -> None:
+        text = xen_xml.xen_domain_xml(
+            vm, name=name, sources=sources, networks=networks, facts=facts
+        )
+        domain = handle.createXML(text, flags)
+        # libxl says that it is made before the guest has executed anything.
+        try:
+            power, _ = power_of(*domain.state())
+        except libvirt.libvirtError as exc:
+            if code_of(exc) != libvirt.VIR_ERR_NO_DOMAIN:
+                raise
+            power = Power.STOPPED
+        if power in (Power.STOPPED, Power.CRASHED):
+            raise StepFailed(
+                f"cannot start VM {vm.name!r} on {self.node.name!r}: its guest ended at once; see"
+                " whether its kernel is one for Xen, and its log in /var/log/xen/console there",
+                vm=vm.name,
+                node=self.node.name,
+            )
+
+    def forget(self, vm: Vm) -> None:
+        """A PV or PVH guest leaves nothing on its host."""
+
+    # -- what the table refuses -------------------------------------------------------------
+
+    def clock(self) -> tuple[float, float]:
+        raise self._refuse("clock")
+
+    def sweep(self) -> None:
+        """No trials are made here, so none has left anything."""
+
+    def common_cpu(self, cpus: Sequence[Cpu]) -> Cpu:
+        raise self._refuse("common_cpu")
+
+    def try_source(
+        self, name: str, source: Source, while_open: Callable[[], None] | None = None
+    ) -> None:
+        raise self._refuse("try_source")
+
+    def try_move(self, identifier: str, uri: str, cpu: Cpu | None = None) -> None:
+        raise self._refuse("try_move")
+
+    def ensure_secret(self, secret: HostSecret) -> None:
+        raise self._refuse("ensure_secret")
+
+    def forget_secret(self, secret: HostSecret) -> None:
+        """It was given none."""
+
+    def migrate(self, vm: Vm, node: str, uri: str, **_: Any) -> MoveFigures:
+        raise self._refuse("migrate")
+
+    def moved_figures(self, vm_id: str) -> MoveFigures | None:
+        return None
+
+    def migration(self, vm_id: str) -> Literal["in", "out", "torn"] | None:
+        return None
+
+    def migration_abort(self, vm_id: str) -> None:
+        raise self._refuse("migration_abort")
+
+    def write_rate_mib_s(self, vm_id: str, for_s: int) -> float:
+        raise self._refuse("write_rate_mib_s")
+
+    def reset(self, vm_id: str) -> None:
+        raise self._refuse("reset")
+
+    def snapshot(self, vm: Vm, disks: Sequence[Disk], snapshot: str) -> None:
+        raise self._refuse("snapshot")
+
+    def drop_snapshot(self, vm: Vm, disks: Sequence[Disk], snapshot: str) -> None:
+        raise self._refuse("drop_snapshot")
+
+    def attach_disk(self, vm: Vm, disk: Disk, source: Source | None) -> None:
+        raise self._refuse("attach_disk")
+
+    def detach_disk(self, vm: Vm, disk: Disk, timeout_s: float) -> None:
+        raise self._refuse("detach_disk")
+
+    def attach_nic(self, vm: Vm, nic: Nic, network: Network) -> None:
+        raise self._refuse("attach_nic")
+
+    def detach_nic(self, vm: Vm, nic: Nic, timeout_s: float) -> None:
+        raise self._refuse("detach_nic")
+
+    def change_media(self, vm: Vm, disk: Disk, source: Source | None) -> None:
+        raise self._refuse("change_media")
+
+    def grow_disk(self, vm: Vm, disk: Disk, size_bytes: int) -> None:
+        raise self._refuse("grow_disk")
+
+    def copy_disk(self, vm: Vm, disk: Disk, source: Source, progress: Progress) -> None:
+        raise self._refuse("copy_disk")
+
+    def switch_disk(self, vm: Vm, disk: Disk, source: Source) -> None:
+        raise self._refuse("switch_disk")
+
+    def has_disk_at(self, vm: Vm, disk: Disk, source: Source) -> bool:
+        raise self._refuse("has_disk_at")
+
+    def flatten_disk(self, vm: Vm, disk: Disk, progress: Progress) -> None:
+        raise self._refuse("flatten_disk")
+
+    def end_disk_job(self, vm: Vm, disk: Disk) -> None:
+        """None can have begun."""
+
+    def limit_disk(self, vm: Vm, disk: Disk) -> None:
+        raise self._refuse("limit_disk")
+
+    def set_vcpus(self, vm_id: str, vcpus: int) -> None:
+        raise self._refuse("set_vcpus")
+
+    def set_memory(self, vm_id: str, memory_mib: int) -> None:
+        raise self._refuse("set_memory")
+
+    # -- figures ----------------------------------------------------------------------------
+
+    def figures(self, vm: Vm, *, now: float) -> Figures:
+        what = f"take the figures of VM {vm.name!r}"
+        return self._on_domain(what, vm.id, lambda domain: self._figures(domain, now))
+
+    def host_figures(self, *, now: float) -> HostFigures:
+        """The dom0's share is in the time that its processors were busy, as its own domain's."""
+
+        def work(handle: Handle) -> HostFigures:
+            everything = handle.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+            busy_ns, vms = 0, {}
+            for domain in everything:
+                try:
+                    busy_ns += self._run_ns(domain, int(domain.info()[4]))
+                    if domain.ID() != DOM0:
+                        vms[domain.UUIDString()] = self._figures(domain, now)
+                except libvirt.libvirtError as exc:
+                    # It ended while it was looked at.
+                    if code_of(exc) not in (
+                        libvirt.VIR_ERR_NO_DOMAIN,
+                        libvirt.VIR_ERR_OPERATION_INVALID,
+                    ):
+                        raise
+            info = handle.getInfo()
+            free_mib = int(handle.getFreeMemory()) // 1024**2
+            return HostFigures(
+                at=now,
+                cpus=int(info[2]),
+                cpu_time_ns=busy_ns,
+                memory_mib=int(info[1]),
+                memory_used_mib=max(0, int(info[1]) - free_mib),
+                vms=vms,
+            )
+
+        return self._call("take the figures of the host", work)
+
+    def _figures(self, domain: Handle, now: float) -> Figures:
+        state, reason = domain.state()
+        _, _, memory_kib, vcpus, cpu_time_ns = domain.info()
+        seen = domain_xml.read_domain(domain.XMLDesc(0))
+        disks = []
+        for disk in seen.disks:
+            try:
+                reads, read_bytes, writes, written_bytes, _ = domain.blockStats(disk.target)
+            except libvirt.libvirtError as exc:
+                # Of what a QEMU serves (a disk with a format) libxl tells nothing.
+                if code_of(exc) != libvirt.VIR_ERR_OPERATION_UNSUPPORTED:
+                    raise
+                continue
+            disks.append(
+                DiskFigures(
+                    name=disk.name or disk.target,
+                    read_bytes=max(0, read_bytes),
+                    written_bytes=max(0, written_bytes),
+                    reads=max(0, reads),
+                    writes=max(0, writes),
+                )
+            )
+        nics = []
+        for nic in seen.nics:
+            received, packets, _, _, sent, sent_packets, _, _ = domain.interfaceStats(nic.mac)
+            nics.append(
+                NicFigures(
+                    name=nic.name or nic.mac,
+                    received_bytes=received,
+                    sent_bytes=sent,
+                    received_packets=packets,
+                    sent_packets=sent_packets,
+                )
+            )
+        return Figures(
+            at=now,
+            power=power_of(state, reason)[0],
+            vcpus=int(vcpus),
+            cpu_time_ns=self._run_ns(domain, int(cpu_time_ns)),
+            memory_mib=int(memory_kib) // 1024,
+            disks=tuple(disks),
+            nics=tuple(nics),
+        )
+
+    # -- the host ---------------------------------------------------------------------------
+
+    def abilities(self) -> Mapping[str, str]:
+        """Each verb of the port: "" where this host can, else why it cannot."""
+        verbs = [name for name in vars(Hypervisor) if not name.startswith("_")]
+        return {verb: LACKS.get(verb, "") for verb in sorted(verbs)}
+
+    def checks(self, folders: Sequence[str] = ()) -> tuple[Check, ...]:
+        found = super().checks(folders)
+        if any(check.level == "error" for check in found):
+            return found
+        facts = self.facts()
+        kinds = ", ".join(facts.machines)
+        detail = f"{facts.hypervisor_version}; kinds of guests: {kinds or 'none that vorch starts'}"
+        level: Literal["ok", "error"] = "ok" if kinds else "error"
+        remedy = "" if kinds else "install libvirt's driver for Xen (libvirt-daemon-driver-xen)"
+        return (*found, Check(name="xen", level=level, detail=detail, remedy=remedy))
+
+
+def _guests(handle: Handle) -> list[Handle]:
+    return [one for one in handle.listAllDomains() if one.ID() != DOM0]
