@@ -19,12 +19,13 @@ from typing import Any, Literal
 
 from vorch.drivers.kvm import KvmHost
 from vorch.errors import Invalid, Unreachable, Unsupported
-from vorch.lab import certificates, control, xen_image
+from vorch.lab import certificates, control
 from vorch.lab.ceph import LabCeph
 from vorch.lab.control import Say
 from vorch.lab.host import CABLES, Cable, LabHost, run
 from vorch.lab.spec import BMC_PASSWORD, BMC_USER, LabSpec
 from vorch.lab.xen_host import LabXenHost
+from vorch.lab.xen_image import XenImage
 from vorch.model import Node
 from vorch.ports import no_progress
 
@@ -49,8 +50,8 @@ class LabDaemon:
         self.spec = spec
         self.hosts = {name: LabHost(spec, name) for name in spec.kvm_names}
         if spec.xen:
-            # Built before this daemon began, which has no way to the distribution's archives.
-            image = xen_image.build()
+            folder = Path(spec.xen_image)
+            image = XenImage(folder, saved=(folder / "state").exists())
             self.hosts |= {name: LabXenHost(spec, name, image) for name in spec.xen_names}
         self.ceph = LabCeph(spec, self._place) if spec.ceph else None
         self.bmcs = {name: BmcState() for name in spec.host_names}

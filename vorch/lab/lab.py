@@ -223,7 +223,7 @@ def up(
     )
     _check_machine(wanted)
     if wanted.xen:
-        _build_xen(tell)
+        wanted = replace(wanted, xen_image=_build_xen(tell))
     with _only_one(name):
         if wanted.folder.exists() or processes.holders(name):
             raise Conflict(
@@ -252,10 +252,10 @@ def _up(wanted: LabSpec, address_range: str, say: Say) -> Lab:
     return Lab(spec)
 
 
-def _build_xen(say: Say) -> None:
+def _build_xen(say: Say) -> str:
     """Before anything of the lab is there: it may take minutes, and needs the way to archives."""
     try:
-        xen_image.build(report=say)
+        return str(xen_image.build(report=say).folder)
     except guest.GuestBuildError as exc:
         raise Unsupported(str(exc)) from exc
 

@@ -42,6 +42,8 @@ class LabSpec:
     hosts: int = 3
     # Hosts with Xen, beside those with KVM.
     xen: int = 0
+    # The folder of what they start from, built before the lab began.
+    xen_image: str = ""
     osds: int = 3
     mons: int = 1
     hyperconverged: bool = False
