@@ -17,7 +17,7 @@ from vorch.drivers.libvirt_connection import OPEN_TIMEOUT_S, Handle, code_of, li
 from vorch.drivers.libvirt_figures import power_of, version_text
 from vorch.drivers.libvirt_host import REMOTE_CALLS, LibvirtHost
 from vorch.drivers.side_by_side import side_by_side
-from vorch.errors import StepFailed, Unsupported
+from vorch.errors import Conflict, StepFailed, Unsupported
 from vorch.model import (
     Check,
     Cpu,
@@ -196,6 +196,7 @@ class XenHost(LibvirtHost):
         text = xen_xml.xen_domain_xml(
             vm, name=name, sources=sources, networks=networks, facts=facts
         )
+        self._check_unshared(handle, vm, sources)
         domain = handle.createXML(text, flags)
         # libxl says that it is made before the guest has executed anything.
         try:
@@ -211,6 +212,27 @@ class XenHost(LibvirtHost):
                 vm=vm.name,
                 node=self.node.name,
             )
+
+    def _check_unshared(self, handle: Handle, vm: Vm, sources: Mapping[str, Source]) -> None:
+        """QEMU locks its files, Xen's kernel does not: two guests would write to one disk."""
+        wanted = {sources[disk.name].path: disk for disk in vm.disks if disk.name in sources}
+        for other in _guests(handle):
+            try:
+                seen = domain_xml.read_domain(other.XMLDesc(0))
+            except libvirt.libvirtError as exc:
+                # It ended just now.
+                if code_of(exc) != libvirt.VIR_ERR_NO_DOMAIN:
+                    raise
+                continue
+            for theirs in seen.disks:
+                ours = wanted.get(theirs.path or "")
+                if ours is not None and not (ours.read_only and theirs.read_only):
+                    raise Conflict(
+                        f"cannot start VM {vm.name!r} on {self.node.name!r}: its disk"
+                        f" {ours.name!r} is open there, by {seen.name!r}; end that first",
+                        vm=vm.name,
+                        disk=ours.name,
+                    )
 
     def forget(self, vm: Vm) -> None:
         """A PV or PVH guest leaves nothing on its host."""

@@ -575,16 +575,16 @@ class Workshop:
                 "::",
             ]
         )
-        run(["mmd", "-i", image, "::EFI", "::EFI/BOOT", "::loader", "::loader/entries"])
+        run(["mmd", "-i", image, "::EFI", "::EFI/BOOT", "::grub", "::loader", "::loader/entries"])
         texts = {
             "syslinux.cfg": (
                 "DEFAULT vorch\nPROMPT 0\nLABEL vorch\n"
                 f"  LINUX vmlinuz\n  INITRD initrd\n  APPEND {command_line}\n"
             ),
-            # Xen's pygrub reads this one, from outside of the guest.
-            "extlinux.conf": (
-                "DEFAULT vorch\nLABEL vorch\n  KERNEL /vmlinuz\n"
-                f"  APPEND initrd=/initrd {xen_command_line(command_line)}\n"
+            # Xen's pygrub reads this one, from outside of the guest; no loader in it does.
+            "grub/grub.cfg": (
+                'set default=0\nset timeout=0\nmenuentry "vorch" {\n'
+                f"  linux /vmlinuz {xen_command_line(command_line)}\n  initrd /initrd\n}}\n"
             ),
             "loader/loader.conf": "timeout 0\ndefault vorch.conf\neditor no\n",
             "loader/entries/vorch.conf": (
