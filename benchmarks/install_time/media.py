@@ -159,7 +159,7 @@ def _initrd(work: guest.Workshop) -> guest.Archive:
         name = re.sub(r"^(bin|sbin|lib|lib64)/", r"usr/\1/", path)
         archive.folder(name.rpartition("/")[0])
         if target.is_symlink():
-            archive.link(name, os.readlink(target))
+            archive.link(name, str(target.readlink()))
         else:
             archive.file(name, target.read_bytes(), 0o755 if os.access(target, os.X_OK) else 0o644)
     # The path of the loader that is written into each program, and its own search path.
@@ -172,7 +172,7 @@ def _initrd(work: guest.Workshop) -> guest.Archive:
     archive.file("lib/net-event", own["net-event"], 0o755)
     archive.file("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
     archive.file("etc/group", "root:x:0:\n")
-    archive.file("etc/mke2fs.conf", "[defaults]\n\tbase_features = sparse_super,filetype,resize_inode,dir_index,ext_attr\n\tblocksize = 4096\n\tinode_size = 256\n\tinode_ratio = 16384\n[fs_types]\n\text4 = {\n\t\tfeatures = has_journal,extent,huge_file,flex_bg,dir_nlink,extra_isize\n\t}\n")  # noqa: E501
+    archive.file("etc/mke2fs.conf", own["mke2fs.conf"])
     return archive
 
 
@@ -197,8 +197,8 @@ def installer_medium(cache: Path, say: Say) -> Medium:
             f"cannot install by Debian's installer: this machine's apt knows no {DI_PACKAGE!r};"
             " it has to have Debian 12's archive, and its lists (apt-get update)"
         )
-    name = re.sub(r"[^\w.]", "-", packages[DI_PACKAGE])
-    finished = cache / f"debian-installer-{name}"
+    digest = hashlib.sha256(repr([*packages.items(), *sorted(own_files().items())]).encode())
+    finished = cache / f"debian-installer-{digest.hexdigest()[:12]}"
     if not finished.exists():
         kernel, _ = kernel_package()
         with _workshop(cache, kernel, say) as work:
@@ -206,8 +206,11 @@ def installer_medium(cache: Path, say: Say) -> Medium:
             work.fetch([DI_PACKAGE])
             shelf = work.scratch / "shelf"
             shelf.mkdir()
-            for name, source in (("kernel", "linux"), ("initrd", "initrd.gz")):
-                shutil.copy(work.unpacked / DI_FOLDER / source, shelf / name)
+            shutil.copy(work.unpacked / DI_FOLDER / "linux", shelf / "kernel")
+            packed = (work.unpacked / DI_FOLDER / "initrd.gz").read_bytes()
+            # Linux unpacks several archives, one after the other, each from a multiple of four.
+            packed += bytes(-len(packed) % 4) + _hooks().compressed()
+            (shelf / "initrd").write_bytes(packed)
             _settle(shelf, finished)
     head = (finished / "kernel").read_bytes()
     # Where a Linux kernel's header says that its version stands.
@@ -219,6 +222,15 @@ def installer_medium(cache: Path, say: Say) -> Medium:
         release=release,
         packages=packages,
     )
+
+
+def _hooks() -> guest.Archive:
+    """What tells the distribution's installer to say how far it is; none of its files is changed."""
+    archive, own = guest.Archive(), own_files()
+    archive.folder("vorch-bench")
+    for name in ("di-mark", "di-early", "di-late", "up", "up.service"):
+        archive.file(f"vorch-bench/{name}", own[name], 0o755)
+    return archive
 
 
 def debootstrap_answers(mirror: str, suite: str, chosen: str, medium: Medium, more: str) -> str:
@@ -237,7 +249,7 @@ def debootstrap_answers(mirror: str, suite: str, chosen: str, medium: Medium, mo
     return "".join(f"vorch-bench {name} {value}\n" for name, value in told.items())
 
 
-def preseed(mirror: str, suite: str, disk: str, console: str) -> str:
+def preseed(mirror: str, suite: str, disk: str) -> str:
     """What the distribution's installer is told; it says on the console when a part is done."""
     url = urlsplit(mirror)
     if url.scheme != "http" or not url.hostname:
@@ -245,49 +257,14 @@ def preseed(mirror: str, suite: str, disk: str, console: str) -> str:
             f"cannot install from {mirror!r}: Debian's installer is told of an http: mirror here;"
             " give one that begins with http://"
         )
-    # One word for a script that says a mark, and one for each place in the installer to say it.
-    say = "/bin/vorch-bench-mark"
-    line = f'read -r up rest </proc/uptime; echo >{console}; echo "vorch-bench mark $1 $up" >{console}'
-    hooks = {
-        "base-installer.d/01vorch-bench": "partitioning",
-        "post-base-installer.d/99vorch-bench": "base",
-        "finish-install.d/01vorch-bench": "packages",
-    }
-    early = [
-        f"printf '%s\\n' '#!/bin/sh' '{line}' >{say}; chmod 755 {say}; {say} kernel",
-        *(
-            f"mkdir -p /usr/lib/{place.partition('/')[0]};"
-            f" printf '%s\\n' '#!/bin/sh' '{say} {mark}' 'exit 0' >/usr/lib/{place};"
-            f" chmod 755 /usr/lib/{place}"
-            for place, mark in hooks.items()
-        ),
-    ]
-    up = own_files()["up"].decode()
-    unit = own_files()["up.service"].decode()
-    late = [
-        _written("/target/usr/local/sbin/vorch-bench-up", up),
-        _written("/target/etc/systemd/system/vorch-bench-up.service", unit),
-        "in-target systemctl enable vorch-bench-up.service",
-        f"{say} installed",
-        "sleep 4",
-    ]
     values = {
         "HOST": url.netloc,
         "DIRECTORY": url.path or "/",
         "SUITE": suite,
         "DISK": disk,
         "KERNEL": KERNEL,
-        "EARLY": "; ".join(early),
-        "LATE": "; ".join(late),
     }
     text = own_files()["preseed.cfg"].decode()
-    text += f"d-i partman/early_command string {say} installer\n"
     for name, value in values.items():
         text = text.replace(f"@{name}@", value)
     return text
-
-
-def _written(path: str, text: str) -> str:
-    """A command that writes a file, in one line: a preseed file has no others."""
-    lines = " ".join("'" + line.replace("'", "'\\''") + "'" for line in text.splitlines())
-    return f"printf '%s\\n' {lines} >{path}"

@@ -1,8 +1,8 @@
 """A mirror for guests that may not go out: what this machine's apt can reach, kept and served.
 
 `/debian/…` is this machine's own archive: what is asked for the first time is fetched by apt's own
-ways, with its settings, and kept. `/short/…` is a small archive of a few of its packages. A run that
-made the mirror fetch anything waited for somebody else's network, and is not counted (`fetched`).
+ways, with its settings, and kept. `/short/…` is a small archive of a few of its packages. A run
+that made the mirror fetch anything waited for somebody else's network: it does not count.
 """
 
 from __future__ import annotations
