@@ -110,13 +110,18 @@ def image_of(source: RbdSource, *, read_only: bool) -> dict[str, str]:
 def add_image(mark: Element, disk: Disk, source: RbdSource) -> None:
     """What the hook is to map when the guest starts, as it does anew when it reboots."""
     drop_image(mark, device_of(source))
-    add(mark, _IMAGE, **image_of(source, read_only=disk.read_only))
+    add(mark, _image_tag(mark), **image_of(source, read_only=disk.read_only))
 
 
 def drop_image(mark: Element, place: str) -> None:
-    for one in mark.findall(_IMAGE):
+    for one in mark.findall(_image_tag(mark)):
         if one.get("path") == place:
             mark.remove(one)
+
+
+def _image_tag(mark: Element) -> str:
+    """Alone, as libvirt hands it out and takes it back, a mark is without its namespace."""
+    return _IMAGE if str(mark.tag).startswith("{") else "rbd"
 
 
 def _mark(domain: Element, vm: Vm, sources: Mapping[str, Source]) -> None:
