@@ -7,17 +7,22 @@ what `abilities` shows: what this host can, what it cannot, and why.
 
 from __future__ import annotations
 
+import contextlib
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 from vorch import domain_xml, xen_xml
+from vorch.domain_xml import Element
 from vorch.drivers.libvirt_connection import OPEN_TIMEOUT_S, Handle, code_of, libvirt
 from vorch.drivers.libvirt_figures import power_of, version_text
 from vorch.drivers.libvirt_host import REMOTE_CALLS, LibvirtHost
 from vorch.drivers.side_by_side import side_by_side
-from vorch.errors import Conflict, StepFailed, Unsupported
+from vorch.drivers.ssh import Shell
+from vorch.drivers.xen_disks import PLACE, XenDisks
+from vorch.errors import Conflict, StepFailed, TimedOut, Unsupported, VorchError
 from vorch.model import (
     Check,
     Cpu,
@@ -33,13 +38,17 @@ from vorch.model import (
     NicFigures,
     Node,
     Power,
+    RbdSource,
     Source,
     Vm,
 )
-from vorch.ports import HostSecret, Hypervisor, Progress
+from vorch.ports import Hypervisor, Progress
 
 # The dom0 shows itself as a domain; it is the host, not a guest.
 DOM0 = 0
+SSH_TIMEOUT_S = 30.0
+# A guest that was still booting when it was asked for a disk has not heard of it.
+ASK_AGAIN_S = 1.0
 NOT_YET = "vorch does not do it on Xen hosts yet"
 
 # Verb of the port → why a Xen host cannot. What is not here, it can.
@@ -56,14 +65,9 @@ LACKS: Mapping[str, str] = {
     "limit_disk": "libvirt's driver for Xen sets no limits on disks",
     "write_rate_mib_s": "libvirt's driver for Xen does not tell how fast a guest writes to memory",
     "common_cpu": "libvirt's driver for Xen compares no processors",
-    "ensure_secret": f"its disks are files only, which need no key; for RBD, {NOT_YET}",
-    "clock": NOT_YET,
-    "try_source": NOT_YET,
     "try_move": NOT_YET,
     "migrate": NOT_YET,
     "migration_abort": NOT_YET,
-    "attach_disk": NOT_YET,
-    "detach_disk": NOT_YET,
     "attach_nic": NOT_YET,
     "detach_nic": NOT_YET,
     "set_vcpus": NOT_YET,
@@ -85,6 +89,8 @@ class XenHost(LibvirtHost):
         timeout_s: float = OPEN_TIMEOUT_S,
     ) -> None:
         super().__init__(node, clock=clock, timeout_s=timeout_s)
+        self._shell = Shell(node)
+        self._disks = XenDisks(self._shell)
         # The longest that each run of a domain was told to have had of a processor.
         self._run: dict[tuple[str, int], int] = {}
 
@@ -215,7 +221,9 @@ class XenHost(LibvirtHost):
 
     def _check_unshared(self, handle: Handle, vm: Vm, sources: Mapping[str, Source]) -> None:
         """QEMU locks its files, Xen's kernel does not: two guests would write to one disk."""
-        wanted = {sources[disk.name].path: disk for disk in vm.disks if disk.name in sources}
+        wanted = {
+            xen_xml.place_of(sources[disk.name]): disk for disk in vm.disks if disk.name in sources
+        }
         for other in _guests(handle):
             try:
                 seen = domain_xml.read_domain(other.XMLDesc(0))
@@ -237,30 +245,134 @@ class XenHost(LibvirtHost):
     def forget(self, vm: Vm) -> None:
         """A PV or PVH guest leaves nothing on its host."""
 
-    # -- what the table refuses -------------------------------------------------------------
+    # -- images in RBD, by the hook and by ssh -----------------------------------------------
 
     def clock(self) -> tuple[float, float]:
-        raise self._refuse("clock")
+        # The first one has a connection to make.
+        self._shell.run(["true"], timeout_s=SSH_TIMEOUT_S)
+        before = self._clock()
+        said = self._shell.run(["date", "+%s.%N"], timeout_s=SSH_TIMEOUT_S)
+        after = self._clock()
+        return float(said) - (before + after) / 2, (after - before) / 2
+
+    def hook_lack(self) -> str:
+        lack = self._disks.lack()
+        return lack or self._call("see whether libvirt runs vorch's hook", self._deaf)
+
+    def _deaf(self, handle: Handle) -> str:
+        """By a guest that the hook refuses, and that cannot be started in any case."""
+        try:
+            handle.createXML(xen_xml.refused_xml(f"vorch-hook-{uuid.uuid4().hex[:8]}"), 0).destroy()
+        except libvirt.libvirtError as exc:
+            if xen_xml.REFUSED in str(exc):
+                return ""
+        return "libvirt does not run vorch's hook there, as if it had not read its settings since"
+
+    def hook_way(self) -> str:
+        return f"{PLACE}, as {self._shell.way or 'root on this machine'}"
+
+    def install_hook(self) -> None:
+        self._disks.install()
+
+    def remove_hook(self) -> None:
+        self._disks.remove()
+
+    def release_volumes(self) -> tuple[str, ...]:
+        return self._disks.release()
 
     def sweep(self) -> None:
-        """No trials are made here, so none has left anything."""
-
-    def common_cpu(self, cpus: Sequence[Cpu]) -> Cpu:
-        raise self._refuse("common_cpu")
+        # Where there is no way by ssh, or no hook, it has left nothing that could be had.
+        with contextlib.suppress(VorchError):
+            self._disks.sweep()
 
     def try_source(
         self, name: str, source: Source, while_open: Callable[[], None] | None = None
     ) -> None:
-        raise self._refuse("try_source")
+        if not isinstance(source, RbdSource):
+            raise Unsupported(
+                f"cannot try {source.path} on {self.node.name!r}: of files a Xen host has those of"
+                " its own alone; use a pool in Ceph for what all hosts share",
+                node=self.node.name,
+            )
+        self._disks.map(source)
+        try:
+            if while_open is not None:
+                while_open()
+        finally:
+            self._disks.unmap(xen_xml.device_of(source))
+
+    def attach_disk(self, vm: Vm, disk: Disk, source: Source | None) -> None:
+        text = xen_xml.disk_xml(vm, disk, source)
+
+        def work(domain: Handle) -> None:
+            if domain_xml.find_disk(self._live_xml(domain), disk.name) is not None:
+                return
+            if isinstance(source, RbdSource):
+                # libvirt runs no hook for this. When the guest reboots it does, by the mark.
+                self._disks.map(source, read_only=disk.read_only)
+                self._remark(domain, lambda mark: xen_xml.add_image(mark, disk, source))
+            try:
+                domain.attachDeviceFlags(text, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+            except BaseException:
+                with contextlib.suppress(VorchError, libvirt.libvirtError):
+                    self._let_go(domain, xen_xml.place_of(source) if source else "")
+                raise
+
+        self._on_domain(f"plug disk {disk.name!r} into VM {vm.name!r}", vm.id, work)
+
+    def detach_disk(self, vm: Vm, disk: Disk, timeout_s: float) -> None:
+        what = f"unplug disk {disk.name!r} from VM {vm.name!r}"
+        deadline = time.monotonic() + timeout_s
+
+        def work(handle: Handle) -> None:
+            while True:
+                domain = self._find(handle, vm.id)
+                if domain is None or not domain.isActive():
+                    return
+                with self._gone_is_well():
+                    there = domain_xml.find_disk(self._live_xml(domain), disk.name)
+                    if there is None:
+                        return
+                    try:
+                        domain.detachDeviceFlags(
+                            domain_xml.to_text(there), libvirt.VIR_DOMAIN_AFFECT_LIVE
+                        )
+                    except libvirt.libvirtError as exc:
+                        if time.monotonic() < deadline:
+                            time.sleep(ASK_AGAIN_S)
+                            continue
+                        raise TimedOut(
+                            f"cannot {what}: the guest has not let go of it in {timeout_s:g} s; see"
+                            " that nothing in the guest uses it, and that the guest has booted",
+                            timeout_s=timeout_s,
+                        ) from exc
+                    self._let_go(domain, domain_xml.place_of(there) or "")
+                    return
+
+        self._call(what, work)
+
+    def _let_go(self, domain: Handle, place: str) -> None:
+        if place.startswith(f"{xen_xml.LINKS}/"):
+            self._remark(domain, lambda mark: xen_xml.drop_image(mark, place))
+            self._disks.unmap(place)
+
+    @staticmethod
+    def _remark(domain: Handle, change: Callable[[Element], None]) -> None:
+        """Change what stands in vorch's mark of a guest that runs."""
+        kind, namespace = libvirt.VIR_DOMAIN_METADATA_ELEMENT, domain_xml.NAMESPACE
+        mark = domain_xml.parse(domain.metadata(kind, namespace, 0))
+        change(mark)
+        text = domain_xml.to_text(mark)
+        flags = libvirt.VIR_DOMAIN_AFFECT_LIVE
+        domain.setMetadata(kind, text, domain_xml.PREFIX, namespace, flags)
+
+    # -- what the table refuses -------------------------------------------------------------
+
+    def common_cpu(self, cpus: Sequence[Cpu]) -> Cpu:
+        raise self._refuse("common_cpu")
 
     def try_move(self, identifier: str, uri: str, cpu: Cpu | None = None) -> None:
         raise self._refuse("try_move")
-
-    def ensure_secret(self, secret: HostSecret) -> None:
-        raise self._refuse("ensure_secret")
-
-    def forget_secret(self, secret: HostSecret) -> None:
-        """It was given none."""
 
     def migrate(self, vm: Vm, node: str, uri: str, **_: Any) -> MoveFigures:
         raise self._refuse("migrate")
@@ -285,12 +397,6 @@ class XenHost(LibvirtHost):
 
     def drop_snapshot(self, vm: Vm, disks: Sequence[Disk], snapshot: str) -> None:
         raise self._refuse("drop_snapshot")
-
-    def attach_disk(self, vm: Vm, disk: Disk, source: Source | None) -> None:
-        raise self._refuse("attach_disk")
-
-    def detach_disk(self, vm: Vm, disk: Disk, timeout_s: float) -> None:
-        raise self._refuse("detach_disk")
 
     def attach_nic(self, vm: Vm, nic: Nic, network: Network) -> None:
         raise self._refuse("attach_nic")
@@ -410,6 +516,10 @@ class XenHost(LibvirtHost):
         )
 
     # -- the host ---------------------------------------------------------------------------
+
+    def close(self) -> None:
+        super().close()
+        self._shell.close()
 
     def abilities(self) -> Mapping[str, str]:
         """Each verb of the port: "" where this host can, else why it cannot."""
