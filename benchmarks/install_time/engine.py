@@ -407,7 +407,8 @@ class Benchmark:
                 phases = self._from_image(place, method, name, counted)
             amounts = surroundings.between(before, around.look(after=True)) | counted.total
         except (VorchError, ValueError) as exc:
-            spoilt = str(exc)
+            # Whatever of its figures there are would be those of half a run.
+            phases, amounts, spoilt = (), {}, str(exc)
         finally:
             self._remove(name)
         if not spoilt and self._mirror and self._mirror.fetched != fetched:
@@ -549,12 +550,15 @@ class Benchmark:
     # -- after ----------------------------------------------------------------------------------
 
     def _remove(self, name: str) -> None:
-        """Whatever of it is there."""
-        cluster = self._found.look()
-        if name in cluster.vms:
-            self._found.delete(name, force=True, purge=True)
-        if f"{name}-image" in cluster.images:
-            self._found.image_delete(f"{name}-image")
+        """Whatever of it is there. What cannot be removed must not end the other runs."""
+        try:
+            cluster = self._found.look()
+            if name in cluster.vms:
+                self._found.delete(name, force=True, purge=True)
+            if f"{name}-image" in cluster.images:
+                self._found.image_delete(f"{name}-image")
+        except VorchError as exc:
+            self._say(f"{name} is left: {exc}")
 
     def _remove_templates(self) -> None:
         for name in self._templates.values():

@@ -182,7 +182,8 @@ class LabXenHost(LabHost):
             *(spec.management_address(self.name), spec.mac_address(self.name, "management")),
             *(spec.storage_address(self.name), spec.mac_address(self.name, "storage")),
         )
-        self._in_dom0(f"/lab/adopt {' '.join(words)}", pack.getvalue())
+        # What pygrub reads a disk with a format by; no udev loads it here when it is needed.
+        self._in_dom0(f"modprobe xen-blkfront; /lab/adopt {' '.join(words)}", pack.getvalue())
         address = spec.management_address(self.name)
         key = self._in_dom0(SETTLE.format(address=address), b"").split()
         spec.known_hosts(self.name).write_text(f"{address} {key[0]} {key[1]}\n")
