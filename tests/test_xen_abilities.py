@@ -67,12 +67,6 @@ def test_what_it_lacks_is_refused_in_words_and_without_asking(host: XenHost, ver
     assert "'x1'" in caught.value.message
 
 
-def test_the_table_is_shown_with_what_it_can(host: XenHost) -> None:
-    shown = host.abilities()
-    assert {verb: why for verb, why in shown.items() if why} == LACKS
-    assert [verb for verb in ("start", "cut", "pause", "console", "figures") if shown[verb]] == []
-
-
 def test_such_a_host_does_not_join_a_cluster_yet(tmp_path: Path) -> None:
     settings = vorch.Settings(uri=f"sqlite://{tmp_path}/state")
     with vorch.connect(settings=settings, prepare=False) as cluster:

@@ -1,8 +1,8 @@
 """`XenHost`: a libvirt host that runs Xen, by libvirt's libxl driver.
 
 What that driver lacks is met in another way where there is one (figures are asked for domain by
-domain), and otherwise refused by one table, `LACKS`, before anything was touched. The same table is
-what `abilities` shows: what this host can, what it cannot, and why.
+domain), and otherwise refused by one table, `LACKS`, before anything was touched. A host's facts
+have it, too, for whoever plans and whoever wants to know.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from vorch.model import (
     Source,
     Vm,
 )
-from vorch.ports import HostSecret, Hypervisor, Progress
+from vorch.ports import HostSecret, Progress
 
 # The dom0 shows itself as a domain; it is the host, not a guest.
 DOM0 = 0
@@ -68,6 +68,13 @@ LACKS: Mapping[str, str] = {
     "detach_nic": NOT_YET,
     "set_vcpus": NOT_YET,
     "set_memory": NOT_YET,
+}
+
+# What it is asked for in vain rather than refused: nothing depends on an answer.
+WITHOUT: Mapping[str, str] = {
+    "freeze": "guests of Xen have no agent; what they have written by then is what a copy holds",
+    "addresses": "libvirt's driver for Xen tells of none; the guest's console does",
+    "display": "PV and PVH guests have no screen; they have a console",
 }
 
 
@@ -121,6 +128,7 @@ class XenHost(LibvirtHost):
             machines=tuple(one for one in xen_xml.MACHINES if one in machines),
             networks=False,
             display_socket=False,
+            lacks={**LACKS, **WITHOUT},
         )
 
     def probe(self, progress: Progress) -> HostFacts:
@@ -410,11 +418,6 @@ class XenHost(LibvirtHost):
         )
 
     # -- the host ---------------------------------------------------------------------------
-
-    def abilities(self) -> Mapping[str, str]:
-        """Each verb of the port: "" where this host can, else why it cannot."""
-        verbs = [name for name in vars(Hypervisor) if not name.startswith("_")]
-        return {verb: LACKS.get(verb, "") for verb in sorted(verbs)}
 
     def checks(self, folders: Sequence[str] = ()) -> tuple[Check, ...]:
         found = super().checks(folders)
