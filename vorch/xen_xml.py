@@ -68,7 +68,7 @@ def xen_domain_xml(
     for disk in sorted(vm.disks, key=lambda one: (one.boot is None, one.boot or 0)):
         devices.append(_disk(vm, disk, sources.get(disk.name)))
     for nic in vm.nics:
-        devices.append(_nic(vm, nic, networks))
+        devices.append(nic_element(vm, nic, networks))
     console = add(devices, "console", type="pty")
     add(console, "target", type="xen", port=0)
     return domain_xml.to_text(domain)
@@ -179,7 +179,7 @@ def _disk(vm: Vm, disk: Disk, source: Source | None) -> Element:
     return element
 
 
-def _nic(vm: Vm, nic: Nic, networks: Mapping[str, Network]) -> Element:
+def nic_element(vm: Vm, nic: Nic, networks: Mapping[str, Network]) -> Element:
     network = networks.get(nic.network)
     if network is None:
         raise Invalid(

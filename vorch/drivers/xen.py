@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from vorch import domain_xml, xen_xml
+from vorch.domain_xml import Element
 from vorch.drivers.libvirt_connection import OPEN_TIMEOUT_S, Handle, code_of, libvirt
 from vorch.drivers.libvirt_figures import power_of, version_text
 from vorch.drivers.libvirt_host import REMOTE_CALLS, LibvirtHost
@@ -64,10 +65,6 @@ LACKS: Mapping[str, str] = {
     "migration_abort": NOT_YET,
     "attach_disk": NOT_YET,
     "detach_disk": NOT_YET,
-    "attach_nic": NOT_YET,
-    "detach_nic": NOT_YET,
-    "set_vcpus": NOT_YET,
-    "set_memory": NOT_YET,
 }
 
 # What it is asked for in vain rather than refused: nothing depends on an answer.
@@ -245,6 +242,15 @@ class XenHost(LibvirtHost):
     def forget(self, vm: Vm) -> None:
         """A PV or PVH guest leaves nothing on its host."""
 
+    # -- devices ----------------------------------------------------------------------------
+
+    def _nic_xml(self, vm: Vm, nic: Nic, network: Network) -> str:
+        return domain_xml.to_text(xen_xml.nic_element(vm, nic, {network.name: network}))
+
+    def _ask_out(self, domain: Handle, device: Element) -> None:
+        """libxl finds a device by what it looks like, not by its alias."""
+        domain.detachDeviceFlags(domain_xml.to_text(device), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
     # -- what the table refuses -------------------------------------------------------------
 
     def clock(self) -> tuple[float, float]:
@@ -300,12 +306,6 @@ class XenHost(LibvirtHost):
     def detach_disk(self, vm: Vm, disk: Disk, timeout_s: float) -> None:
         raise self._refuse("detach_disk")
 
-    def attach_nic(self, vm: Vm, nic: Nic, network: Network) -> None:
-        raise self._refuse("attach_nic")
-
-    def detach_nic(self, vm: Vm, nic: Nic, timeout_s: float) -> None:
-        raise self._refuse("detach_nic")
-
     def change_media(self, vm: Vm, disk: Disk, source: Source | None) -> None:
         raise self._refuse("change_media")
 
@@ -329,12 +329,6 @@ class XenHost(LibvirtHost):
 
     def limit_disk(self, vm: Vm, disk: Disk) -> None:
         raise self._refuse("limit_disk")
-
-    def set_vcpus(self, vm_id: str, vcpus: int) -> None:
-        raise self._refuse("set_vcpus")
-
-    def set_memory(self, vm_id: str, memory_mib: int) -> None:
-        raise self._refuse("set_memory")
 
     # -- figures ----------------------------------------------------------------------------
 
