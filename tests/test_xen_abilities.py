@@ -14,7 +14,7 @@ from vorch.errors import BadConfig, Unsupported
 from vorch.model import FileSource, Network, Node
 from vorch.ports import HostSecret, no_progress
 
-VM = vm(machine="xenpv", disks=(disk(),), nics=(nic(),))
+VM = vm(disks=(disk(),), nics=(nic(),))
 DISK, NIC = VM.disks[0], VM.nics[0]
 PLACE = FileSource(path="/pool/one.raw", format="raw")
 NETWORK = Network(name="lan", kind="bridge", bridge="br0")
