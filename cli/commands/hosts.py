@@ -518,7 +518,9 @@ def host_facts(facts: HostFacts) -> list[tuple[str, object]]:
         ("CPUs", f"{facts.cpus}, {facts.architecture} {facts.cpu_model}".rstrip()),
         ("memory", sizes.shown_mib(facts.memory_mib)),
         ("versions", ", ".join(versions)),
+        ("hypervisor", facts.hypervisor),
         ("machines", _some(facts.machines)),
+        ("kinds of guests", _some(facts.xen_kinds)),
         ("CPU models", _some(facts.cpu_models)),
         ("probed", render.moment(facts.probed_at)),
     ]

@@ -82,7 +82,7 @@ class XenUnderTest(Host):
         )
         memory = guest.TINY_MEMORY_MIB
         settings: dict[str, Any] = {
-            "machine": "xenpv",
+            "hypervisor": "xen",
             "vcpus_max": 1,
             "memory_mib": memory,
             "memory_max_mib": memory,

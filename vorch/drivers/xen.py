@@ -48,7 +48,7 @@ LACKS: Mapping[str, str] = {
     "reset": "libvirt's driver for Xen has no reset; cut the VM and start it",
     "snapshot": "libvirt's driver for Xen has no snapshots; stop the VM for one",
     "drop_snapshot": "libvirt's driver for Xen has no snapshots; stop the VM first",
-    "change_media": "PV and PVH guests have no CD drives",
+    "change_media": "PV and PVH guests have no CD drives, and libvirt changes none of an HVM guest",
     "grow_disk": "libvirt's driver for Xen grows no disk; stop the VM for that",
     "copy_disk": "libvirt's driver for Xen copies no disk; stop the VM for that",
     "switch_disk": "libvirt's driver for Xen copies no disk; stop the VM for that",
@@ -110,7 +110,7 @@ class XenHost(LibvirtHost):
     @staticmethod
     def _look(handle: Handle) -> HostFacts:
         info = handle.getInfo()
-        # What a PV or PVH guest can be is said by the kinds of guest; there are no machine types.
+        # There are no machine types beside the kinds of guests.
         offered = domain_xml.parse(handle.getCapabilities()).iterfind("guest/arch/machine")
         machines = {str(one.text) for one in offered}
         return HostFacts(
@@ -122,7 +122,7 @@ class XenHost(LibvirtHost):
             accelerator_why="guests run under Xen itself",
             libvirt_version=version_text(handle.getLibVersion()),
             hypervisor_version=f"Xen {version_text(handle.getVersion())}",
-            machines=tuple(one for one in xen_xml.MACHINES if one in machines),
+            xen_kinds=tuple(one for one, name in xen_xml.MACHINES.items() if name in machines),
             networks=False,
             display_socket=False,
             lacks={**LACKS, **WITHOUT},
@@ -240,7 +240,7 @@ class XenHost(LibvirtHost):
                     )
 
     def forget(self, vm: Vm) -> None:
-        """A PV or PVH guest leaves nothing on its host."""
+        """A guest of Xen leaves nothing on its host."""
 
     # -- devices ----------------------------------------------------------------------------
 
@@ -418,7 +418,7 @@ class XenHost(LibvirtHost):
         if any(check.level == "error" for check in found):
             return found
         facts = self.facts()
-        kinds = ", ".join(facts.machines)
+        kinds = ", ".join(facts.xen_kinds)
         detail = f"{facts.hypervisor_version}; kinds of guests: {kinds or 'none that vorch starts'}"
         level: Literal["ok", "error"] = "ok" if kinds else "error"
         remedy = "" if kinds else "install libvirt's driver for Xen (libvirt-daemon-driver-xen)"
