@@ -34,10 +34,6 @@ ACTS: dict[str, Callable[[XenHost], object]] = {
     "clock": lambda host: host.clock(),
     "try_source": lambda host: host.try_source("trial", PLACE),
     "try_move": lambda host: host.try_move(VM.id, "xen+tls://x2/system"),
-    "migrate": lambda host: host.migrate(
-        VM, "x2", "xen+tls://x2/system", pause_limit_ms=1, bandwidth_mib_s=0, progress=no_progress
-    ),
-    "migration_abort": lambda host: host.migration_abort(VM.id),
     "attach_disk": lambda host: host.attach_disk(VM, DISK, PLACE),
     "detach_disk": lambda host: host.detach_disk(VM, DISK, 1.0),
 }

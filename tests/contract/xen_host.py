@@ -83,7 +83,7 @@ class XenUnderTest(Host):
         memory = guest.TINY_MEMORY_MIB
         settings: dict[str, Any] = {
             "hypervisor": "xen",
-            "vcpus_max": 1,
+            "vcpus_max": 2,
             "memory_mib": memory,
             "memory_max_mib": memory,
             "direct_boot": boot,

@@ -127,12 +127,6 @@ LACKING = {
     "test_hosts_find_the_cpu_that_they_have_in_common": "common_cpu",
     "test_what_tries_a_volume_can_be_watched_while_it_is_open": "try_source",
     "test_a_reset_vm_runs_on": "reset",
-    "test_a_vm_that_has_moved_is_on_the_other_host_alone": "migrate",
-    "test_a_vm_that_is_not_there_does_not_move": "migrate",
-    "test_a_move_that_is_cancelled_leaves_the_vm_where_it_is": "migrate",
-    "test_a_move_can_be_ended_from_outside": "migrate",
-    "test_both_hosts_know_what_a_move_came_to": "migrate",
-    "test_disks_are_copied_along": "migrate",
     "test_how_fast_a_guest_changes_its_memory": "write_rate_mib_s",
     "test_a_disk_is_plugged_in_once": "attach_disk",
     "test_a_first_scsi_disk_can_be_plugged_in": "attach_disk",
@@ -146,6 +140,12 @@ LACKING = {
 }
 # Those that do not fit for another reason, or would take minutes and show little more.
 APART = {
+    "test_a_vm_that_has_moved_is_on_the_other_host_alone": "two hosts: test_xen_cluster.py",
+    "test_a_vm_that_is_not_there_does_not_move": "two hosts: test_xen_cluster.py",
+    "test_a_move_that_is_cancelled_leaves_the_vm_where_it_is": "two hosts: test_xen_cluster.py",
+    "test_a_move_can_be_ended_from_outside": "two hosts: test_xen_cluster.py",
+    "test_both_hosts_know_what_a_move_came_to": "two hosts: test_xen_cluster.py",
+    "test_disks_are_copied_along": "two hosts: test_xen_cluster.py",
     "test_several_are_told_and_each_until_it_has_enough": "another start, LibvirtHost's code",
     "test_who_listens_is_told_that_the_host_was_lost": "LibvirtHost's code",
     "test_a_domain_that_was_cut_did_not_end_itself": "two more starts",

@@ -479,6 +479,7 @@ class LibvirtHost:
         elsewhere: Mapping[str, Source] = NO_SOURCES,
         bridges: Mapping[str, str] = {},
         cell: NumaCell | None = None,
+        live: bool = True,
     ) -> MoveFigures:
         what = f"move VM {vm.name!r} to {node!r}"
         begun = False
@@ -495,6 +496,7 @@ class LibvirtHost:
                 elsewhere=elsewhere,
                 bridges=bridges,
                 cell=cell,
+                live=live,
                 cached=frozenset(n for n, source in copies.items() if self._is_cached(source)),
             )
 

@@ -10,11 +10,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 from vorch import domain_xml, xen_xml
 from vorch.domain_xml import Element
-from vorch.drivers.libvirt_connection import OPEN_TIMEOUT_S, Handle, code_of, libvirt
+from vorch.drivers import libvirt_migration, xen_migration
+from vorch.drivers.libvirt_connection import (
+    OPEN_TIMEOUT_S,
+    Handle,
+    code_of,
+    libvirt,
+    reason_of,
+)
 from vorch.drivers.libvirt_figures import power_of, version_text
 from vorch.drivers.libvirt_host import REMOTE_CALLS, LibvirtHost
 from vorch.drivers.side_by_side import side_by_side
@@ -33,11 +40,12 @@ from vorch.model import (
     Nic,
     NicFigures,
     Node,
+    NumaCell,
     Power,
     Source,
     Vm,
 )
-from vorch.ports import HostSecret, Progress
+from vorch.ports import NO_SOURCES, HostSecret, Progress
 
 # The dom0 shows itself as a domain; it is the host, not a guest.
 DOM0 = 0
@@ -61,8 +69,6 @@ LACKS: Mapping[str, str] = {
     "clock": NOT_YET,
     "try_source": NOT_YET,
     "try_move": NOT_YET,
-    "migrate": NOT_YET,
-    "migration_abort": NOT_YET,
     "attach_disk": NOT_YET,
     "detach_disk": NOT_YET,
 }
@@ -251,6 +257,85 @@ class XenHost(LibvirtHost):
         """libxl finds a device by what it looks like, not by its alias."""
         domain.detachDeviceFlags(domain_xml.to_text(device), libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
+    # -- moves ------------------------------------------------------------------------------
+
+    def migrate(
+        self,
+        vm: Vm,
+        node: str,
+        uri: str,
+        *,
+        pause_limit_ms: int,
+        bandwidth_mib_s: int,
+        progress: Progress,
+        postcopy_after_s: float | None = None,
+        copies: Mapping[str, Source] = NO_SOURCES,
+        elsewhere: Mapping[str, Source] = NO_SOURCES,
+        bridges: Mapping[str, str] = {},
+        cell: NumaCell | None = None,
+        live: bool = True,
+    ) -> MoveFigures:
+        """How long the pause is and how fast it goes is Xen's own affair; it never goes over."""
+        what = f"move VM {vm.name!r} to {node!r}"
+        if copies or elsewhere:
+            raise Unsupported(
+                f"cannot {what} with its disks: libvirt's driver for Xen copies none along; move"
+                " them to a pool that both hosts reach first",
+                vm=vm.name,
+            )
+        begun = False
+
+        def work(handle: Handle) -> MoveFigures:
+            nonlocal begun
+            if begun and self._find(handle, vm.id) is None:
+                # The connection was lost on its way, and it has gone meanwhile.
+                return MoveFigures()
+            domain = self._running(handle, vm.id, what)
+            if begun or xen_migration.direction(domain) == "out":
+                figures = xen_migration.follow(domain, progress)
+                if self._find(handle, vm.id) is not None:
+                    raise libvirt_migration.broke_off(what)
+                return figures
+            begun = True
+            way = xen_migration.Way(node=node, uri=uri, live=live, bridges=bridges)
+            try:
+                return xen_migration.send(domain, way, progress)
+            except libvirt.libvirtError as exc:
+                if not (live and vm.xen_kind == "pv" and _went_wrong_inside(exc)):
+                    raise
+                # What lies behind it is in the log of the host alone.
+                raise StepFailed(
+                    f"cannot {what} while it goes on: {reason_of(exc)}. Most hypervisors are built"
+                    " without what PV guests need for that (shadow paging, for log-dirty mode); let"
+                    f" it stand still while its memory is sent (vorch migrate {vm.name} --still)",
+                    vm=vm.name,
+                    node=node,
+                ) from exc
+
+        return self._call(what, work)
+
+    def moved_figures(self, vm_id: str) -> MoveFigures | None:
+        """libxl keeps none."""
+        return None
+
+    def migration(self, vm_id: str) -> Literal["in", "out", "torn"] | None:
+        def work(handle: Handle) -> Literal["in", "out"] | None:
+            domain = self._find(handle, vm_id)
+            return None if domain is None else xen_migration.direction(domain)
+
+        return self._call(f"see whether VM {vm_id} is on its way", work)
+
+    def migration_abort(self, vm_id: str) -> None:
+        """Xen cannot end it, so its end is waited for."""
+        what = f"end the migration of VM {vm_id}"
+
+        def work(handle: Handle) -> None:
+            domain = self._find(handle, vm_id)
+            if domain is not None:
+                xen_migration.await_end(domain, what)
+
+        self._call(what, work)
+
     # -- what the table refuses -------------------------------------------------------------
 
     def clock(self) -> tuple[float, float]:
@@ -275,18 +360,6 @@ class XenHost(LibvirtHost):
 
     def forget_secret(self, secret: HostSecret) -> None:
         """It was given none."""
-
-    def migrate(self, vm: Vm, node: str, uri: str, **_: Any) -> MoveFigures:
-        raise self._refuse("migrate")
-
-    def moved_figures(self, vm_id: str) -> MoveFigures | None:
-        return None
-
-    def migration(self, vm_id: str) -> Literal["in", "out", "torn"] | None:
-        return None
-
-    def migration_abort(self, vm_id: str) -> None:
-        raise self._refuse("migration_abort")
 
     def write_rate_mib_s(self, vm_id: str, for_s: int) -> float:
         raise self._refuse("write_rate_mib_s")
@@ -423,6 +496,11 @@ class XenHost(LibvirtHost):
         level: Literal["ok", "error"] = "ok" if kinds else "error"
         remedy = "" if kinds else "install libvirt's driver for Xen (libvirt-daemon-driver-xen)"
         return (*found, Check(name="xen", level=level, detail=detail, remedy=remedy))
+
+
+def _went_wrong_inside(exc: libvirt.libvirtError) -> bool:
+    """libxl's own failure, not a host that does not answer or a name that is not known."""
+    return bool(code_of(exc) == libvirt.VIR_ERR_INTERNAL_ERROR)
 
 
 def _guests(handle: Handle) -> list[Handle]:
