@@ -604,6 +604,10 @@ class Power(StrEnum):
     UNKNOWN = "unknown"
 
 
+# Why a domain that runs does not get on.
+WAITS_FOR_DISK = "waits for its disk"
+
+
 @quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Domain:

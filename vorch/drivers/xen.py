@@ -24,6 +24,7 @@ from vorch.drivers.ssh import Shell
 from vorch.drivers.xen_disks import PLACE, XenDisks
 from vorch.errors import Conflict, StepFailed, TimedOut, Unsupported, VorchError
 from vorch.model import (
+    WAITS_FOR_DISK,
     Check,
     Cpu,
     Disk,
@@ -49,6 +50,8 @@ DOM0 = 0
 SSH_TIMEOUT_S = 30.0
 # A guest that was still booting when it was asked for a disk has not heard of it.
 ASK_AGAIN_S = 1.0
+# A guest's kernel reads its disk as soon as it has it.
+READS_AFTER_S = 30.0
 NOT_YET = "vorch does not do it on Xen hosts yet"
 
 # Verb of the port → why a Xen host cannot. What is not here, it can.
@@ -93,6 +96,8 @@ class XenHost(LibvirtHost):
         self._disks = XenDisks(self._shell)
         # The longest that each run of a domain was told to have had of a processor.
         self._run: dict[tuple[str, int], int] = {}
+        # Of each run: when it was first seen running; None: it has read from its disk.
+        self._unread: dict[tuple[str, int], float | None] = {}
 
     def _refuse(self, verb: str) -> Unsupported:
         return Unsupported(
@@ -140,7 +145,12 @@ class XenHost(LibvirtHost):
 
         Only when libvirt knows nothing of it any more, they are free for another host.
         """
-        seen = super()._domain(domain, state, reason)
+        try:
+            seen = super()._domain(domain, state, reason)
+        except libvirt.libvirtError as exc:
+            if not _ended(exc):
+                raise
+            return self._cleared_away(domain)
         if seen is None:
             return None
         if seen.power is Power.STOPPED:
@@ -151,7 +161,47 @@ class XenHost(LibvirtHost):
                     raise
                 return None
             return replace(seen, power=Power.STOPPING) if ending else seen
-        return replace(seen, cpu_time_ns=self._run_ns(domain, seen.cpu_time_ns))
+        seen = replace(seen, cpu_time_ns=self._run_ns(domain, seen.cpu_time_ns))
+        if seen.power is Power.RUNNING and self._waits_for_disk(domain):
+            seen = replace(seen, reason=WAITS_FOR_DISK)
+        return seen
+
+    def _waits_for_disk(self, domain: Handle) -> bool:
+        """That libxl has started a guest does not say that it was given its disk."""
+        key = (domain.UUIDString(), domain.ID())
+        since = self._unread.setdefault(key, self._clock())
+        if since is None or self._clock() - since < READS_AFTER_S:
+            return False
+        try:
+            disks = domain_xml.read_domain(domain.XMLDesc(0)).disks
+            reads = max((domain.blockStats(one.target)[0] for one in disks), default=1)
+        except libvirt.libvirtError:
+            # It ended just now, or its disk is one that libxl tells nothing of.
+            reads = 1
+        if reads > 0:
+            self._unread[key] = None
+        return reads <= 0
+
+    def _cleared_away(self, domain: Handle) -> Domain | None:
+        """Xen knows it no more, and libvirt still clears away: its images are unmapped."""
+        try:
+            vm_id, name = domain.UUIDString(), domain.name()
+            mark = self._mark(domain, (vm_id, domain.ID()))
+            memory_mib = int(domain.maxMemory()) // 1024
+        except libvirt.libvirtError as exc:
+            if not _ended(exc):
+                raise
+            return None
+        return Domain(
+            id=vm_id,
+            name=mark.vm if mark else name,
+            node=self.node.name,
+            power=Power.STOPPING,
+            vcpus=1,
+            memory_mib=memory_mib,
+            generation=mark.generation if mark else 0,
+            ours=mark is not None,
+        )
 
     def _run_ns(self, domain: Handle, told_ns: int) -> int:
         """How long it has run, which never gets less.
@@ -184,6 +234,7 @@ class XenHost(LibvirtHost):
             now = {(domain.UUIDString(), domain.ID()) for domain in found}
             self._marks = {key: mark for key, mark in self._marks.items() if key in now}
             self._run = {key: ns for key, ns in self._run.items() if key in now}
+            self._unread = {key: at for key, at in self._unread.items() if key in now}
             return tuple(one for one in seen if one is not None)
 
         return self._call("list the domains", work)
@@ -453,10 +504,7 @@ class XenHost(LibvirtHost):
                         vms[domain.UUIDString()] = self._figures(domain, now)
                 except libvirt.libvirtError as exc:
                     # It ended while it was looked at.
-                    if code_of(exc) not in (
-                        libvirt.VIR_ERR_NO_DOMAIN,
-                        libvirt.VIR_ERR_OPERATION_INVALID,
-                    ):
+                    if not _ended(exc):
                         raise
             info = handle.getInfo()
             free_mib = int(handle.getFreeMemory()) // 1024**2
@@ -540,3 +588,9 @@ class XenHost(LibvirtHost):
 
 def _guests(handle: Handle) -> list[Handle]:
     return [one for one in handle.listAllDomains() if one.ID() != DOM0]
+
+
+def _ended(exc: Any) -> bool:
+    """It did while it was looked at; of what Xen itself says, libvirt gives no code of its own."""
+    gone = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID)
+    return code_of(exc) in gone or "libxl_domain_info failed" in str(exc)

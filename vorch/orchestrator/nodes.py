@@ -249,7 +249,7 @@ class Nodes(Rounds):
             facts = dataclasses.replace(facts, probed_at=self.world.clock.now())
             node = dataclasses.replace(node, facts=facts)
             needed = any(pool.shared for pool in cluster.pools.values())
-            checks = [*hosts.judged(node, facts, cluster), self._clock_check(host, needed)]
+            checks = [*hosts.judged(node, facts, cluster), self._clock_check(host, needed=needed)]
             of_hook = self._try_hook(host, hook, needed=needed)
             checks += of_hook
             # Without it nothing in Ceph can be opened, and that is said already.
@@ -276,7 +276,7 @@ class Nodes(Rounds):
             host.close()
 
     @staticmethod
-    def _clock_check(host: Hypervisor, needed: bool) -> Check:
+    def _clock_check(host: Hypervisor, *, needed: bool) -> Check:
         try:
             return hosts.of_clock(*host.clock())
         except VorchError as exc:
