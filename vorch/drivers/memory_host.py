@@ -413,6 +413,26 @@ class MemoryHost:
     def sweep(self) -> None:
         """Trials in memory leave nothing."""
 
+    @gated
+    def hook_lack(self) -> str:
+        return ""
+
+    def hook_way(self) -> str:
+        return ""
+
+    @gated
+    def install_hook(self) -> None:
+        """Nothing is needed."""
+
+    @gated
+    def remove_hook(self) -> None:
+        """Nothing was installed."""
+
+    @gated
+    def release_volumes(self) -> tuple[str, ...]:
+        """Volumes are open in guests, and closed with them."""
+        return ()
+
     @gated_waiting
     def try_source(
         self, name: str, source: Source, while_open: Callable[[], None] | None = None
