@@ -100,6 +100,20 @@ MemoryMax = Annotated[
 FirmwareOption = Annotated[
     str | None, typer.Option("--firmware", metavar="bios|uefi", help="How it boots.")
 ]
+HypervisorOption = Annotated[
+    str | None,
+    typer.Option(
+        "--hypervisor",
+        metavar="any|kvm|xen",
+        help="On which hosts it may run.",
+    ),
+]
+XenKindOption = Annotated[
+    str | None,
+    typer.Option(
+        "--xen-kind", metavar="pv|pvh|hvm", help="What kind of guest it is where Xen runs it."
+    ),
+]
 Machine = Annotated[
     str | None, typer.Option("--machine", metavar="TYPE", help="Machine type, as in q35.")
 ]

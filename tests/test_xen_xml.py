@@ -22,12 +22,14 @@ from tests.test_domain_xml import (
     nic,
     vm,
 )
-from vorch.domain_xml import read_domain
+from vorch.domain_xml import NAMESPACE, parse, read_domain
 from vorch.errors import Invalid, Unsupported
 from vorch.model import (
     INITRD_SOURCE,
     KERNEL_SOURCE,
     DirectBoot,
+    Disk,
+    DiskBus,
     FileSource,
     Firmware,
     HostFacts,
@@ -39,7 +41,8 @@ from vorch.model import (
     Volume,
     Watchdog,
 )
-from vorch.xen_xml import xen_domain_xml
+from vorch.xen_guests import lacks, plugged, targets
+from vorch.xen_xml import MACHINES, add_image, drop_image, place_of, xen_domain_xml
 
 XEN = HostFacts(hypervisor="xen", cpus=8, memory_mib=32768, accelerator="xen", networks=False)
 FOLDER = GOLDEN / "xen"
@@ -48,18 +51,33 @@ BOOT = DirectBoot(
     initrd=Volume(pool="p", name="initrd"),
     command_line="console=hvc0 root=/dev/xvda",
 )
+RBD = RbdSource(
+    pool="vms",
+    namespace="team",
+    image="web",
+    monitors=("10.0.0.1:3300", "[fd00::2]:3300"),
+    user="vorch",
+    secret=ID,
+)
 FILES: dict[str, Source] = {
+    "image": RBD,
+    "shared": replace(RBD, namespace="", image="tools"),
     KERNEL_SOURCE: FileSource(path="/boot/vmlinux", format="raw"),
     INITRD_SOURCE: FileSource(path="/boot/initrd", format="raw"),
     "root": FileSource(path="/pool/web.root.raw", format="raw"),
     "data": FileSource(path="/pool/web.data.qcow2", format="qcow2"),
+    "seed": FileSource(path="/pool/web.seed.iso", format="raw"),
 }
-RBD = RbdSource(pool="vms", image="web", monitors=("10.0.0.1:3300",), user="vorch", secret=ID)
+
+
+def cd(name: str, target: str, **changes: object) -> Disk:
+    return replace(disk(name, target, **changes), device="cdrom", read_only=True)
+
+
 CASES = {
-    "pygrub": vm(machine="xenpv", disks=(disk(boot=1),), nics=(nic(network="wire"),)),
+    "pygrub": vm(disks=(disk(boot=1),), nics=(nic(network="wire"),)),
     # The disk to boot from comes first, wherever it stands in the VM.
     "several": vm(
-        machine="xenpv",
         description="two & more",
         vcpus=2,
         vcpus_max=4,
@@ -68,9 +86,22 @@ CASES = {
         disks=(disk("data", "vdb", read_only=True), disk(boot=1)),
         nics=(nic(network="wire"), nic("second", "wire", 2)),
     ),
-    "direct": vm(machine="xenpv", disks=(disk(),), direct_boot=BOOT),
-    "pvh": vm(machine="xenpvh", disks=(disk(),), direct_boot=BOOT),
-    "bare": vm(machine="xenpvh", direct_boot=replace(BOOT, initrd=None, command_line="")),
+    "direct": vm(disks=(disk(),), direct_boot=BOOT),
+    "pvh": vm(xen_kind="pvh", disks=(disk(),), direct_boot=BOOT),
+    "pvh-pygrub": vm(xen_kind="pvh", disks=(disk(),)),
+    # An empty drive is left away; what is in one is a disk that is only read, of another letter.
+    "cds": vm(
+        cpu="host",
+        disks=(disk(bus=DiskBus.SCSI, target="sda"), drive("sdb"), cd("seed", "vda")),
+    ),
+    "hvm": vm(
+        xen_kind="hvm",
+        disks=(disk(boot=2), cd("seed", "sda", boot=1), drive("sdb")),
+        nics=(nic(network="wire"),),
+    ),
+    "hvm-direct": vm(xen_kind="hvm", disks=(disk(),), direct_boot=BOOT),
+    "bare": vm(xen_kind="pvh", direct_boot=replace(BOOT, initrd=None, command_line="")),
+    "mapped": vm(disks=(disk("image"), disk("shared", "vdb", read_only=True))),
 }
 
 
@@ -107,34 +138,31 @@ def test_libvirt_s_own_schema_is_kept_to(name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_it_is_read_back(name: str) -> None:
     wanted, seen = CASES[name], read_domain(made(CASES[name]))
-    assert (seen.id, seen.machine, seen.description) == (
-        wanted.id,
-        wanted.machine,
-        wanted.description,
-    )
+    machine = MACHINES[wanted.xen_kind]
+    assert (seen.id, seen.machine, seen.description) == (wanted.id, machine, wanted.description)
     assert seen.mark is not None
     assert (seen.mark.vm, seen.mark.generation) == (wanted.name, wanted.generation)
     assert (seen.vcpus, seen.vcpus_max) == (wanted.vcpus, wanted.vcpus_max)
     assert (seen.memory_mib, seen.memory_max_mib) == (wanted.memory_mib, wanted.memory_max_mib)
     paths = {one.name: one.path for one in seen.disks}
-    assert paths == {one.name: FILES[one.name].path for one in wanted.disks}
+    assert paths == {one.name: place_of(FILES[one.name]) for one in plugged(wanted)}
+    assert {one.name: one.target for one in seen.disks} == targets(wanted)
     assert [(one.name, one.mac, one.bridge) for one in seen.nics] == [
         (one.name, one.mac, "br0") for one in wanted.nics
     ]
 
 
-PV = vm(machine="xenpv", disks=(disk(),))
+PV = vm(disks=(disk(),))
 
 
 @pytest.mark.parametrize(
     ("wanted", "why"),
     [
-        (vm(disks=(disk(),)), "'q35', one of QEMU's; Xen's are xenpv and xenpvh"),
-        (vm(machine="xenpvh", disks=(disk(),)), "is given its kernel by the host"),
         (replace(PV, firmware=Firmware.UEFI), "asks for UEFI"),
         (replace(PV, tpm=True), "asks for a TPM"),
         (replace(PV, watchdog=Watchdog.RESET), "asks for a watchdog"),
-        (replace(PV, disks=(disk(), drive())), "has a CD drive ('cd')"),
+        (replace(PV, huge_pages="2M"), "asks for huge pages"),
+        (replace(PV, one_numa_cell=True), "asks for one NUMA cell"),
         (replace(PV, disks=(disk(limits=IoLimits(iops=100)),)), "disk 'root' has limits"),
     ],
     ids=lambda one: one if isinstance(one, str) else "",
@@ -144,11 +172,23 @@ def test_what_such_a_guest_cannot_have_is_refused(wanted: Vm, why: str) -> None:
         made(wanted)
 
 
-def test_an_rbd_image_is_refused_before_libvirt_says_that_it_works() -> None:
-    with pytest.raises(Unsupported, match="disk 'root' is an RBD image"):
-        made(PV, root=RBD)
+def test_a_kernel_is_read_from_a_file_of_the_host() -> None:
     with pytest.raises(Unsupported, match="by its kernel"):
         made(CASES["direct"], **{KERNEL_SOURCE: RBD})
+
+
+def test_a_mark_keeps_to_what_is_plugged_in() -> None:
+    """Whether it is whole, or as libvirt hands it out: without its namespace."""
+    whole = parse(made(CASES["mapped"])).find(f"metadata/{{{NAMESPACE}}}vm")
+    alone = parse("<vm name='web'><rbd path='/dev/vorch/1/vms/tools'/></vm>")
+    for mark in (whole, alone):
+        before = len(mark)
+        for _ in range(2):
+            add_image(mark, disk("more"), replace(RBD, image="more"))
+            assert len(mark) == before + 1
+        assert mark[-1].get("path") == f"/dev/vorch/{ID[:8]}/vms/team/more"
+        drop_image(mark, mark[-1].get("path"))
+        assert len(mark) == before
 
 
 @pytest.mark.parametrize("network", [LAN, TAGGED, OVERLAY])
@@ -162,3 +202,20 @@ def test_what_nobody_described_is_refused() -> None:
         made(replace(PV, nics=(nic(),)))
     with pytest.raises(Invalid, match="cannot plug in disk 'other'"):
         made(replace(PV, disks=(disk("other"),)))
+
+
+def test_a_name_stays_when_a_disk_is_plugged_in_later() -> None:
+    """The CD wants the disk's letter, and does not get one that a later disk would have."""
+    one = vm(disks=(disk(), cd("seed", "sda")))
+    assert targets(one) == {"root": "xvda", "seed": "xvdp"}
+    more = replace(one, disks=(*one.disks, disk("data", "vdb"), disk("more", "sdb")))
+    assert targets(more) == {**targets(one), "data": "xvdb", "more": "xvdo"}
+
+
+def test_an_emulated_machine_has_four_places() -> None:
+    full = [disk(f"d{letter}", f"vd{letter}") for letter in "abcd"]
+    assert lacks(vm(xen_kind="hvm", disks=tuple(full))) == ""
+    assert "no place of 4" in lacks(vm(xen_kind="hvm", disks=(*full, cd("seed", "sda"))))
+    assert lacks(vm(disks=(*full, cd("seed", "sda")))) == ""
+    many = tuple(disk(f"d{number}", f"vd{chr(97 + number)}") for number in range(17))
+    assert "over 16 disks" in lacks(vm(disks=many))

@@ -689,6 +689,7 @@ def _send(step: MigrateDomain, world: World, progress: Progress) -> MoveFigures:
         elsewhere={name: source for name, source in changed.items() if name not in written},
         bridges=step.bridges,
         cell=step.cell,
+        live=step.live,
     )
 
 

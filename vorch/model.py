@@ -450,6 +450,13 @@ class Watchdog(StrEnum):
     PAUSE = "pause"
 
 
+# Which hypervisors may run a VM. The world in memory counts as KVM.
+Hypervisors = Literal["any", "kvm", "xen"]
+# What a VM is where Xen runs it: paravirtualised; without an emulated machine, but in what
+# processors have for virtualisation; with an emulated machine, as under QEMU.
+XenKind = Literal["pv", "pvh", "hvm"]
+HYPERVISORS: tuple[Hypervisors, ...] = ("any", "kvm", "xen")
+XEN_KINDS: tuple[XenKind, ...] = ("pv", "pvh", "hvm")
 HUGE_PAGES_KIB = {"2M": 2048, "1G": 1024**2}
 
 
@@ -474,6 +481,9 @@ class Vm:
     # "default" (what runs everywhere on this kind of host), "host" (all that this host has) or a
     # model that the hypervisor knows by name.
     cpu: str = "default"
+    hypervisor: Hypervisors = "kvm"
+    xen_kind: XenKind = "pv"
+    # QEMU's, where KVM runs it.
     machine: str = "q35"
     firmware: Firmware = Firmware.BIOS
     secure_boot: bool = False
@@ -508,6 +518,12 @@ class Vm:
         check_range(self.memory_mib, 16, self.memory_max_mib, "memory", "MiB")
         _check_pattern(_WORD, self.cpu, "CPU model", "qemu64")
         _check_pattern(_WORD, self.machine, "machine type", "q35")
+        for what, word, words in (
+            ("hypervisor", self.hypervisor, HYPERVISORS),
+            ("kind of Xen guest", self.xen_kind, XEN_KINDS),
+        ):
+            if word not in words:
+                raise Invalid(f"cannot use {word!r} as {what}: it is one of {', '.join(words)}")
         check_text(self.description, "description")
         check_tags(self.tags, f"VM {self.name!r}")
         check_tags(self.require_tags, f"VM {self.name!r}")
@@ -602,6 +618,10 @@ class Power(StrEnum):
     STOPPED = "stopped"
     CRASHED = "crashed"
     UNKNOWN = "unknown"
+
+
+# Why a domain that runs does not get on.
+WAITS_FOR_DISK = "waits for its disk"
 
 
 @quick
@@ -775,6 +795,9 @@ class Image:
     sha256: str = ""
     format: str = ""
     firmware: Firmware = Firmware.BIOS
+    # What VMs made of it are when nobody says; "": as the hosts are.
+    hypervisor: Literal["", "any", "kvm", "xen"] = ""
+    xen_kind: XenKind = "pv"
     vcpus: int = 1
     memory_mib: int = 1024
     description: str = ""
@@ -1172,6 +1195,8 @@ class HostFacts:
     # What the hypervisor can give a guest here at the most, as a model that other hosts know.
     host_cpu: Cpu | None = None
     machines: tuple[str, ...] = ()
+    # Kinds of guests, where it runs Xen.
+    xen_kinds: tuple[XenKind, ...] = ()
     cpu_models: tuple[str, ...] = ()
     uefi: bool = False
     secure_boot: bool = False
@@ -1184,10 +1209,25 @@ class HostFacts:
     bridge_vlans: bool = False
     # () where its hypervisor did not say.
     cells: tuple[NumaCell, ...] = ()
+    # What this host cannot that others can: verb of the port → why.
+    lacks: dict[str, str] = field(default_factory=dict)
     probed_at: float = 0.0
+
+    @property
+    def runs(self) -> Literal["kvm", "xen"]:
+        """Which of the two it counts as."""
+        return "xen" if self.hypervisor == "xen" else "kvm"
 
     def cell(self, number: int | None) -> NumaCell | None:
         return next((one for one in self.cells if one.number == number), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ability:
+    """One thing that hosts are asked to do, and why this one cannot; "": it can."""
+
+    name: str
+    why_not: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -652,6 +652,7 @@ class Hypervisor(Protocol):
         elsewhere: Mapping[str, Source] = NO_SOURCES,
         bridges: Mapping[str, str] = {},
         cell: NumaCell | None = None,
+        live: bool = True,
     ) -> MoveFigures:
         """Move the VM to that host, which this one reaches at `uri`, while it runs.
 
@@ -664,7 +665,7 @@ class Hypervisor(Protocol):
         memory after it. `copies` says, by the disk's name, into which volumes its disks are copied
         along; `elsewhere`, where what it only reads is there.
         `bridges`: by NIC, the bridge there, where it has another name. `cell`: the NUMA cell there
-        that it is put into.
+        that it is put into. Not `live`: it stands still from the beginning to the end.
         """
         ...
 

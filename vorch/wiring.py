@@ -371,7 +371,7 @@ class _Kept(Generic[T]):
 
 
 def _where(document: Node | Pool) -> str:
-    return document.uri if isinstance(document, Node) else document.url
+    return f"{document.uri} {document.ssh}" if isinstance(document, Node) else document.url
 
 
 def _node(state: State, name: str) -> Node:

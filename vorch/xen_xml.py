@@ -1,16 +1,15 @@
 """Vm → libvirt domain XML for Xen's libxl driver, as `domain_xml` is for QEMU. Pure.
 
-A VM's machine type says what kind of guest it is: `xenpv` (paravirtualised; its kernel is read
-from its first disk by pygrub, or given by a direct boot) or `xenpvh` (without an emulated machine,
-but in what processors have for virtualisation; by a direct boot). What a VM asks for and such a
-guest cannot have is refused here, before anything was touched. Screen and agent are left away.
+The VM says what kind of guest it is (`Vm.xen_kind`). PV and PVH guests get their kernel from their
+first disk, read by pygrub, or by a direct boot; an HVM guest starts as any PC does. What becomes of
+the rest of a definition, and what is refused, is `xen_guests`' matter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from vorch import domain_xml
+from vorch import domain_xml, xen_guests
 from vorch.domain_xml import Element, add, new
 from vorch.errors import Invalid, Unsupported
 from vorch.model import (
@@ -18,30 +17,27 @@ from vorch.model import (
     KERNEL_SOURCE,
     Disk,
     FileSource,
-    Firmware,
     HostFacts,
     Network,
     Nic,
     RbdSource,
     Source,
     Vm,
-    Watchdog,
+    XenKind,
 )
 
-PV, PVH = "xenpv", "xenpvh"
-MACHINES = (PV, PVH)
+# What libvirt calls the kinds of guests.
+MACHINES: Mapping[XenKind, str] = {"pv": "xenpv", "pvh": "xenpvh", "hvm": "xenfv"}
+_TYPES: Mapping[XenKind, str] = {"pv": "linux", "pvh": "xenpvh", "hvm": "hvm"}
 # libxl looks for a plain name among the programs of the Xen that runs, whichever version that is.
 BOOT_LOADER = "pygrub"
+# Debian's. What its libvirt takes by itself (/usr/lib/xen/bin/qemu-system-i386) is not there.
+EMULATOR = "/usr/libexec/xen-qemu-system-i386"
 # Where the hook puts the images that the host's kernel has mapped.
 LINKS = "/dev/vorch"
 # No image is there; the hook says so.
 REFUSED = "/vorch/is/it/you"
 _IMAGE = f"{{{domain_xml.NAMESPACE}}}rbd"
-
-
-def target(disk: Disk) -> str:
-    """What the guest calls it: vdb and sdb are both xvdb here."""
-    return "xvd" + disk.target[2:]
 
 
 def xen_domain_xml(
@@ -64,19 +60,28 @@ def xen_domain_xml(
     add(domain, "currentMemory", str(vm.memory_mib), unit="MiB")
     add(domain, "vcpu", str(vm.vcpus_max), placement="static", current=vm.vcpus)
     _operating_system(domain, vm, sources, facts)
+    hvm = vm.xen_kind == "hvm"
+    if hvm:
+        features = add(domain, "features")
+        add(features, "acpi")
+        add(features, "apic")
     add(domain, "clock", offset="utc")
     add(domain, "on_poweroff", "destroy")
     # As with QEMU: an installer that reboots has done its work, and what crashed holds no disks.
     add(domain, "on_reboot", "destroy" if vm.direct_boot is not None else "restart")
     add(domain, "on_crash", "destroy")
     devices = add(domain, "devices")
+    if hvm:
+        add(devices, "emulator", EMULATOR)
     # The boot loader looks into the first one.
-    for disk in sorted(vm.disks, key=lambda one: (one.boot is None, one.boot or 0)):
+    for disk in sorted(xen_guests.plugged(vm), key=_order):
         devices.append(_disk(vm, disk, sources.get(disk.name)))
     for nic in vm.nics:
-        devices.append(_nic(vm, nic, networks))
+        devices.append(nic_element(vm, nic, networks))
+    if hvm:
+        add(add(devices, "serial", type="pty"), "target", port=0)
     console = add(devices, "console", type="pty")
-    add(console, "target", type="xen", port=0)
+    add(console, "target", type="serial" if hvm else "xen", port=0)
     return domain_xml.to_text(domain)
 
 
@@ -141,50 +146,39 @@ def refused_xml(name: str) -> str:
     add(domain, "memory", "4", unit="MiB")
     add(domain, "vcpu", "1")
     system = add(domain, "os")
-    add(system, "type", "linux", machine=PV)
+    add(system, "type", "linux", machine=MACHINES["pv"])
     add(system, "kernel", "/nonexistent")
     return domain_xml.to_text(domain)
 
 
 def _check(vm: Vm) -> None:
-    if vm.machine not in MACHINES:
+    why = xen_guests.lacks(vm)
+    if why:
         raise Unsupported(
-            f"cannot start VM {vm.name!r} on Xen: its machine type is {vm.machine!r}, one of"
-            f" QEMU's; Xen's are {' and '.join(MACHINES)}",
+            f"cannot start VM {vm.name!r} on this host: {why}; take that away from it, or run it on"
+            " a KVM host",
             vm=vm.name,
         )
-    if vm.machine == PVH and vm.direct_boot is None:
-        raise Unsupported(
-            f"cannot start VM {vm.name!r}: a PVH guest is given its kernel by the host, and this VM"
-            f" has none (a direct boot); use the machine type {PV!r}, which reads it from the disk",
-            vm=vm.name,
-        )
-    lacks = {
-        "UEFI": vm.firmware is Firmware.UEFI,
-        "secure boot": vm.secure_boot,
-        "a TPM": vm.tpm,
-        "a watchdog": vm.watchdog is not Watchdog.NONE,
-        "huge pages of its own": vm.huge_pages,
-        "a NUMA cell to be kept in": vm.numa_cell is not None,
-    }
-    for what, asked in lacks.items():
-        if asked:
-            raise Unsupported(
-                f"cannot start VM {vm.name!r} on Xen: it asks for {what}, which a PV or PVH guest"
-                " has not; take that away from it, or run it on a KVM host",
-                vm=vm.name,
-            )
+
+
+def _order(disk: Disk) -> tuple[bool, int]:
+    return (disk.boot is None, disk.boot or 0)
 
 
 def _operating_system(
     domain: Element, vm: Vm, sources: Mapping[str, Source], facts: HostFacts
 ) -> None:
-    if vm.direct_boot is None:
+    hvm = vm.xen_kind == "hvm"
+    if vm.direct_boot is None and not hvm:
         add(domain, "bootloader", BOOT_LOADER)
     system = add(domain, "os")
-    kind = "linux" if vm.machine == PV else "xenpvh"
-    add(system, "type", kind, arch=facts.architecture, machine=vm.machine)
+    kind = vm.xen_kind
+    add(system, "type", _TYPES[kind], arch=facts.architecture, machine=MACHINES[kind])
     if vm.direct_boot is None:
+        orders = [disk for disk in sorted(xen_guests.plugged(vm), key=_order) if disk.boot]
+        drives = ["cdrom" if disk.device == "cdrom" else "hd" for disk in orders]
+        for device in dict.fromkeys(drives if hvm else ()):
+            add(system, "boot", dev=device)
         return
     add(system, "kernel", _file(vm, "kernel", sources.get(KERNEL_SOURCE)))
     if vm.direct_boot.initrd is not None:
@@ -214,20 +208,6 @@ def disk_xml(vm: Vm, disk: Disk, source: Source | None) -> str:
 
 
 def _disk(vm: Vm, disk: Disk, source: Source | None) -> Element:
-    if disk.device == "cdrom":
-        raise Unsupported(
-            f"cannot start VM {vm.name!r} on Xen: it has a CD drive ({disk.name!r}), which a PV or"
-            " PVH guest has not; take it away, or give the CD as a read-only disk",
-            vm=vm.name,
-            disk=disk.name,
-        )
-    if not disk.limits.none:
-        raise Unsupported(
-            f"cannot start VM {vm.name!r} on Xen: disk {disk.name!r} has limits, which libvirt's"
-            " driver for Xen does not set; lift them, or run it on a KVM host",
-            vm=vm.name,
-            disk=disk.name,
-        )
     if source is None:
         raise Invalid(
             f"cannot plug in disk {disk.name!r} of VM {vm.name!r}: nobody said where it is; look at"
@@ -236,20 +216,23 @@ def _disk(vm: Vm, disk: Disk, source: Source | None) -> Element:
             disk=disk.name,
         )
     mapped = isinstance(source, RbdSource)
-    element = new("disk", type="block" if mapped else "file", device="disk")
+    drive = xen_guests.has_drive(vm, disk)
+    kind = "cdrom" if drive else "disk"
+    element = new("disk", type="block" if mapped else "file", device=kind)
     # The host's kernel serves what has no format; what has one needs a QEMU beside the guest.
-    served = "phy" if source.format == "raw" else "qemu"
+    served = "phy" if source.format == "raw" and not drive else "qemu"
     add(element, "driver", name=served, type=source.format)
     # libxl's own way to RBD even says that it had worked, and the guest waits for ever.
     add(element, "source", **{"dev" if mapped else "file": place_of(source)})
-    add(element, "target", dev=target(disk), bus="xen")
-    if disk.read_only:
+    target = xen_guests.targets(vm)[disk.name]
+    add(element, "target", dev=target, bus="ide" if drive else "xen")
+    if disk.read_only or disk.device == "cdrom":
         add(element, "readonly")
     add(element, "alias", name=domain_xml.disk_alias(disk.name))
     return element
 
 
-def _nic(vm: Vm, nic: Nic, networks: Mapping[str, Network]) -> Element:
+def nic_element(vm: Vm, nic: Nic, networks: Mapping[str, Network]) -> Element:
     network = networks.get(nic.network)
     if network is None:
         raise Invalid(

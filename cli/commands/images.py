@@ -13,9 +13,11 @@ from ..options import (
     Description,
     DryRun,
     FirmwareOption,
+    HypervisorOption,
     ImageName,
     PoolOption,
     Wait,
+    XenKindOption,
     Yes,
 )
 from ..session import ask_and_do, cluster, run, show_all, show_done
@@ -51,6 +53,8 @@ def import_image(
         typer.Option("--sha256", metavar="SUM", help="Refuse it unless this is its checksum."),
     ] = "",
     firmware: FirmwareOption = None,
+    hypervisor: HypervisorOption = None,
+    xen_kind: XenKindOption = None,
     vcpus: Annotated[
         int, typer.Option("--vcpus", metavar="N", help="What its VMs have when nobody says.")
     ] = 1,
@@ -87,6 +91,8 @@ def import_image(
             kind="iso" if iso else "disk",
             sha256=sha256,
             firmware=firmware or "bios",
+            hypervisor=hypervisor,
+            xen_kind=xen_kind,
             vcpus=vcpus,
             memory_mib=DEFAULT_MEMORY_MIB if memory is None else memory,
             pool=pool,
@@ -148,6 +154,8 @@ def _facts(image: Image) -> list[tuple[str, object]]:
         ("data", "still coming in" if image.arriving else ""),
         ("disks", "\n".join(disks)),
         ("firmware", "" if image.kind == "iso" else image.firmware),
+        ("hypervisor", image.hypervisor),
+        ("as a Xen guest", "" if image.kind == "iso" else image.xen_kind),
         ("vCPUs", "" if image.kind == "iso" else image.vcpus),
         ("memory", "" if image.kind == "iso" else sizes.shown_mib(image.memory_mib)),
         ("description", image.description),

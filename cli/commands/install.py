@@ -16,6 +16,7 @@ from ..options import (
     Disk,
     DryRun,
     FirmwareOption,
+    HypervisorOption,
     Machine,
     Memory,
     Networks,
@@ -26,6 +27,7 @@ from ..options import (
     Tpm,
     Vcpus,
     Wait,
+    XenKindOption,
 )
 from ..session import run
 
@@ -81,6 +83,8 @@ def install(
     network: Networks = None,
     no_network: NoNetwork = False,
     firmware: FirmwareOption = None,
+    hypervisor: HypervisorOption = None,
+    xen_kind: XenKindOption = None,
     machine: Machine = "q35",
     cpu: Cpu = "default",
     tpm: Tpm = None,
@@ -127,6 +131,8 @@ def install(
             storage_class=storage_class,
             networks=() if no_network else tuple(network or ("default",)),
             firmware=firmware,
+            hypervisor=hypervisor,
+            xen_kind=xen_kind,
             machine=machine or "q35",
             cpu=cpu or "default",
             tpm=bool(tpm),

@@ -169,6 +169,7 @@ def _facts(status: VmStatus) -> list[tuple[str, object]]:
         ("vCPUs", cpus),
         ("memory", memory),
         ("firmware", f"{vm.firmware}, machine {vm.machine}"),
+        ("hypervisor", f"{vm.hypervisor}, as a Xen guest {vm.xen_kind}"),
         ("has", ", ".join(options)),
         ("tags", ", ".join(vm.tags)),
         ("asks for", ", ".join(vm.require_tags)),

@@ -22,6 +22,7 @@ from vorch.model import (
     Network,
     NetworkKind,
     Volume,
+    XenKind,
 )
 from vorch.plan import (
     EnsureNetwork,
@@ -48,6 +49,8 @@ def image_import(
     kind: Literal["disk", "iso"],
     sha256: str,
     firmware: Firmware,
+    hypervisor: Literal["", "any", "kvm", "xen"] = "",
+    xen_kind: XenKind = "pv",
     vcpus: int,
     memory_mib: int,
     pool: str | None,
@@ -68,6 +71,8 @@ def image_import(
         disks=(ImageDisk(name="root", volume=volume, size_bytes=0),),
         source=location,
         firmware=firmware,
+        hypervisor=hypervisor,
+        xen_kind=xen_kind,
         vcpus=vcpus,
         memory_mib=memory_mib,
         description=description,

@@ -28,12 +28,14 @@ from vorch.model import (
     Cluster,
     Consistency,
     Disk,
+    Hypervisors,
     Image,
     ImageDisk,
     Nic,
     Snapshot,
     Vm,
     Volume,
+    XenKind,
 )
 from vorch.plan import (
     BaseVolume,
@@ -60,6 +62,8 @@ def clone(
     start: bool,
     overhead_mib: int,
     pool: str | None = None,
+    hypervisor: Hypervisors | None = None,
+    xen_kind: XenKind | None = None,
     keeping: Keeping = NOTHING_KEPT,
 ) -> Plan:
     """A second VM like the first, with an identity of its own.
@@ -98,6 +102,9 @@ def clone(
     new, steps, last = _drawn_up(
         cluster, vm, new_vm, fresh, linked=linked, cloud_init=cloud_init, pool=pool
     )
+    new = dataclasses.replace(
+        new, hypervisor=hypervisor or vm.hypervisor, xen_kind=xen_kind or vm.xen_kind
+    )
     new = dataclasses.replace(new, wanted="running" if start else "stopped")
     choice: Choice
     node = to.node if to is not None and to.node else vm.node
@@ -106,7 +113,8 @@ def clone(
         only = None if _everywhere(cluster, new) else node
         choice = place(cluster, new, overhead_mib=overhead_mib, only=only, keeping=keeping)
     else:
-        choice = home(cluster, new, node)
+        # Beside the first one, unless that is for the other hypervisor.
+        choice = home(cluster, new, node if new.hypervisor in ("any", vm.hypervisor) else None)
     new = dataclasses.replace(new, node=choice.node, numa_cell=None)
     if start:
         new = put_into_cell(cluster, new)
@@ -272,6 +280,8 @@ def template(
         source=f"VM {name}",
         format="qcow2",
         firmware=vm.firmware,
+        hypervisor=vm.hypervisor,
+        xen_kind=vm.xen_kind,
         vcpus=vm.vcpus,
         memory_mib=vm.memory_mib,
         description=description,

@@ -52,6 +52,7 @@ from vorch.model import (
     Disk,
     DiskBus,
     Firmware,
+    Hypervisors,
     Image,
     IoLimits,
     Nic,
@@ -60,6 +61,7 @@ from vorch.model import (
     Vm,
     Volume,
     Watchdog,
+    XenKind,
     check_mac,
     check_range,
     check_vm_name,
@@ -111,6 +113,8 @@ class NewVm:
     firmware: Firmware | None = None
     secure_boot: bool = False
     tpm: bool = False
+    hypervisor: Hypervisors | None = None
+    xen_kind: XenKind | None = None
     machine: str = "q35"
     cpu: str = "default"
     graphics: bool = True
@@ -243,6 +247,8 @@ def drawn_up(
         memory_mib=memory,
         memory_max_mib=new.memory_max_mib if new.memory_max_mib is not None else memory,
         cpu=new.cpu,
+        hypervisor=new.hypervisor or usual_hypervisor(cluster, image, new.node),
+        xen_kind=new.xen_kind or (image.xen_kind if image else "pv"),
         machine=new.machine,
         firmware=firmware,
         secure_boot=new.secure_boot,
@@ -260,6 +266,18 @@ def drawn_up(
         created_at=fresh.now,
     )
     return vm, steps
+
+
+def usual_hypervisor(cluster: Cluster, image: Image | None, node: str | None) -> Hypervisors:
+    """Of a VM of which nobody said it: its image's, else that of the host that was named.
+
+    Where nobody named one, KVM, unless all hosts run Xen: elsewhere it could not be at all.
+    """
+    if image is not None and image.hypervisor:
+        return image.hypervisor
+    named = [cluster.nodes[node]] if node in cluster.nodes else cluster.nodes.values()
+    known = {one.facts.runs for one in named if one.facts is not None}
+    return "xen" if known == {"xen"} else "kvm"
 
 
 def _first_disks(
@@ -540,6 +558,8 @@ class Changes:
     memory_mib: int | None = None
     memory_max_mib: int | None = None
     cpu: str | None = None
+    hypervisor: Hypervisors | None = None
+    xen_kind: XenKind | None = None
     machine: str | None = None
     firmware: Firmware | None = None
     secure_boot: bool | None = None

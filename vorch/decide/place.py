@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from vorch import xen_guests
 from vorch.availability import Availability, Requested
 from vorch.decide.room import cells
 from vorch.decide.room.fleet import Guest, Host, Needs
@@ -229,6 +230,10 @@ def without_network(cluster: Cluster, node: Node, vm: Vm) -> str | None:
 
 def lack(facts: HostFacts, vm: Vm) -> str | None:
     """What the VM asks for and this kind of host has not got."""
+    if vm.hypervisor not in ("any", facts.runs):
+        return xen_guests.other_hypervisor(facts.runs, vm.hypervisor)
+    if facts.runs == "xen":
+        return _xen_lack(facts, vm)
     if vm.firmware is Firmware.UEFI and not facts.uefi:
         return "it has no UEFI firmware; install the package ovmf there"
     if vm.secure_boot and not facts.secure_boot:
@@ -243,6 +248,15 @@ def lack(facts: HostFacts, vm: Vm) -> str | None:
     sizes = {pages.size_kib for cell in facts.cells for pages in cell.pages}
     if vm.huge_pages and vm.pages_kib not in sizes:
         return f"it has no huge pages of {vm.huge_pages}; set some aside there (hugepages=)"
+    return None
+
+
+def _xen_lack(facts: HostFacts, vm: Vm) -> str | None:
+    """The same of a host with Xen. Machine types and CPU models are QEMU's."""
+    if (why := xen_guests.lacks(vm)) != "":
+        return why
+    if facts.xen_kinds and vm.xen_kind not in facts.xen_kinds:
+        return xen_guests.no_such_kind(vm.xen_kind)
     return None
 
 

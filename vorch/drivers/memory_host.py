@@ -263,6 +263,7 @@ class MemoryHost:
         elsewhere: Mapping[str, Source] = NO_SOURCES,
         bridges: Mapping[str, str] = {},
         cell: NumaCell | None = None,
+        live: bool = True,
     ) -> MoveFigures:
         machine = self._machine
         with machine.faults.lock:
@@ -278,6 +279,7 @@ class MemoryHost:
                     copies=copies,
                     elsewhere=elsewhere,
                     cell=cell,
+                    live=live,
                 )
             elif move.torn and not move.take_up():
                 raise _torn(vm, node)

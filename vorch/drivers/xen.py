@@ -1,8 +1,8 @@
 """`XenHost`: a libvirt host that runs Xen, by libvirt's libxl driver.
 
 What that driver lacks is met in another way where there is one (figures are asked for domain by
-domain), and otherwise refused by one table, `LACKS`, before anything was touched. The same table is
-what `abilities` shows: what this host can, what it cannot, and why.
+domain), and otherwise refused by one table, `LACKS`, before anything was touched. A host's facts
+have it, too, for whoever plans and whoever wants to know.
 """
 
 from __future__ import annotations
@@ -12,11 +12,18 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 from vorch import domain_xml, xen_xml
 from vorch.domain_xml import Element
-from vorch.drivers.libvirt_connection import OPEN_TIMEOUT_S, Handle, code_of, libvirt
+from vorch.drivers import libvirt_migration, xen_migration
+from vorch.drivers.libvirt_connection import (
+    OPEN_TIMEOUT_S,
+    Handle,
+    code_of,
+    libvirt,
+    reason_of,
+)
 from vorch.drivers.libvirt_figures import power_of, version_text
 from vorch.drivers.libvirt_host import REMOTE_CALLS, LibvirtHost
 from vorch.drivers.side_by_side import side_by_side
@@ -24,6 +31,7 @@ from vorch.drivers.ssh import Shell
 from vorch.drivers.xen_disks import PLACE, XenDisks
 from vorch.errors import Conflict, StepFailed, TimedOut, Unsupported, VorchError
 from vorch.model import (
+    WAITS_FOR_DISK,
     Check,
     Cpu,
     Disk,
@@ -37,18 +45,21 @@ from vorch.model import (
     Nic,
     NicFigures,
     Node,
+    NumaCell,
     Power,
     RbdSource,
     Source,
     Vm,
 )
-from vorch.ports import Hypervisor, Progress
+from vorch.ports import NO_SOURCES, Progress
 
 # The dom0 shows itself as a domain; it is the host, not a guest.
 DOM0 = 0
 SSH_TIMEOUT_S = 30.0
 # A guest that was still booting when it was asked for a disk has not heard of it.
 ASK_AGAIN_S = 1.0
+# A guest's kernel reads its disk as soon as it has it.
+READS_AFTER_S = 30.0
 NOT_YET = "vorch does not do it on Xen hosts yet"
 
 # Verb of the port → why a Xen host cannot. What is not here, it can.
@@ -56,7 +67,7 @@ LACKS: Mapping[str, str] = {
     "reset": "libvirt's driver for Xen has no reset; cut the VM and start it",
     "snapshot": "libvirt's driver for Xen has no snapshots; stop the VM for one",
     "drop_snapshot": "libvirt's driver for Xen has no snapshots; stop the VM first",
-    "change_media": "PV and PVH guests have no CD drives",
+    "change_media": "PV and PVH guests have no CD drives, and libvirt changes none of an HVM guest",
     "grow_disk": "libvirt's driver for Xen grows no disk; stop the VM for that",
     "copy_disk": "libvirt's driver for Xen copies no disk; stop the VM for that",
     "switch_disk": "libvirt's driver for Xen copies no disk; stop the VM for that",
@@ -66,12 +77,13 @@ LACKS: Mapping[str, str] = {
     "write_rate_mib_s": "libvirt's driver for Xen does not tell how fast a guest writes to memory",
     "common_cpu": "libvirt's driver for Xen compares no processors",
     "try_move": NOT_YET,
-    "migrate": NOT_YET,
-    "migration_abort": NOT_YET,
-    "attach_nic": NOT_YET,
-    "detach_nic": NOT_YET,
-    "set_vcpus": NOT_YET,
-    "set_memory": NOT_YET,
+}
+
+# What it is asked for in vain rather than refused: nothing depends on an answer.
+WITHOUT: Mapping[str, str] = {
+    "freeze": "guests of Xen have no agent; what they have written by then is what a copy holds",
+    "addresses": "libvirt's driver for Xen tells of none; the guest's console does",
+    "display": "PV and PVH guests have no screen; they have a console",
 }
 
 
@@ -93,6 +105,8 @@ class XenHost(LibvirtHost):
         self._disks = XenDisks(self._shell)
         # The longest that each run of a domain was told to have had of a processor.
         self._run: dict[tuple[str, int], int] = {}
+        # Of each run: when it was first seen running; None: it has read from its disk.
+        self._unread: dict[tuple[str, int], float | None] = {}
 
     def _refuse(self, verb: str) -> Unsupported:
         return Unsupported(
@@ -112,7 +126,7 @@ class XenHost(LibvirtHost):
     @staticmethod
     def _look(handle: Handle) -> HostFacts:
         info = handle.getInfo()
-        # What a PV or PVH guest can be is said by the kinds of guest; there are no machine types.
+        # There are no machine types beside the kinds of guests.
         offered = domain_xml.parse(handle.getCapabilities()).iterfind("guest/arch/machine")
         machines = {str(one.text) for one in offered}
         return HostFacts(
@@ -124,9 +138,10 @@ class XenHost(LibvirtHost):
             accelerator_why="guests run under Xen itself",
             libvirt_version=version_text(handle.getLibVersion()),
             hypervisor_version=f"Xen {version_text(handle.getVersion())}",
-            machines=tuple(one for one in xen_xml.MACHINES if one in machines),
+            xen_kinds=tuple(one for one, name in xen_xml.MACHINES.items() if name in machines),
             networks=False,
             display_socket=False,
+            lacks={**LACKS, **WITHOUT},
         )
 
     def probe(self, progress: Progress) -> HostFacts:
@@ -140,7 +155,12 @@ class XenHost(LibvirtHost):
 
         Only when libvirt knows nothing of it any more, they are free for another host.
         """
-        seen = super()._domain(domain, state, reason)
+        try:
+            seen = super()._domain(domain, state, reason)
+        except libvirt.libvirtError as exc:
+            if not _ended(exc):
+                raise
+            return self._cleared_away(domain)
         if seen is None:
             return None
         if seen.power is Power.STOPPED:
@@ -151,7 +171,47 @@ class XenHost(LibvirtHost):
                     raise
                 return None
             return replace(seen, power=Power.STOPPING) if ending else seen
-        return replace(seen, cpu_time_ns=self._run_ns(domain, seen.cpu_time_ns))
+        seen = replace(seen, cpu_time_ns=self._run_ns(domain, seen.cpu_time_ns))
+        if seen.power is Power.RUNNING and self._waits_for_disk(domain):
+            seen = replace(seen, reason=WAITS_FOR_DISK)
+        return seen
+
+    def _waits_for_disk(self, domain: Handle) -> bool:
+        """That libxl has started a guest does not say that it was given its disk."""
+        key = (domain.UUIDString(), domain.ID())
+        since = self._unread.setdefault(key, self._clock())
+        if since is None or self._clock() - since < READS_AFTER_S:
+            return False
+        try:
+            disks = domain_xml.read_domain(domain.XMLDesc(0)).disks
+            reads = max((domain.blockStats(one.target)[0] for one in disks), default=1)
+        except libvirt.libvirtError:
+            # It ended just now, or its disk is one that libxl tells nothing of.
+            reads = 1
+        if reads > 0:
+            self._unread[key] = None
+        return reads <= 0
+
+    def _cleared_away(self, domain: Handle) -> Domain | None:
+        """Xen knows it no more, and libvirt still clears away: its images are unmapped."""
+        try:
+            vm_id, name = domain.UUIDString(), domain.name()
+            mark = self._mark(domain, (vm_id, domain.ID()))
+            memory_mib = int(domain.maxMemory()) // 1024
+        except libvirt.libvirtError as exc:
+            if not _ended(exc):
+                raise
+            return None
+        return Domain(
+            id=vm_id,
+            name=mark.vm if mark else name,
+            node=self.node.name,
+            power=Power.STOPPING,
+            vcpus=1,
+            memory_mib=memory_mib,
+            generation=mark.generation if mark else 0,
+            ours=mark is not None,
+        )
 
     def _run_ns(self, domain: Handle, told_ns: int) -> int:
         """How long it has run, which never gets less.
@@ -184,6 +244,7 @@ class XenHost(LibvirtHost):
             now = {(domain.UUIDString(), domain.ID()) for domain in found}
             self._marks = {key: mark for key, mark in self._marks.items() if key in now}
             self._run = {key: ns for key, ns in self._run.items() if key in now}
+            self._unread = {key: at for key, at in self._unread.items() if key in now}
             return tuple(one for one in seen if one is not None)
 
         return self._call("list the domains", work)
@@ -243,7 +304,95 @@ class XenHost(LibvirtHost):
                     )
 
     def forget(self, vm: Vm) -> None:
-        """A PV or PVH guest leaves nothing on its host."""
+        """A guest of Xen leaves nothing on its host."""
+
+    # -- devices ----------------------------------------------------------------------------
+
+    def _nic_xml(self, vm: Vm, nic: Nic, network: Network) -> str:
+        return domain_xml.to_text(xen_xml.nic_element(vm, nic, {network.name: network}))
+
+    def _ask_out(self, domain: Handle, device: Element) -> None:
+        """libxl finds a device by what it looks like, not by its alias."""
+        domain.detachDeviceFlags(domain_xml.to_text(device), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+    # -- moves ------------------------------------------------------------------------------
+
+    def migrate(
+        self,
+        vm: Vm,
+        node: str,
+        uri: str,
+        *,
+        pause_limit_ms: int,
+        bandwidth_mib_s: int,
+        progress: Progress,
+        postcopy_after_s: float | None = None,
+        copies: Mapping[str, Source] = NO_SOURCES,
+        elsewhere: Mapping[str, Source] = NO_SOURCES,
+        bridges: Mapping[str, str] = {},
+        cell: NumaCell | None = None,
+        live: bool = True,
+    ) -> MoveFigures:
+        """How long the pause is and how fast it goes is Xen's own affair; it never goes over."""
+        what = f"move VM {vm.name!r} to {node!r}"
+        if copies or elsewhere:
+            raise Unsupported(
+                f"cannot {what} with its disks: libvirt's driver for Xen copies none along; move"
+                " them to a pool that both hosts reach first",
+                vm=vm.name,
+            )
+        begun = False
+
+        def work(handle: Handle) -> MoveFigures:
+            nonlocal begun
+            if begun and self._find(handle, vm.id) is None:
+                # The connection was lost on its way, and it has gone meanwhile.
+                return MoveFigures()
+            domain = self._running(handle, vm.id, what)
+            if begun or xen_migration.direction(domain) == "out":
+                figures = xen_migration.follow(domain, progress)
+                if self._find(handle, vm.id) is not None:
+                    raise libvirt_migration.broke_off(what)
+                return figures
+            begun = True
+            way = xen_migration.Way(node=node, uri=uri, live=live, bridges=bridges)
+            try:
+                return xen_migration.send(domain, way, progress)
+            except libvirt.libvirtError as exc:
+                if not (live and vm.xen_kind == "pv" and _went_wrong_inside(exc)):
+                    raise
+                # What lies behind it is in the log of the host alone.
+                raise StepFailed(
+                    f"cannot {what} while it goes on: {reason_of(exc)}. Most hypervisors are built"
+                    " without what PV guests need for that (shadow paging, for log-dirty mode); let"
+                    f" it stand still while its memory is sent (vorch migrate {vm.name} --still)",
+                    vm=vm.name,
+                    node=node,
+                ) from exc
+
+        return self._call(what, work)
+
+    def moved_figures(self, vm_id: str) -> MoveFigures | None:
+        """libxl keeps none."""
+        return None
+
+    def migration(self, vm_id: str) -> Literal["in", "out", "torn"] | None:
+        def work(handle: Handle) -> Literal["in", "out"] | None:
+            domain = self._find(handle, vm_id)
+            return None if domain is None else xen_migration.direction(domain)
+
+        return self._call(f"see whether VM {vm_id} is on its way", work)
+
+    def migration_abort(self, vm_id: str) -> None:
+        """Xen cannot end it, so its end is waited for."""
+        what = f"end the migration of VM {vm_id}"
+
+        def work(handle: Handle) -> None:
+            domain = self._find(handle, vm_id)
+            if domain is not None:
+                xen_migration.await_end(domain, what)
+
+        self._call(what, work)
 
     # -- images in RBD, by the hook and by ssh -----------------------------------------------
 
@@ -374,18 +523,6 @@ class XenHost(LibvirtHost):
     def try_move(self, identifier: str, uri: str, cpu: Cpu | None = None) -> None:
         raise self._refuse("try_move")
 
-    def migrate(self, vm: Vm, node: str, uri: str, **_: Any) -> MoveFigures:
-        raise self._refuse("migrate")
-
-    def moved_figures(self, vm_id: str) -> MoveFigures | None:
-        return None
-
-    def migration(self, vm_id: str) -> Literal["in", "out", "torn"] | None:
-        return None
-
-    def migration_abort(self, vm_id: str) -> None:
-        raise self._refuse("migration_abort")
-
     def write_rate_mib_s(self, vm_id: str, for_s: int) -> float:
         raise self._refuse("write_rate_mib_s")
 
@@ -397,12 +534,6 @@ class XenHost(LibvirtHost):
 
     def drop_snapshot(self, vm: Vm, disks: Sequence[Disk], snapshot: str) -> None:
         raise self._refuse("drop_snapshot")
-
-    def attach_nic(self, vm: Vm, nic: Nic, network: Network) -> None:
-        raise self._refuse("attach_nic")
-
-    def detach_nic(self, vm: Vm, nic: Nic, timeout_s: float) -> None:
-        raise self._refuse("detach_nic")
 
     def change_media(self, vm: Vm, disk: Disk, source: Source | None) -> None:
         raise self._refuse("change_media")
@@ -428,12 +559,6 @@ class XenHost(LibvirtHost):
     def limit_disk(self, vm: Vm, disk: Disk) -> None:
         raise self._refuse("limit_disk")
 
-    def set_vcpus(self, vm_id: str, vcpus: int) -> None:
-        raise self._refuse("set_vcpus")
-
-    def set_memory(self, vm_id: str, memory_mib: int) -> None:
-        raise self._refuse("set_memory")
-
     # -- figures ----------------------------------------------------------------------------
 
     def figures(self, vm: Vm, *, now: float) -> Figures:
@@ -453,10 +578,7 @@ class XenHost(LibvirtHost):
                         vms[domain.UUIDString()] = self._figures(domain, now)
                 except libvirt.libvirtError as exc:
                     # It ended while it was looked at.
-                    if code_of(exc) not in (
-                        libvirt.VIR_ERR_NO_DOMAIN,
-                        libvirt.VIR_ERR_OPERATION_INVALID,
-                    ):
+                    if not _ended(exc):
                         raise
             info = handle.getInfo()
             free_mib = int(handle.getFreeMemory()) // 1024**2
@@ -523,22 +645,28 @@ class XenHost(LibvirtHost):
         super().close()
         self._shell.close()
 
-    def abilities(self) -> Mapping[str, str]:
-        """Each verb of the port: "" where this host can, else why it cannot."""
-        verbs = [name for name in vars(Hypervisor) if not name.startswith("_")]
-        return {verb: LACKS.get(verb, "") for verb in sorted(verbs)}
-
     def checks(self, folders: Sequence[str] = ()) -> tuple[Check, ...]:
         found = super().checks(folders)
         if any(check.level == "error" for check in found):
             return found
         facts = self.facts()
-        kinds = ", ".join(facts.machines)
+        kinds = ", ".join(facts.xen_kinds)
         detail = f"{facts.hypervisor_version}; kinds of guests: {kinds or 'none that vorch starts'}"
         level: Literal["ok", "error"] = "ok" if kinds else "error"
         remedy = "" if kinds else "install libvirt's driver for Xen (libvirt-daemon-driver-xen)"
         return (*found, Check(name="xen", level=level, detail=detail, remedy=remedy))
 
 
+def _went_wrong_inside(exc: libvirt.libvirtError) -> bool:
+    """libxl's own failure, not a host that does not answer or a name that is not known."""
+    return bool(code_of(exc) == libvirt.VIR_ERR_INTERNAL_ERROR)
+
+
 def _guests(handle: Handle) -> list[Handle]:
     return [one for one in handle.listAllDomains() if one.ID() != DOM0]
+
+
+def _ended(exc: libvirt.libvirtError) -> bool:
+    """It did while it was looked at; of what Xen itself says, libvirt gives no code of its own."""
+    gone = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID)
+    return code_of(exc) in gone or "libxl_domain_info failed" in str(exc)

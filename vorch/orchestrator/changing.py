@@ -10,7 +10,7 @@ from vorch.errors import Unsupported
 from vorch.model import Cluster, Firmware, Watchdog
 from vorch.orchestrator import kept
 from vorch.orchestrator.core import Core, Done
-from vorch.orchestrator.words import one_of, pages_word
+from vorch.orchestrator.words import one_of, pages_word, word_of
 from vorch.plan import Plan
 
 
@@ -24,6 +24,8 @@ class Changing(Core):
         memory_mib: int | None = None,
         memory_max_mib: int | None = None,
         cpu: str | None = None,
+        hypervisor: str | None = None,
+        xen_kind: str | None = None,
         machine: str | None = None,
         firmware: Firmware | str | None = None,
         secure_boot: bool | None = None,
@@ -50,6 +52,8 @@ class Changing(Core):
             memory_mib=memory_mib,
             memory_max_mib=memory_max_mib,
             cpu=cpu,
+            hypervisor=word_of(Changes, "hypervisor", hypervisor),
+            xen_kind=word_of(Changes, "xen_kind", xen_kind),
             machine=machine,
             firmware=None if firmware is None else one_of(Firmware, firmware, "firmware"),
             secure_boot=secure_boot,
@@ -65,7 +69,16 @@ class Changing(Core):
             one_numa_cell=one_numa_cell,
             description=description,
         )
-        sizes = (vcpus, memory_mib, memory_max_mib, require_tags, huge_pages, one_numa_cell)
+        sizes = (
+            vcpus,
+            memory_mib,
+            memory_max_mib,
+            require_tags,
+            huge_pages,
+            one_numa_cell,
+            hypervisor,
+            xen_kind,
+        )
         takes = any(value is not None for value in sizes)
 
         def change(*, live: bool) -> Done:

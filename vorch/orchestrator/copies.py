@@ -14,6 +14,7 @@ from vorch.model import (
 from vorch.orchestrator import kept
 from vorch.orchestrator.core import Core, Done
 from vorch.orchestrator.room_hint import with_way_for
+from vorch.orchestrator.words import word_of
 
 
 class Copies(Core):
@@ -26,6 +27,8 @@ class Copies(Core):
         cloud_init: CloudInit | None = None,
         pool: str | None = None,
         storage_class: str | None = None,
+        hypervisor: str | None = None,
+        xen_kind: str | None = None,
         start: bool = False,
         force: bool = False,
         dry_run: bool = False,
@@ -61,6 +64,8 @@ class Copies(Core):
                     start=start,
                     overhead_mib=self.settings.vm_overhead_mib,
                     pool=self._pool_for(cluster, pool, storage_class, or_default=False),
+                    hypervisor=word_of(Vm, "hypervisor", hypervisor),
+                    xen_kind=word_of(Vm, "xen_kind", xen_kind),
                     keeping=kept.keeping(self.world.state, cluster, force=force),
                 ),
                 dry_run=dry_run,

@@ -13,7 +13,7 @@ from vorch.model import (
     Image,
 )
 from vorch.orchestrator.core import Core, Done
-from vorch.orchestrator.words import absolute, one_of
+from vorch.orchestrator.words import absolute, one_of, word_of
 from vorch.ports import Content, Uploads, no_progress
 
 
@@ -26,6 +26,8 @@ class ImageStore(Core):
         kind: Literal["disk", "iso"] = "disk",
         sha256: str = "",
         firmware: Firmware | str = Firmware.BIOS,
+        hypervisor: str | None = None,
+        xen_kind: str | None = None,
         vcpus: int = 1,
         memory_mib: int = 1024,
         pool: str | None = None,
@@ -37,6 +39,7 @@ class ImageStore(Core):
     ) -> Done:
         """A disk image (raw, qcow2, vmdk, vdi) or a CD, from a file or URL.
 
+        `hypervisor`, `xen_kind`: what VMs made of it are when nobody says.
         `at_once`: VMs can be made of it while its data still come in, which this call waits for.
         "upload:ID" is what was sent to the service on this machine; it is gone when it is an image.
         """
@@ -57,6 +60,8 @@ class ImageStore(Core):
                 kind=kind,
                 sha256=sha256,
                 firmware=one_of(Firmware, firmware, "firmware"),
+                hypervisor=word_of(Image, "hypervisor", hypervisor) or "",
+                xen_kind=word_of(Image, "xen_kind", xen_kind) or "pv",
                 vcpus=vcpus,
                 memory_mib=memory_mib,
                 pool=self._pool_for(cluster, pool, storage_class),

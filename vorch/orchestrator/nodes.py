@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vorch.decide import agree, baseline, convoy, cordons, crush, hosts, spared
+from vorch.decide.abilities import abilities
 from vorch.decide.records import hosts_of
 from vorch.errors import Conflict, VorchError
 from vorch.model import (
+    Ability,
     Baseline,
     Check,
     Cluster,
@@ -79,6 +81,10 @@ class Nodes(Rounds):
             self.node_probe(name)
         cluster = self.look([name])
         return hosts.status(cluster, cluster.node(name), self.settings.vm_overhead_mib)
+
+    def node_abilities(self, name: str) -> tuple[Ability, ...]:
+        """What the host can and what it cannot, and why not, as far as it was asked by now."""
+        return abilities(self.look().node(name).facts)
 
     def node_change(
         self,
@@ -249,7 +255,7 @@ class Nodes(Rounds):
             facts = dataclasses.replace(facts, probed_at=self.world.clock.now())
             node = dataclasses.replace(node, facts=facts)
             needed = any(pool.shared for pool in cluster.pools.values())
-            checks = [*hosts.judged(node, facts, cluster), self._clock_check(host, needed)]
+            checks = [*hosts.judged(node, facts, cluster), self._clock_check(host, needed=needed)]
             of_hook = self._try_hook(host, hook, needed=needed)
             checks += of_hook
             # Without it nothing in Ceph can be opened, and that is said already.
@@ -276,7 +282,7 @@ class Nodes(Rounds):
             host.close()
 
     @staticmethod
-    def _clock_check(host: Hypervisor, needed: bool) -> Check:
+    def _clock_check(host: Hypervisor, *, needed: bool) -> Check:
         try:
             return hosts.of_clock(*host.clock())
         except VorchError as exc:

@@ -29,7 +29,7 @@ from vorch.model import (
 from vorch.orchestrator import kept
 from vorch.orchestrator.core import Core, Done
 from vorch.orchestrator.room_hint import with_way, with_way_for
-from vorch.orchestrator.words import absolute, checked_seconds, one_of, pages_word
+from vorch.orchestrator.words import absolute, checked_seconds, one_of, pages_word, word_of
 from vorch.plan import Plan
 
 
@@ -81,6 +81,8 @@ class Vms(Core):
         firmware: Firmware | str | None = None,
         secure_boot: bool = False,
         tpm: bool = False,
+        hypervisor: str | None = None,
+        xen_kind: str | None = None,
         machine: str = "q35",
         cpu: str = "default",
         graphics: bool = True,
@@ -120,6 +122,8 @@ class Vms(Core):
             firmware=None if firmware is None else one_of(Firmware, firmware, "firmware"),
             secure_boot=secure_boot,
             tpm=tpm,
+            hypervisor=word_of(NewVm, "hypervisor", hypervisor),
+            xen_kind=word_of(NewVm, "xen_kind", xen_kind),
             machine=machine,
             cpu=cpu,
             graphics=graphics,
@@ -182,6 +186,8 @@ class Vms(Core):
         storage_class: str | None = None,
         networks: Sequence[str] = ("default",),
         firmware: Firmware | str | None = None,
+        hypervisor: str | None = None,
+        xen_kind: str | None = None,
         machine: str = "q35",
         cpu: str = "default",
         tpm: bool = False,
@@ -213,6 +219,8 @@ class Vms(Core):
             disk_gib=disk_gib,
             networks=tuple(networks),
             firmware=None if firmware is None else one_of(Firmware, firmware, "firmware"),
+            hypervisor=word_of(NewVm, "hypervisor", hypervisor),
+            xen_kind=word_of(NewVm, "xen_kind", xen_kind),
             machine=machine,
             cpu=cpu,
             tpm=tpm,

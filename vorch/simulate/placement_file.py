@@ -124,6 +124,7 @@ def _host(node: Mapping[str, Any]) -> Host:
         reserve_mib=_whole(node.get("reserved_mem_mib", 0), "reserved_mem_mib"),
         cpu_ratio=None if ratio is None else _number(ratio, "cpu_ratio", least=0.01),
         tags=frozenset(_words(node.get("tags"), "tags")),
+        hypervisor=_hypervisor(node.get("hypervisor")),
         closed=_text(node.get("closed") or "", "closed"),
     )
 
@@ -135,9 +136,11 @@ def _guest(vm: Mapping[str, Any], needs: dict[Needs, Needs]) -> Guest:
     if moves not in ("live", "cold", "pinned"):
         raise Invalid(f"moves is {moves!r}; write live, cold or pinned")
     wanted = NO_NEEDS
-    if vm.get("require_tags") or vm.get("hosts") is not None:
+    hypervisor = _hypervisor(vm.get("hypervisor"))
+    if vm.get("require_tags") or vm.get("hosts") is not None or hypervisor:
         hosts = vm.get("hosts")
         wanted = Needs(
+            hypervisor=hypervisor,
             tags=tuple(sorted(_words(vm.get("require_tags"), "require_tags"))),
             hosts=None if hosts is None else tuple(sorted(_words(hosts, "hosts"))),
         )
@@ -155,6 +158,15 @@ def _guest(vm: Mapping[str, Any], needs: dict[Needs, Needs]) -> Guest:
         moves=moves,
         needs=wanted,
     )
+
+
+def _hypervisor(value: object) -> str:
+    """ "" where nobody says, which for a VM means: any."""
+    if value in (None, "", "any"):
+        return ""
+    if value not in ("kvm", "xen"):
+        raise Invalid(f"hypervisor is {value!r}; write kvm or xen, or for a VM any")
+    return str(value)
 
 
 def _whole(value: object, what: str, *, least: int = 0) -> int:
@@ -243,6 +255,7 @@ def document_of(fleet: Fleet, name: str = "") -> dict[str, Any]:
                 "mem_mib": host.memory_mib,
                 "reserved_mem_mib": host.reserve_mib + host.other_memory_mib,
                 "tags": sorted(host.tags),
+                **({"hypervisor": host.hypervisor} if host.hypervisor else {}),
                 **({"closed": host.closed} if host.closed else {}),
                 **({} if host.cpu_ratio is None else {"cpu_ratio": host.cpu_ratio}),
             }
@@ -257,6 +270,7 @@ def document_of(fleet: Fleet, name: str = "") -> dict[str, Any]:
                 "node": guest.host or None,
                 "anti_affinity": groups["apart"].get(guest.name, []),
                 "affinity": groups["together"].get(guest.name, []),
+                **({"hypervisor": guest.needs.hypervisor} if guest.needs.hypervisor else {}),
                 **({"require_tags": list(guest.needs.tags)} if guest.needs.tags else {}),
                 **({} if guest.needs.hosts is None else {"hosts": list(guest.needs.hosts)}),
                 **({} if guest.ha else {"ha": False}),

@@ -24,7 +24,7 @@ from vorch.decide.room.live import fleet_of, needs_of
 from vorch.decide.room.pick import place
 from vorch.decide.room.table import Table, unmet
 from vorch.decide.rules import resolve
-from vorch.model import Cluster, Domain, HugePages, Node, NumaCell, Pool, Power, Vm
+from vorch.model import Cluster, Domain, HugePages, Node, NumaCell, Pool, Power, Vm, Watchdog
 
 SHARED = {"local": Pool(name="local", url="rbd://vms")}
 A, B = worlds.vm("a", 1, node="h1"), worlds.vm("b", 2, node="h2")
@@ -230,6 +230,10 @@ def test_what_vms_have_in_common_is_what_each_alone_asks_for() -> None:
         {"nics": ()},
         {"disks": ()},
         {"one_numa_cell": True},
+        {"hypervisor": "any"},
+        {"hypervisor": "any", "xen_kind": "pvh"},
+        {"hypervisor": "any", "watchdog": Watchdog.RESET},
+        {"hypervisor": "xen"},
     ]
     many = [
         dataclasses.replace(worlds.vm(f"v{n}", n + 1, node=f"h{n % 3 + 1}"), **changes)

@@ -55,6 +55,7 @@ class Host:
     accelerator: str = ""
     cpu_models: frozenset[str] = frozenset()
     machines: frozenset[str] = frozenset()
+    xen_kinds: frozenset[str] = frozenset()
     uefi: bool = True
     secure_boot: bool = True
     tpm: bool = True
@@ -102,7 +103,11 @@ class Needs:
     architecture: str = ""
     accelerator: str = ""
     cpu_model: str = ""
+    # Of hosts with Xen no CPU model and machine type is asked, but a kind of guest; `not_on_xen` is
+    # why none of them can run it.
     machine: str = ""
+    xen_kind: str = ""
+    not_on_xen: str = ""
     uefi: bool = False
     secure_boot: bool = False
     tpm: bool = False

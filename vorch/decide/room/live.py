@@ -21,6 +21,7 @@ from vorch.availability import (
 from vorch.availability import (
     Rule as Asked,
 )
+from vorch.decide.abilities import no_live
 from vorch.decide.records import is_on
 from vorch.decide.room.fleet import (
     HOST,
@@ -38,6 +39,7 @@ from vorch.decide.room.fleet import (
 )
 from vorch.decide.rules import Placement, resolve
 from vorch.model import Cluster, Domain, Firmware, HostFacts, Node, Vm
+from vorch.xen_guests import lacks
 
 # vCPUs per processor at most, on hosts that say nothing else: few guests are busy all the time.
 CPU_RATIO = 16.0
@@ -250,6 +252,10 @@ class _Look:
             # Its UEFI variables and its TPM's memory are kept on its host.
             return "pinned" if vm.firmware is Firmware.UEFI or vm.tpm else "cold"
         settings = self.ha.vms.get(vm.name)
+        node = self.cluster.nodes.get(vm.node)
+        # What would stand still on its way goes when its host is emptied, not for evenness.
+        if node is not None and no_live(node.facts, vm):
+            return "cold"
         return "live" if settings is None else settings.moves
 
     def needs(self, vm: Vm, domain: Domain | None) -> Needs:
@@ -262,6 +268,9 @@ class _Look:
                 domain.node if domain is not None else "",
                 vm.cpu,
                 vm.machine,
+                vm.hypervisor,
+                vm.xen_kind,
+                _not_on_xen(vm),
                 vm.firmware,
                 vm.secure_boot,
                 vm.tpm,
@@ -323,11 +332,12 @@ def host_of(
         reserve_mib=node.reserve_mib,
         cpu_ratio=node.cpu_ratio,
         tags=frozenset(node.all_tags),
-        hypervisor=facts.hypervisor,
+        hypervisor=facts.runs,
         architecture=facts.architecture,
         accelerator=facts.accelerator,
         cpu_models=frozenset(facts.cpu_models),
         machines=frozenset(facts.machines),
+        xen_kinds=frozenset(facts.xen_kinds),
         uefi=facts.uefi,
         secure_boot=facts.secure_boot,
         tpm=facts.tpm,
@@ -399,11 +409,15 @@ def needs_of(cluster: Cluster, placement: Placement, vm: Vm, domain: Domain | No
         preferred = tuple(sorted(own.priority.items()))
     volumes = [disk.volume for disk in vm.disks if disk.volume is not None]
     return Needs(
-        hypervisor=source.hypervisor if source is not None else "",
+        hypervisor=(
+            source.runs if source is not None else "" if vm.hypervisor == "any" else vm.hypervisor
+        ),
         architecture=source.architecture if source is not None else "",
         accelerator=source.accelerator if source is not None else "",
         cpu_model=vm.cpu if vm.cpu not in ("default", "host") else "",
         machine=vm.machine,
+        xen_kind=vm.xen_kind,
+        not_on_xen=_not_on_xen(vm),
         uefi=vm.firmware is Firmware.UEFI,
         secure_boot=vm.secure_boot,
         tpm=vm.tpm,
@@ -416,3 +430,8 @@ def needs_of(cluster: Cluster, placement: Placement, vm: Vm, domain: Domain | No
         one_cell=vm.one_numa_cell,
         pages_kib=vm.pages_kib,
     )
+
+
+def _not_on_xen(vm: Vm) -> str:
+    """Not asked of VMs that are for KVM alone, which most are."""
+    return "" if vm.hypervisor == "kvm" else lacks(vm)

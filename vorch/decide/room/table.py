@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from vorch.decide.room.fleet import HOST, Fleet, Guest, Host, Needs, Rule, Spread, Together
 from vorch.errors import NotFound
+from vorch.xen_guests import no_such_kind
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
@@ -377,16 +378,22 @@ def unmet(host: Host, needs: Needs) -> str | None:
 
 def lacking(host: Host, needs: Needs) -> str | None:
     """What of a machine's own the host cannot give."""
+    if host.hypervisor == "xen":
+        if needs.not_on_xen:
+            return needs.not_on_xen
+        if needs.xen_kind and host.xen_kinds and needs.xen_kind not in host.xen_kinds:
+            return no_such_kind(needs.xen_kind)
     if needs.uefi and not host.uefi:
         return "it has no UEFI firmware; install the package ovmf there"
     if needs.secure_boot and not host.secure_boot:
         return "it has no UEFI firmware for secure boot; install the package ovmf there"
     if needs.tpm and not host.tpm:
         return "it has no TPM emulator; install the package swtpm there"
-    if needs.machine and host.machines and needs.machine not in host.machines:
-        return f"its hypervisor knows no machine type {needs.machine!r}"
-    if needs.cpu_model and host.cpu_models and needs.cpu_model not in host.cpu_models:
-        return f"its hypervisor knows no CPU model {needs.cpu_model!r}"
+    if host.hypervisor != "xen":
+        if needs.machine and host.machines and needs.machine not in host.machines:
+            return f"its hypervisor knows no machine type {needs.machine!r}"
+        if needs.cpu_model and host.cpu_models and needs.cpu_model not in host.cpu_models:
+            return f"its hypervisor knows no CPU model {needs.cpu_model!r}"
     sizes = {pages.size_kib for cell in host.cells for pages in cell.pages}
     if needs.pages_kib and needs.pages_kib not in sizes:
         return f"it has no huge pages of {needs.pages_kib} KiB"
