@@ -43,6 +43,8 @@ class Request:
     methods: tuple[str, ...]
     runs: int = 3
     packages: str = "minbase"
+    # What guests are on Xen: pv or pvh.
+    xen_kind: str = "pv"
     vcpus: int = 1
     memory_mib: int = 1024
     disk_gib: int = 4
@@ -380,6 +382,8 @@ class Benchmark:
         for method, medium in self._media.items():
             found[f"{method}: kernel"] = medium.release
             found[f"{method}: kernel and initrd"] = medium.digest
+        if any(place.hypervisor == "xen" for place in self._places):
+            found["Xen guests"] = request.xen_kind
         if request.image is not None:
             digest = hashlib.sha256(request.image.read_bytes()).hexdigest()
             found["image"] = digest[:16]
@@ -486,7 +490,8 @@ class Benchmark:
             "networks": (self._request.network,),
             "pool": place.pool.name,
             "node": place.host,
-            "machine": "xenpv" if place.hypervisor == "xen" else "q35",
+            "hypervisor": place.hypervisor,
+            "xen_kind": self._request.xen_kind if place.hypervisor == "xen" else None,
         }
 
     def _first_start(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 MARK = re.compile(rb"vorch-bench mark ([a-z-]{1,20}) ([0-9]{1,7}\.[0-9]{2})")
 FAILED = re.compile(rb"vorch-bench failed: ([^\r\n]{0,200})")
 # What tells that a system is up which knows nothing of the benchmark.
-READY = re.compile(rb"vorch-guest ready|[a-z0-9-]+ login: ")
+READY = re.compile(rb"vorch-guest ready| login: ")
 UP, INSTALLED, FAILURE = "up", "installed", "failed"
 # A line that is longer than this is noise; what came before its end is forgotten.
 LONGEST_LINE = 4096
@@ -56,13 +56,13 @@ class Reader:
 
     def feed(self, data: bytes, now: float) -> None:
         text = self.rest + data
-        *lines, self.rest = text.split(b"\n")
+        *lines, rest = text.split(b"\n")
         for line in lines:
-            self._line(line, now)
+            self._line(line[-LONGEST_LINE:], now)
+        self.rest = rest[-LONGEST_LINE:]
         if READY.search(self.rest):
             # A prompt has no end of line.
             self.seen.setdefault(UP, now)
-        self.rest = self.rest[-LONGEST_LINE:]
 
     def _line(self, line: bytes, now: float) -> None:
         for found in MARK.finditer(line):

@@ -225,7 +225,7 @@ def installer_medium(cache: Path, say: Say) -> Medium:
 
 
 def _hooks() -> guest.Archive:
-    """What tells the distribution's installer to say how far it is; none of its files is changed."""
+    """What has the distribution's installer say how far it is; no file of its own is changed."""
     archive, own = guest.Archive(), own_files()
     archive.folder("vorch-bench")
     for name in ("di-mark", "di-early", "di-late", "up", "up.service"):

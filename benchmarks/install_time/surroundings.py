@@ -19,7 +19,7 @@ from vorch import Invalid, Orchestrator, Pool, VorchError
 if TYPE_CHECKING:
     from vorch import Node
 
-WAY_IN_TIMEOUT_S = 30.0
+WAY_IN_TIMEOUT_S = 120.0
 # Ceph's monitors add up what OSDs tell them, and are some seconds behind.
 CEPH_LAG_S = 6.0
 CEPH_TIMEOUT_S = 10

@@ -71,6 +71,9 @@ def install(
             help="What debootstrap installs: a small Debian, or so little that it takes seconds.",
         ),
     ] = "minbase",
+    xen_kind: Annotated[
+        str, typer.Option("--xen-kind", metavar="pv|pvh", help="What guests are on Xen hosts.")
+    ] = "pv",
     vcpus: Annotated[int, typer.Option("--vcpus", metavar="N", min=1, help="Of each VM.")] = 1,
     memory: Annotated[
         int,
@@ -152,6 +155,7 @@ def install(
         methods=tuple(method or ("debootstrap",)),
         runs=runs,
         packages=packages,
+        xen_kind=xen_kind,
         vcpus=vcpus,
         memory_mib=memory,
         disk_gib=disk,

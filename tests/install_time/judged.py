@@ -30,7 +30,7 @@ def run(host: str, pool: str, number: int, seconds: float, **changes: Any) -> Ru
     )
     values: dict[str, Any] = {
         "case": case,
-        "host": host,
+        "host": changes.pop("called", host),
         "pool": pool,
         "number": number,
         "began_at": 1_700_000_000.0 + number,

@@ -38,7 +38,7 @@ def test_what_is_known_of_one_alone_is_a_difference() -> None:
 
 def test_versions_count_among_those_of_one_hypervisor() -> None:
     hosts = {**HOSTS, "h2": {**HOSTS[KVM], "hypervisor version": "QEMU 8.0"}}
-    more = run(KVM, "fast", 4, 1.0, host="h2")
+    more = run(KVM, "fast", 4, 1.0, called="h2")
     (found,) = differences([results(*both().runs, more, hosts=hosts)])
     assert str(found) == "kvm hosts: hypervisor version: QEMU 7.2 (h1); QEMU 8.0 (h2)"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +26,7 @@ def read(*pieces: bytes) -> Reader:
 @given(st.lists(st.integers(0, len(SAID)), max_size=12))
 def test_pieces_do_not_matter(cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(SAID)]
-    found = read(*(SAID[a:b] for a, b in zip(edges, edges[1:], strict=False)), b"\r\n")
+    found = read(*(SAID[a:b] for a, b in itertools.pairwise(edges)), b"\r\n")
     assert found.uptime == {"kernel": 3.52, "base": 44.1}
     assert set(found.seen) == {"kernel", "base"}
 
@@ -47,7 +49,12 @@ def test_systems_that_know_nothing_of_it_are_up_as_well(words: bytes) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [b"vorch-bench mark  3.52\n", b"vorch-bench mark UP 3.52\n", b"vorch-bench mark up\n", b"login"],
+    [
+        b"vorch-bench mark  3.52\n",
+        b"vorch-bench mark UP 3.52\n",
+        b"vorch-bench mark up\n",
+        b"login",
+    ],
 )
 def test_what_only_looks_like_a_mark_is_none(words: bytes) -> None:
     assert read(words).seen == {}

@@ -47,8 +47,10 @@ def test_what_cannot_be_is_refused(changes: dict[str, Any], why: str) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"packages": "short"}, {"serve": "", "mirror": "http://m/debian"}]
-    + [{"methods": ("import", "clone"), "serve": "", "image": IMAGE}],
+    [
+        *({}, {"packages": "short"}, {"serve": "", "mirror": "http://m/debian"}),
+        {"methods": ("import", "clone"), "serve": "", "image": IMAGE},
+    ],
 )
 def test_what_can_be_is_not(changes: dict[str, Any]) -> None:
     _check(request(**changes))
@@ -69,7 +71,9 @@ def test_networks_are_told_by_addresses_unless_someone_says(
     assert _label("h1", node, Pool(name="fast", url="rbd://x"), label) == found
 
 
-@pytest.mark.parametrize(("label", "why"), [("", "storage address is not"), ("three", "one or two")])
+@pytest.mark.parametrize(
+    ("label", "why"), [("", "storage address is not"), ("three", "one or two")]
+)
 def test_networks_that_nobody_knows_are_asked_for(label: str, why: str) -> None:
     node = Node(name="h1", uri="qemu:///system")
     with pytest.raises(Invalid, match=why):
@@ -78,7 +82,7 @@ def test_networks_that_nobody_knows_are_asked_for(label: str, why: str) -> None:
 
 def test_a_preseed_has_no_blanks_left() -> None:
     text = media.preseed("http://10.0.0.1:81/debian", "bookworm", "/dev/xvda")
-    assert "@" not in text.replace("en_US.UTF-8", "")
+    assert not [line for line in text.splitlines() if "@" in line and not line.startswith("#")]
     assert "d-i mirror/http/hostname string 10.0.0.1:81\n" in text
     assert "d-i mirror/http/directory string /debian\n" in text
     with pytest.raises(Invalid, match="http:"):
