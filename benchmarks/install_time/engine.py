@@ -121,7 +121,8 @@ class _Watched:
     def _listen(self) -> None:
         while not self._over.is_set():
             try:
-                console = self._found.console(self._name)
+                # One that was lost may still be held by a connection that is gone.
+                console = self._found.console(self._name, force=True)
             except VorchError:
                 # Not there yet, or over.
                 self._over.wait(LOOK_EVERY_S)
