@@ -14,6 +14,7 @@ import vorch
 from vorch import Invalid, Orchestrator
 from vorch import lab as labs
 from vorch.lab import Lab, xen_image
+from vorch.lab.joining import ceph_uri
 from vorch.lab.pytest_plugin import clear_remains, why_not
 from vorch_install_time import Benchmark, Request, differences, read, write_report
 from vorch_install_time.marks import PHASES
@@ -33,7 +34,7 @@ def xen_lab() -> Iterator[Lab]:
         pytest.skip(reason)
     clear_remains()
     xen_image.build()
-    made = labs.up(f"x{os.getpid()}", hosts=1, xen=1, osds=0)
+    made = labs.up(f"x{os.getpid()}", hosts=1, xen=1, osds=1)
     try:
         yield made
     finally:
@@ -41,17 +42,17 @@ def xen_lab() -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="module")
-def cluster(xen_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orchestrator]:
+def cluster(xen_lab: Lab) -> Iterator[Orchestrator]:
     spec = xen_lab.spec
-    uri = f"sqlite://{tmp_path_factory.mktemp('state')}/vorch.db"
+    uri = ceph_uri(spec, "rados")
     with vorch.connect(settings=vorch.Settings(uri=uri)) as found:
         for host in (KVM, XEN):
-            found.node_add(host, spec.uri(host), ssh=spec.ssh(host))
+            found.node_add(host, spec.uri(host), ssh=spec.ssh(host), install_hook=True)
             # A path that means the same on this machine and on the host.
             folder = spec.host_folder(host) / "disk" / IMAGES / "vms"
             folder.mkdir(parents=True)
             found.pool_add(f"disks-{host}", f"dir://{folder}", node=host)
-        found.network_create("default", kind="bridge", bridge="br0")
+        found.network_create("lan", kind="bridge", bridge="br0")
         yield found
 
 
@@ -62,6 +63,7 @@ def request(lab: Lab, **changes: object) -> Request:
         "methods": ("debootstrap",),
         "runs": 1,
         "packages": "short",
+        "network": "lan",
         "memory_mib": 384,
         "disk_gib": 1,
         "serve": lab.spec.own_management,
