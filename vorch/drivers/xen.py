@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Literal
 
 from vorch import domain_xml, xen_xml
+from vorch.decide.abilities import LIVE_PV
 from vorch.domain_xml import Element
 from vorch.drivers import libvirt_migration, xen_migration
 from vorch.drivers.libvirt_connection import (
@@ -145,8 +146,23 @@ class XenHost(LibvirtHost):
         )
 
     def probe(self, progress: Progress) -> HostFacts:
-        progress(percent=100.0, line=f"{self.node.name} runs Xen: there is nothing to try out")
-        return self.facts()
+        progress(percent=100.0, line=f"{self.node.name} runs Xen: there is nothing to boot")
+        facts = self.facts()
+        return replace(facts, lacks={**facts.lacks, **self._of_live_pv()})
+
+    def _of_live_pv(self) -> Mapping[str, str]:
+        """What Xen itself tells, and libvirt does not hand on. Without a way in nobody knows."""
+        try:
+            told = self._shell.run(["xl", "info"], timeout_s=SSH_TIMEOUT_S).decode()
+        except VorchError:
+            return {}
+        able = next((line for line in told.splitlines() if line.startswith("virt_caps")), "")
+        if not able or "shadow" in able.split():
+            return {}
+        return {
+            LIVE_PV: "its Xen is built without shadow paging, by which a PV guest that runs is"
+            " followed; it stands still on its way (--still)"
+        }
 
     # -- domains ----------------------------------------------------------------------------
 
