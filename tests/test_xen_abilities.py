@@ -11,13 +11,12 @@ import vorch
 from tests.test_domain_xml import disk, nic, vm
 from vorch.drivers.xen import LACKS, XenHost
 from vorch.errors import BadConfig, Unsupported
-from vorch.model import FileSource, Network, Node
+from vorch.model import FileSource, Node
 from vorch.ports import HostSecret, no_progress
 
 VM = vm(disks=(disk(),), nics=(nic(),))
-DISK, NIC = VM.disks[0], VM.nics[0]
+DISK = VM.disks[0]
 PLACE = FileSource(path="/pool/one.raw", format="raw")
-NETWORK = Network(name="lan", kind="bridge", bridge="br0")
 ACTS: dict[str, Callable[[XenHost], object]] = {
     "reset": lambda host: host.reset(VM.id),
     "snapshot": lambda host: host.snapshot(VM, VM.disks, "s"),
@@ -41,10 +40,6 @@ ACTS: dict[str, Callable[[XenHost], object]] = {
     "migration_abort": lambda host: host.migration_abort(VM.id),
     "attach_disk": lambda host: host.attach_disk(VM, DISK, PLACE),
     "detach_disk": lambda host: host.detach_disk(VM, DISK, 1.0),
-    "attach_nic": lambda host: host.attach_nic(VM, NIC, NETWORK),
-    "detach_nic": lambda host: host.detach_nic(VM, NIC, 1.0),
-    "set_vcpus": lambda host: host.set_vcpus(VM.id, 2),
-    "set_memory": lambda host: host.set_memory(VM.id, 64),
 }
 
 
@@ -65,12 +60,6 @@ def test_what_it_lacks_is_refused_in_words_and_without_asking(host: XenHost, ver
     assert caught.value.message.startswith("cannot ")
     assert LACKS[verb] in caught.value.message
     assert "'x1'" in caught.value.message
-
-
-def test_the_table_is_shown_with_what_it_can(host: XenHost) -> None:
-    shown = host.abilities()
-    assert {verb: why for verb, why in shown.items() if why} == LACKS
-    assert [verb for verb in ("start", "cut", "pause", "console", "figures") if shown[verb]] == []
 
 
 def test_such_a_host_does_not_join_a_cluster_yet(tmp_path: Path) -> None:

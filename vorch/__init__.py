@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from vorch.execute import await_tasks, current_task
     from vorch.loop import WatchLoop, why_no_watch
     from vorch.model import (
+        Ability,
         Check,
         CloudInit,
         Cluster,
@@ -142,6 +143,7 @@ __all__ = [
     "NOT_OVER_HTTP",
     "ROLES",
     "VERBS",
+    "Ability",
     "AuditEntry",
     "BadConfig",
     "Balanced",
@@ -344,6 +346,7 @@ _HOMES = {
         "why_no_watch",
     ),
     "vorch.model": (
+        "Ability",
         "Check",
         "CloudInit",
         "Cluster",

@@ -1185,6 +1185,8 @@ class HostFacts:
     bridge_vlans: bool = False
     # () where its hypervisor did not say.
     cells: tuple[NumaCell, ...] = ()
+    # What this host cannot that others can: verb of the port → why.
+    lacks: dict[str, str] = field(default_factory=dict)
     probed_at: float = 0.0
 
     @property
@@ -1194,6 +1196,14 @@ class HostFacts:
 
     def cell(self, number: int | None) -> NumaCell | None:
         return next((one for one in self.cells if one.number == number), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ability:
+    """One thing that hosts are asked to do, and why this one cannot; "": it can."""
+
+    name: str
+    why_not: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -221,7 +221,7 @@ _ENTRIES = [
     *_of("trash", "task", "operator", "trash_purge"),
     # -- hosts
     *_of("node", "read", "viewer", "node_list"),
-    *_of("node", "read", "viewer", "node_show", "node_history", named="name"),
+    *_of("node", "read", "viewer", "node_show", "node_history", "node_abilities", named="name"),
     *_of("node", "read", "operator", "node_check", named="name"),
     *_of("node", "task", "operator", "node_cordon", "node_uncordon", named="name"),
     *_of("node", "task", "operator", "node_maintenance", "node_probe", named="name"),

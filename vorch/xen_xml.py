@@ -71,7 +71,7 @@ def xen_domain_xml(
     for disk in sorted(xen_guests.plugged(vm), key=_order):
         devices.append(_disk(vm, disk, sources.get(disk.name)))
     for nic in vm.nics:
-        devices.append(_nic(vm, nic, networks))
+        devices.append(nic_element(vm, nic, networks))
     if hvm:
         add(add(devices, "serial", type="pty"), "target", port=0)
     console = add(devices, "console", type="pty")
@@ -161,7 +161,7 @@ def _disk(vm: Vm, disk: Disk, source: Source | None) -> Element:
     return element
 
 
-def _nic(vm: Vm, nic: Nic, networks: Mapping[str, Network]) -> Element:
+def nic_element(vm: Vm, nic: Nic, networks: Mapping[str, Network]) -> Element:
     network = networks.get(nic.network)
     if network is None:
         raise Invalid(

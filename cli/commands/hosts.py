@@ -17,7 +17,9 @@ from .group import noun
 from .history import node_history
 
 if TYPE_CHECKING:
-    from vorch import Done, HostFacts, NodeStatus
+    from collections.abc import Iterable
+
+    from vorch import Ability, Done, HostFacts, NodeStatus
 
 
 class OnOff(StrEnum):
@@ -30,6 +32,7 @@ def add_to(app: typer.Typer) -> None:
     nodes.command("add")(node_add)
     nodes.command("list")(node_list)
     nodes.command("show")(node_show)
+    nodes.command("abilities")(node_abilities)
     nodes.command("check")(node_check)
     nodes.command("change")(node_change)
     nodes.command("probe")(node_probe)
@@ -206,6 +209,21 @@ def node_change(
             wait_s=wait,
         ),
         as_json,
+    )
+
+
+def node_abilities(name: NodeName, as_json: AsJson = False) -> None:
+    """What a host can be asked for, and why not where it cannot."""
+    with cluster(as_json) as found:
+        able = found.node_abilities(name)
+    show_all(
+        able,
+        as_json,
+        lambda: render.table(
+            ("CAN", "WHAT", "WHY NOT"),
+            [("no" if one.why_not else "yes", one.name, one.why_not) for one in able],
+        ),
+        f"Nobody has asked it yet: `vorch node probe {name}` does.",
     )
 
 
@@ -418,10 +436,11 @@ def node_show(name: NodeName, as_json: AsJson = False) -> None:
     """One host, and what it can."""
     with cluster(as_json) as found:
         node = found.node_show(name)
+        able = found.node_abilities(name)
     if as_json:
         render.print_json(node)
     else:
-        render.facts(node_facts(node))
+        render.facts([*node_facts(node), *abilities(able)])
 
 
 def node_probe(name: NodeName, as_json: AsJson = False) -> None:
@@ -433,10 +452,11 @@ def node_probe(name: NodeName, as_json: AsJson = False) -> None:
         if not as_json and render.is_terminal(sys.stderr):
             sys.stderr.write("Booting something tiny, which takes a few seconds...\n")
         facts = found.node_probe(name)
+        able = found.node_abilities(name)
     if as_json:
         render.print_json(facts)
     else:
-        render.facts(host_facts(facts))
+        render.facts([*host_facts(facts), *abilities(able)])
 
 
 def node_facts(status: NodeStatus) -> list[tuple[str, object]]:
@@ -470,23 +490,20 @@ def node_facts(status: NodeStatus) -> list[tuple[str, object]]:
     ]
 
 
+def abilities(found: Iterable[Ability]) -> list[tuple[str, object]]:
+    """What a host can in one line, and a line for each thing that it cannot: why."""
+    found = tuple(found)
+    can = ", ".join(one.name for one in found if not one.why_not)
+    cannot = [("cannot", f"{one.name}: {one.why_not}") for one in found if one.why_not]
+    return [("can", can), *cannot] if found else []
+
+
 def _versions(facts: HostFacts) -> str:
     known = (facts.libvirt_version, facts.hypervisor_version.rpartition(" ")[2])
     return " / ".join(version for version in known if version)
 
 
 def host_facts(facts: HostFacts) -> list[tuple[str, object]]:
-    can = [
-        word
-        for word, given in (
-            ("UEFI", facts.uefi),
-            ("secure boot", facts.secure_boot),
-            ("TPM", facts.tpm),
-            ("networks of its own", facts.networks),
-            ("VLANs on plain bridges", facts.bridge_vlans),
-        )
-        if given
-    ]
     versions = [
         f"{name} {version}"
         for name, version in (
@@ -501,7 +518,6 @@ def host_facts(facts: HostFacts) -> list[tuple[str, object]]:
         ("CPUs", f"{facts.cpus}, {facts.architecture} {facts.cpu_model}".rstrip()),
         ("memory", sizes.shown_mib(facts.memory_mib)),
         ("versions", ", ".join(versions)),
-        ("can", ", ".join(can)),
         ("hypervisor", facts.hypervisor),
         ("machines", _some(facts.machines)),
         ("kinds of guests", _some(facts.xen_kinds)),

@@ -148,6 +148,7 @@ def test_what_changes_something_can_be_tried_dry() -> None:
         "health",
         "loads",
         "storage_status",
+        "node_abilities",
         "node_check",
         "network_check",
         "capacity",

@@ -81,7 +81,8 @@ NEEDS: Mapping[str, Need] = {
     **_sees("shared", "class_list", "upload_list"),
     **_sees("cluster", "capacity", "doctor", "dump", "forward_list", "ha_status", "network_check"),
     **_sees("cluster", "health", "loads", "storage_status"),
-    **_sees("cluster", "node_list", "node_show", "node_check", "node_history", "pool_list"),
+    **_sees("cluster", "node_list", "node_show", "node_abilities", "node_check", "node_history"),
+    **_sees("cluster", "pool_list"),
     **_sees("cluster", "rule_list", "rule_show", "volume_list", "metrics", "audit_list"),
     **_sees("cluster", "whatif_add_host", "whatif_add_vms", "whatif_fail", "whatif_remove_host"),
     # VMs

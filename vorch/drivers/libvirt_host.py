@@ -122,6 +122,15 @@ class LibvirtHost:
         """The host's file for the variables of a VM's UEFI; "" leaves the choice to libvirt."""
         return ""
 
+    def _nic_xml(self, vm: Vm, nic: Nic, network: Network) -> str:
+        """A card as it is plugged into a guest that runs."""
+        return domain_xml.nic_xml(vm, nic, network, self.facts())
+
+    def _ask_out(self, domain: Handle, device: Element) -> None:
+        """Tell the guest to let go of a device."""
+        alias = domain_xml.attribute_of(device, "alias", "name")
+        domain.detachDeviceAlias(alias, _LIVE)
+
     def _press_power_button(self, domain: Handle) -> None:
         domain.shutdown()
 
@@ -625,17 +634,16 @@ class LibvirtHost:
         self._detach(
             vm,
             f"unplug disk {disk.name!r} from VM {vm.name!r}",
-            domain_xml.disk_alias(disk.name),
             lambda live: domain_xml.find_disk(live, disk.name),
             timeout_s,
         )
 
     def attach_nic(self, vm: Vm, nic: Nic, network: Network) -> None:
-        facts = self.facts()
+        text = self._nic_xml(vm, nic, network)
 
         def work(domain: Handle) -> None:
             if domain_xml.find_nic(self._live_xml(domain), nic.name) is None:
-                domain.attachDeviceFlags(domain_xml.nic_xml(vm, nic, network, facts), _LIVE)
+                domain.attachDeviceFlags(text, _LIVE)
 
         self._on_domain(f"plug NIC {nic.name!r} into VM {vm.name!r}", vm.id, work)
 
@@ -643,7 +651,6 @@ class LibvirtHost:
         self._detach(
             vm,
             f"unplug NIC {nic.name!r} from VM {vm.name!r}",
-            domain_xml.nic_alias(nic.name),
             lambda live: domain_xml.find_nic(live, nic.name),
             timeout_s,
         )
@@ -652,21 +659,22 @@ class LibvirtHost:
         self,
         vm: Vm,
         what: str,
-        alias: str,
         find: Callable[[Element], Element | None],
         timeout_s: float,
     ) -> None:
-        def there(handle: Handle) -> Handle | None:
-            """The domain, while the device is in it."""
+        def there(handle: Handle) -> tuple[Handle, Element] | None:
+            """The domain, and the device while it is in there."""
             domain = self._find(handle, vm.id)
             if domain is None or not domain.isActive():
                 return None
             present = None
             with self._gone_is_well():
                 present = find(self._live_xml(domain))
-            return None if present is None else domain
+            return None if present is None else (domain, present)
 
-        self._call(what, lambda handle: unplug(what, alias, lambda: there(handle), timeout_s))
+        self._call(
+            what, lambda handle: unplug(what, lambda: there(handle), self._ask_out, timeout_s)
+        )
 
     def change_media(self, vm: Vm, disk: Disk, source: Source | None) -> None:
         def work(domain: Handle) -> None:

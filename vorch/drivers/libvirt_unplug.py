@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from vorch.domain_xml import Element
 from vorch.drivers.libvirt_connection import Handle, code_of, libvirt
 from vorch.errors import TimedOut
 
@@ -13,14 +14,19 @@ POLL_S = 0.2
 ASK_AGAIN_S = 3.0
 
 
-def unplug(what: str, alias: str, there: Callable[[], Handle | None], timeout_s: float) -> None:
+def unplug(
+    what: str,
+    find: Callable[[], tuple[Handle, Element] | None],
+    ask: Callable[[Handle, Element], None],
+    timeout_s: float,
+) -> None:
     """Ask, wait until the device is off the list, and ask again now and then.
 
-    `there` gives the domain while the device is in it.
+    `find` gives the domain, and the device as it is in there, while it is.
     """
     deadline = time.monotonic() + timeout_s
     ask_at = 0.0
-    while (domain := there()) is not None:
+    while (found := find()) is not None:
         now = time.monotonic()
         if ask_at and now >= deadline:
             raise TimedOut(
@@ -31,15 +37,11 @@ def unplug(what: str, alias: str, there: Callable[[], Handle | None], timeout_s:
         if now < ask_at:
             time.sleep(max(0.0, min(POLL_S, deadline - now)))
             continue
-        _ask(domain, alias, again=ask_at > 0)
+        try:
+            ask(*found)
+        except libvirt.libvirtError as exc:
+            granted = code_of(exc) in (libvirt.VIR_ERR_DEVICE_MISSING, libvirt.VIR_ERR_NO_DOMAIN)
+            # Asked for the second time, QEMU complains that the first is on its way still.
+            if ask_at == 0 and not granted:
+                raise
         ask_at = now + ASK_AGAIN_S
-
-
-def _ask(domain: Handle, alias: str, *, again: bool) -> None:
-    try:
-        domain.detachDeviceAlias(alias, libvirt.VIR_DOMAIN_AFFECT_LIVE)
-    except libvirt.libvirtError as exc:
-        granted = code_of(exc) in (libvirt.VIR_ERR_DEVICE_MISSING, libvirt.VIR_ERR_NO_DOMAIN)
-        # Asked for the second time, QEMU complains that the first is on its way still.
-        if not again and not granted:
-            raise

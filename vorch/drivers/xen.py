@@ -1,8 +1,8 @@
 """`XenHost`: a libvirt host that runs Xen, by libvirt's libxl driver.
 
 What that driver lacks is met in another way where there is one (figures are asked for domain by
-domain), and otherwise refused by one table, `LACKS`, before anything was touched. The same table is
-what `abilities` shows: what this host can, what it cannot, and why.
+domain), and otherwise refused by one table, `LACKS`, before anything was touched. A host's facts
+have it, too, for whoever plans and whoever wants to know.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from vorch import domain_xml, xen_xml
+from vorch.domain_xml import Element
 from vorch.drivers.libvirt_connection import OPEN_TIMEOUT_S, Handle, code_of, libvirt
 from vorch.drivers.libvirt_figures import power_of, version_text
 from vorch.drivers.libvirt_host import REMOTE_CALLS, LibvirtHost
@@ -36,7 +37,7 @@ from vorch.model import (
     Source,
     Vm,
 )
-from vorch.ports import HostSecret, Hypervisor, Progress
+from vorch.ports import HostSecret, Progress
 
 # The dom0 shows itself as a domain; it is the host, not a guest.
 DOM0 = 0
@@ -64,10 +65,13 @@ LACKS: Mapping[str, str] = {
     "migration_abort": NOT_YET,
     "attach_disk": NOT_YET,
     "detach_disk": NOT_YET,
-    "attach_nic": NOT_YET,
-    "detach_nic": NOT_YET,
-    "set_vcpus": NOT_YET,
-    "set_memory": NOT_YET,
+}
+
+# What it is asked for in vain rather than refused: nothing depends on an answer.
+WITHOUT: Mapping[str, str] = {
+    "freeze": "guests of Xen have no agent; what they have written by then is what a copy holds",
+    "addresses": "libvirt's driver for Xen tells of none; the guest's console does",
+    "display": "PV and PVH guests have no screen; they have a console",
 }
 
 
@@ -121,6 +125,7 @@ class XenHost(LibvirtHost):
             xen_kinds=tuple(one for one, name in xen_xml.MACHINES.items() if name in machines),
             networks=False,
             display_socket=False,
+            lacks={**LACKS, **WITHOUT},
         )
 
     def probe(self, progress: Progress) -> HostFacts:
@@ -237,6 +242,15 @@ class XenHost(LibvirtHost):
     def forget(self, vm: Vm) -> None:
         """A guest of Xen leaves nothing on its host."""
 
+    # -- devices ----------------------------------------------------------------------------
+
+    def _nic_xml(self, vm: Vm, nic: Nic, network: Network) -> str:
+        return domain_xml.to_text(xen_xml.nic_element(vm, nic, {network.name: network}))
+
+    def _ask_out(self, domain: Handle, device: Element) -> None:
+        """libxl finds a device by what it looks like, not by its alias."""
+        domain.detachDeviceFlags(domain_xml.to_text(device), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
     # -- what the table refuses -------------------------------------------------------------
 
     def clock(self) -> tuple[float, float]:
@@ -292,12 +306,6 @@ class XenHost(LibvirtHost):
     def detach_disk(self, vm: Vm, disk: Disk, timeout_s: float) -> None:
         raise self._refuse("detach_disk")
 
-    def attach_nic(self, vm: Vm, nic: Nic, network: Network) -> None:
-        raise self._refuse("attach_nic")
-
-    def detach_nic(self, vm: Vm, nic: Nic, timeout_s: float) -> None:
-        raise self._refuse("detach_nic")
-
     def change_media(self, vm: Vm, disk: Disk, source: Source | None) -> None:
         raise self._refuse("change_media")
 
@@ -321,12 +329,6 @@ class XenHost(LibvirtHost):
 
     def limit_disk(self, vm: Vm, disk: Disk) -> None:
         raise self._refuse("limit_disk")
-
-    def set_vcpus(self, vm_id: str, vcpus: int) -> None:
-        raise self._refuse("set_vcpus")
-
-    def set_memory(self, vm_id: str, memory_mib: int) -> None:
-        raise self._refuse("set_memory")
 
     # -- figures ----------------------------------------------------------------------------
 
@@ -410,11 +412,6 @@ class XenHost(LibvirtHost):
         )
 
     # -- the host ---------------------------------------------------------------------------
-
-    def abilities(self) -> Mapping[str, str]:
-        """Each verb of the port: "" where this host can, else why it cannot."""
-        verbs = [name for name in vars(Hypervisor) if not name.startswith("_")]
-        return {verb: LACKS.get(verb, "") for verb in sorted(verbs)}
 
     def checks(self, folders: Sequence[str] = ()) -> tuple[Check, ...]:
         found = super().checks(folders)

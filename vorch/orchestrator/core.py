@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 
 from vorch.codec import decode
 from vorch.config import Settings
-from vorch.decide import baseline, crush, storage
+from vorch.decide import abilities, baseline, crush, storage
 from vorch.decide.fresh import Fresh
 from vorch.decide.records import hosts_of, is_on, known_power, networks_for, save
 from vorch.decide.seen import seen
@@ -277,6 +277,7 @@ class Core:
                 cluster = self._connected(cluster, names, networks(cluster))
             try:
                 plan = self.judge(decide(cluster))
+                abilities.check(plan, cluster)
             except VorchError as exc:
                 # What was seen may be half of what another process is doing (a domain that is just
                 # being started looks paused), so it counts only when nobody is at it.

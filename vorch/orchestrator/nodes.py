@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from vorch.decide import agree, baseline, convoy, cordons, crush, hosts, spared
+from vorch.decide.abilities import abilities
 from vorch.decide.records import hosts_of
 from vorch.errors import Conflict, VorchError
 from vorch.model import (
+    Ability,
     Baseline,
     Check,
     Cluster,
@@ -78,6 +80,10 @@ class Nodes(Rounds):
             self.node_probe(name)
         cluster = self.look([name])
         return hosts.status(cluster, cluster.node(name), self.settings.vm_overhead_mib)
+
+    def node_abilities(self, name: str) -> tuple[Ability, ...]:
+        """What the host can and what it cannot, and why not, as far as it was asked by now."""
+        return abilities(self.look().node(name).facts)
 
     def node_change(
         self,

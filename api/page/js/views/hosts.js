@@ -232,6 +232,15 @@ function checks(place, ctx, name) {
   add(place, [h("p.soft", t("check.text")), h("div.buttons", ask), found]);
 }
 
+function abilities(place, ctx, name) {
+  const found = h("div.stack", h("div.loading", h("span.spin"), t("loading")));
+  add(place, [h("p.soft", t("host.able_text")), found]);
+  ctx.api.call("node_abilities", { name }, { signal: ctx.signal }).then((all) => {
+    clear(found, h("div.table-wrap", { tabindex: "0", role: "region", "aria-label": t("host.able") }, h("table.table", h("caption.sr", t("host.able")), h("tbody",
+      all.map((one) => h("tr", h("th", { scope: "row" }, said(one.name)), h("td", dot(one.why_not ? "" : "good", t(one.why_not ? "host.unable" : "host.able_yes"))), h("td", said(one.why_not))))))));
+  }).catch((error) => { if (error.name !== "AbortError") clear(found, h("p.problem", { role: "alert" }, error.message)); });
+}
+
 function vmsOf(place, ctx, name) {
   const vms = ctx.store.collection("vms");
   listing(place, ctx, {
@@ -280,7 +289,7 @@ export const one = {
     add(root, [top, place]);
     const tab = ctx.params.tab || "facts";
     const base = `/hosts/${encodeURIComponent(name)}`;
-    const all = [["facts", "host.facts"], ["vms", "host.vms"], ["loads", "host.loads"], ["lost", "lost.name"], ["checks", "check.name", ctx.can("node_check")]];
+    const all = [["facts", "host.facts"], ["vms", "host.vms"], ["able", "host.able"], ["loads", "host.loads"], ["lost", "lost.name"], ["checks", "check.name", ctx.can("node_check")]];
     ctx.setTitle(name);
     follow([parts.nodes, parts.ha, parts.loads], ctx.signal, () => {
       const now = parts.nodes.items.get(name);
@@ -296,6 +305,7 @@ export const one = {
     });
     function draw(now) {
       if (tab === "vms") { root.classList.add("fills"); place.classList.add("fill"); vmsOf(place, ctx, name); }
+      else if (tab === "able") abilities(place, ctx, name);
       else if (tab === "checks") checks(place, ctx, name);
       else if (tab === "lost") lost(place, ctx, name);
       else plots(place, ctx, (span) => ctx.api.call("node_history", { name, for_s: span }, { signal: ctx.signal }), { cpus: now.node.facts?.cpus, memory: now.node.facts?.memory_mib });
