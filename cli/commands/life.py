@@ -32,7 +32,6 @@ from ..options import (
     Networks,
     NewVmName,
     NicModelOption,
-    NodeName,
     NodeOption,
     NodeOrNone,
     NoNetwork,

@@ -19,11 +19,11 @@ LINKS_LIMIT = 16
 
 _ROOT = 2
 _KIND, _FOLDER, _LINK, _FILE = 0xF000, 0x4000, 0xA000, 0x8000
-_USES_EXTENTS, _INLINE_DATA, _ENCRYPTED = 0x80000, 0x10000000, 0x800
+_USES_EXTENTS, _ENCRYPTED = 0x80000, 0x800
 _META_BG, _64BIT, _NEEDS_RECOVERY = 0x10, 0x80, 0x4
 # Features with which data is where it is looked for: types in folders, a journal, wide groups of
 # blocks, extents, checksums and the like. Not so with compression or a journal elsewhere.
-_KNOWN = 0x2 | 0x4 | 0x10 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400 | 0x2000 | 0x4000 | 0x8000 | 0x30000
+_KNOWN = 0x2 | 0x4 | 0x10 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400 | 0x2000 | 0x4000 | 0x30000
 
 
 class Unreadable(Invalid):
@@ -183,10 +183,6 @@ class Ext4Files:
         (flags,) = struct.unpack_from("<I", inode, 32)
         if flags & _ENCRYPTED:
             raise unreadable("what is looked for in it is encrypted")
-        if flags & _INLINE_DATA:
-            if size > 60:
-                raise unreadable("a small file in it is kept in an inode's attributes")
-            return inode[40 : 40 + size]
         content = bytearray(size)
         places = (
             self._extents(inode[40:100], 0)

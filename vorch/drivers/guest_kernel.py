@@ -14,7 +14,7 @@ from vorch.inside import Entry, Has
 KERNEL_LIMIT_BYTES = 128 * 1024**2
 INITRAMFS_LIMIT_BYTES = 512 * 1024**2
 # What a kernel or initramfs may come to when unpacked: a small file can be made to be endless.
-UNPACKED_LIMIT_BYTES = 1024**3
+UNPACKED_LIMIT_BYTES = 512 * 1024**2
 
 # Driver → how a kernel's configuration calls it.
 DRIVERS = {
@@ -34,6 +34,7 @@ DRIVERS = {
 _MODULE = re.compile(r"([A-Za-z0-9_-]+)\.ko(?:\.(?:xz|gz|zst))?$")
 
 
+_SOMETHING = re.compile(rb"[^\0]")
 _ENTRY, _PHYS32_ENTRY = 1, 18
 
 
@@ -191,12 +192,12 @@ def names_in(archive: bytes) -> Iterator[str]:
     at = 0
     while at < len(archive):
         if archive[at : at + 1] == b"\0":
-            at += 1
+            at = _after_zeros(archive, at)
             continue
         if archive[at : at + 6] not in (b"070701", b"070702"):
             yield from names_in_cpio(unpacked(archive[at:]))
             return
-        for path, after in _members(archive, at):
+        for path, after in members(archive, at):
             at = after
             yield path
 
@@ -205,17 +206,22 @@ def names_in_cpio(archive: bytes) -> Iterator[str]:
     at = 0
     while at < len(archive):
         if archive[at : at + 1] == b"\0":
-            at += 1
+            at = _after_zeros(archive, at)
             continue
         before = at
-        for path, after in _members(archive, at):
+        for path, after in members(archive, at):
             at = after
             yield path
         if at == before:
             raise NotUnpacked("it holds something else than a cpio archive")
 
 
-def _members(archive: bytes, at: int) -> Iterator[tuple[str, int]]:
+def _after_zeros(archive: bytes, at: int) -> int:
+    found = _SOMETHING.search(archive, at)
+    return len(archive) if found is None else found.start()
+
+
+def members(archive: bytes, at: int) -> Iterator[tuple[str, int]]:
     """(path, where the next one begins) until the archive's end."""
     while archive[at : at + 6] in (b"070701", b"070702") and at + 110 <= len(archive):
         try:
@@ -223,6 +229,8 @@ def _members(archive: bytes, at: int) -> Iterator[tuple[str, int]]:
             length = int(archive[at + 94 : at + 102], 16)
         except ValueError as exc:
             raise NotUnpacked("an entry of it makes no sense") from exc
+        if size < 0 or length < 0:
+            raise NotUnpacked("an entry of it makes no sense")
         name = archive[at + 110 : at + 109 + length].decode("utf-8", "replace")
         data = at + -(-(110 + length) // 4) * 4
         at = data + -(-size // 4) * 4

@@ -21,7 +21,7 @@ def table_of(
     read: Read, size_bytes: int
 ) -> tuple[Literal["gpt", "mbr", "none"], bool, list[Partition]]:
     """Its kind, whether a BIOS finds something to start, and the partitions."""
-    first = read(0, SECTOR_BYTES)
+    first = read(0, SECTOR_BYTES).ljust(SECTOR_BYTES, b"\0")
     marked = first[510:512] == b"\x55\xaa"
     if marked and not _is_file_system(read):
         starts = any(first[:440])
@@ -52,7 +52,7 @@ def _entries(sector: bytes) -> list[tuple[int, int, int]]:
 
 
 def _mbr(read: Read, entries: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
-    found = []
+    found: list[tuple[int, int, int]] = []
     for number, (kind, start, count) in enumerate(entries, 1):
         if kind in _EXTENDED:
             found += _logical(read, start)
@@ -62,7 +62,8 @@ def _mbr(read: Read, entries: list[tuple[int, int, int]]) -> list[tuple[int, int
 
 
 def _logical(read: Read, base: int) -> list[tuple[int, int, int]]:
-    found, at, seen = [], base, set[int]()
+    found: list[tuple[int, int, int]] = []
+    at, seen = base, set[int]()
     while at not in seen and len(seen) < MOST_PARTITIONS:
         seen.add(at)
         entries = _entries(read(at * SECTOR_BYTES, SECTOR_BYTES).ljust(SECTOR_BYTES, b"\0"))
@@ -80,7 +81,7 @@ def _logical(read: Read, base: int) -> list[tuple[int, int, int]]:
 
 
 def _gpt(read: Read) -> list[tuple[int, int, int]]:
-    header = read(SECTOR_BYTES, SECTOR_BYTES)
+    header = read(SECTOR_BYTES, SECTOR_BYTES).ljust(SECTOR_BYTES, b"\0")
     if header[:8] != b"EFI PART":
         return []
     at, count, size = struct.unpack("<QII", header[72:88])
