@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-import vorch
 from tests.test_domain_xml import disk, nic, vm
 from vorch.drivers.xen import LACKS, XenHost
-from vorch.errors import BadConfig, Unsupported
+from vorch.errors import Unsupported
 from vorch.model import FileSource, Node
-from vorch.ports import HostSecret, no_progress
+from vorch.ports import no_progress
 
 VM = vm(disks=(disk(),), nics=(nic(),))
 DISK = VM.disks[0]
@@ -30,16 +28,7 @@ ACTS: dict[str, Callable[[XenHost], object]] = {
     "limit_disk": lambda host: host.limit_disk(VM, DISK),
     "write_rate_mib_s": lambda host: host.write_rate_mib_s(VM.id, 1),
     "common_cpu": lambda host: host.common_cpu([]),
-    "ensure_secret": lambda host: host.ensure_secret(HostSecret(VM.id, "client.x", "a2V5")),
-    "clock": lambda host: host.clock(),
-    "try_source": lambda host: host.try_source("trial", PLACE),
     "try_move": lambda host: host.try_move(VM.id, "xen+tls://x2/system"),
-    "migrate": lambda host: host.migrate(
-        VM, "x2", "xen+tls://x2/system", pause_limit_ms=1, bandwidth_mib_s=0, progress=no_progress
-    ),
-    "migration_abort": lambda host: host.migration_abort(VM.id),
-    "attach_disk": lambda host: host.attach_disk(VM, DISK, PLACE),
-    "detach_disk": lambda host: host.detach_disk(VM, DISK, 1.0),
 }
 
 
@@ -60,11 +49,3 @@ def test_what_it_lacks_is_refused_in_words_and_without_asking(host: XenHost, ver
     assert caught.value.message.startswith("cannot ")
     assert LACKS[verb] in caught.value.message
     assert "'x1'" in caught.value.message
-
-
-def test_such_a_host_does_not_join_a_cluster_yet(tmp_path: Path) -> None:
-    settings = vorch.Settings(uri=f"sqlite://{tmp_path}/state")
-    with vorch.connect(settings=settings, prepare=False) as cluster:
-        with pytest.raises(BadConfig, match="place VMs by hypervisor yet"):
-            cluster.node_add("x1", "xen+tls://10.0.0.1/system")
-        assert "x1" not in cluster.look().nodes

@@ -22,7 +22,7 @@ from tests.test_domain_xml import (
     nic,
     vm,
 )
-from vorch.domain_xml import read_domain
+from vorch.domain_xml import NAMESPACE, parse, read_domain
 from vorch.errors import Invalid, Unsupported
 from vorch.model import (
     INITRD_SOURCE,
@@ -42,7 +42,7 @@ from vorch.model import (
     Watchdog,
 )
 from vorch.xen_guests import lacks, plugged, targets
-from vorch.xen_xml import MACHINES, xen_domain_xml
+from vorch.xen_xml import MACHINES, add_image, drop_image, place_of, xen_domain_xml
 
 XEN = HostFacts(hypervisor="xen", cpus=8, memory_mib=32768, accelerator="xen", networks=False)
 FOLDER = GOLDEN / "xen"
@@ -51,14 +51,23 @@ BOOT = DirectBoot(
     initrd=Volume(pool="p", name="initrd"),
     command_line="console=hvc0 root=/dev/xvda",
 )
+RBD = RbdSource(
+    pool="vms",
+    namespace="team",
+    image="web",
+    monitors=("10.0.0.1:3300", "[fd00::2]:3300"),
+    user="vorch",
+    secret=ID,
+)
 FILES: dict[str, Source] = {
+    "image": RBD,
+    "shared": replace(RBD, namespace="", image="tools"),
     KERNEL_SOURCE: FileSource(path="/boot/vmlinux", format="raw"),
     INITRD_SOURCE: FileSource(path="/boot/initrd", format="raw"),
     "root": FileSource(path="/pool/web.root.raw", format="raw"),
     "data": FileSource(path="/pool/web.data.qcow2", format="qcow2"),
     "seed": FileSource(path="/pool/web.seed.iso", format="raw"),
 }
-RBD = RbdSource(pool="vms", image="web", monitors=("10.0.0.1:3300",), user="vorch", secret=ID)
 
 
 def cd(name: str, target: str, **changes: object) -> Disk:
@@ -92,6 +101,7 @@ CASES = {
     ),
     "hvm-direct": vm(xen_kind="hvm", disks=(disk(),), direct_boot=BOOT),
     "bare": vm(xen_kind="pvh", direct_boot=replace(BOOT, initrd=None, command_line="")),
+    "mapped": vm(disks=(disk("image"), disk("shared", "vdb", read_only=True))),
 }
 
 
@@ -135,7 +145,7 @@ def test_it_is_read_back(name: str) -> None:
     assert (seen.vcpus, seen.vcpus_max) == (wanted.vcpus, wanted.vcpus_max)
     assert (seen.memory_mib, seen.memory_max_mib) == (wanted.memory_mib, wanted.memory_max_mib)
     paths = {one.name: one.path for one in seen.disks}
-    assert paths == {one.name: FILES[one.name].path for one in plugged(wanted)}
+    assert paths == {one.name: place_of(FILES[one.name]) for one in plugged(wanted)}
     assert {one.name: one.target for one in seen.disks} == targets(wanted)
     assert [(one.name, one.mac, one.bridge) for one in seen.nics] == [
         (one.name, one.mac, "br0") for one in wanted.nics
@@ -162,11 +172,23 @@ def test_what_such_a_guest_cannot_have_is_refused(wanted: Vm, why: str) -> None:
         made(wanted)
 
 
-def test_an_rbd_image_is_refused_before_libvirt_says_that_it_works() -> None:
-    with pytest.raises(Unsupported, match="disk 'root' is an RBD image"):
-        made(PV, root=RBD)
+def test_a_kernel_is_read_from_a_file_of_the_host() -> None:
     with pytest.raises(Unsupported, match="by its kernel"):
         made(CASES["direct"], **{KERNEL_SOURCE: RBD})
+
+
+def test_a_mark_keeps_to_what_is_plugged_in() -> None:
+    """Whether it is whole, or as libvirt hands it out: without its namespace."""
+    whole = parse(made(CASES["mapped"])).find(f"metadata/{{{NAMESPACE}}}vm")
+    alone = parse("<vm name='web'><rbd path='/dev/vorch/1/vms/tools'/></vm>")
+    for mark in (whole, alone):
+        before = len(mark)
+        for _ in range(2):
+            add_image(mark, disk("more"), replace(RBD, image="more"))
+            assert len(mark) == before + 1
+        assert mark[-1].get("path") == f"/dev/vorch/{ID[:8]}/vms/team/more"
+        drop_image(mark, mark[-1].get("path"))
+        assert len(mark) == before
 
 
 @pytest.mark.parametrize("network", [LAN, TAGGED, OVERLAY])

@@ -788,6 +788,7 @@ def _send(step: MigrateDomain, world: World, progress: Progress) -> MoveFigures:
         elsewhere={name: source for name, source in changed.items() if name not in written},
         bridges=step.bridges,
         cell=step.cell,
+        live=step.live,
     )
 
 
@@ -1296,6 +1297,9 @@ def unfence_node(step: UnfenceNode, world: World, progress: Progress) -> None:
                 node=step.node.name,
                 domains=left,
             )
+        # What the host itself has open would write as soon as it may again.
+        for volume in host.release_volumes():
+            progress(line=f"{volume} was open on {step.node.name} still; it is closed")
     for fencer in _fencers(step.node, world):
         fencer.unfence(step.node, step.clients)
 

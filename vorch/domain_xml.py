@@ -500,10 +500,11 @@ def _operating_system(
             add(system, "cmdline", vm.direct_boot.command_line)
 
 
-def add_mark(domain: Element, vm: Vm) -> None:
+def add_mark(domain: Element, vm: Vm) -> Element:
     metadata = add(domain, "metadata")
     mark = etree.SubElement(metadata, f"{{{NAMESPACE}}}vm", nsmap={PREFIX: NAMESPACE})
     _fill(mark, None, {"name": vm.name, "node": vm.node, "generation": vm.generation})
+    return mark
 
 
 def domain_xml(

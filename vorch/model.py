@@ -131,6 +131,26 @@ def check_bmc(url: str) -> str:
     return check_text(url, "BMC")
 
 
+def check_ssh(url: str) -> str:
+    """How a host is reached by ssh: root@HOST, or as a URL with a port and files of this machine.
+
+    Files are written as libvirt's URIs have them: ssh://root@HOST:PORT?keyfile=…&known_hosts=….
+    """
+    try:
+        parts = urlsplit(url if "://" in url else f"ssh://{url}")
+        _ = parts.port
+    except ValueError:
+        parts = urlsplit("")
+    fine = re.fullmatch(r"[A-Za-z0-9_.][A-Za-z0-9_.-]*", parts.username or "root")
+    host = re.fullmatch(r"[A-Za-z0-9_.:][A-Za-z0-9_.:-]*", parts.hostname or "")
+    if parts.scheme != "ssh" or not fine or not host or parts.password or parts.path.strip("/"):
+        raise Invalid(
+            f"cannot use {check_text(url, 'way by ssh', 1024)!r} as a way by ssh: write it as in"
+            " root@10.0.0.5 or ssh://root@10.0.0.5:22?keyfile=/etc/vorch/key, without a password"
+        )
+    return check_text(url, "way by ssh", 1024)
+
+
 def is_tag(text: str) -> bool:
     return _TAG.fullmatch(text) is not None
 
@@ -598,6 +618,10 @@ class Power(StrEnum):
     STOPPED = "stopped"
     CRASHED = "crashed"
     UNKNOWN = "unknown"
+
+
+# Why a domain that runs does not get on.
+WAITS_FOR_DISK = "waits for its disk"
 
 
 @quick
@@ -1225,6 +1249,8 @@ class Node:
     ceph_tags: tuple[str, ...] = ()
     # vCPUs per processor at most. None: as is usual.
     cpu_ratio: float | None = None
+    # How a Xen host is reached by ssh, if not as root at the host of its URI.
+    ssh: str = ""
 
     def __post_init__(self) -> None:
         check_name(self.name, "node name")
@@ -1240,6 +1266,20 @@ class Node:
             check_ip(self.storage_address, "storage address")
         if self.bmc:
             check_bmc(self.bmc)
+        if self.ssh:
+            check_ssh(self.ssh)
+
+    @property
+    def ssh_url(self) -> str:
+        """The way by ssh, given or as its URI says; without a host in it: it is this machine."""
+        if self.ssh:
+            return self.ssh if "://" in self.ssh else f"ssh://{self.ssh}"
+        parts = urlsplit(self.uri)
+        if not parts.scheme.endswith(("+ssh", "+libssh", "+libssh2")):
+            # Its port is libvirt's.
+            host = parts.hostname or ""
+            return f"ssh://root@[{host}]" if ":" in host else f"ssh://root@{host}" if host else ""
+        return parts._replace(scheme="ssh", path="").geturl()
 
     @property
     def offered_tags(self) -> tuple[str, ...]:

@@ -502,6 +502,8 @@ class MigrateDomain:
     bandwidth_mib_s: int = 0
     # It is paused, and so it stays.
     paused: bool = False
+    # It goes on while its memory is sent; else it stands still until all of that has arrived.
+    live: bool = True
     # The clients of the host that it leaves, which may linger for a while.
     left: tuple[str, ...] = ()
     # After so long it goes on on the target, which draws the rest of its memory after it; None:
@@ -537,7 +539,8 @@ class MigrateDomain:
 
     def __str__(self) -> str:
         with_disks = ", ".join(disk.name for disk in self.copied)
-        return f"move {self.vm.name} from {self.vm.node} to {self.target} while it runs" + (
+        how = "while it runs" if self.live else "while it stands still"
+        return f"move {self.vm.name} from {self.vm.node} to {self.target} {how}" + (
             f", with its disks {with_disks}" if with_disks else ""
         )
 

@@ -579,6 +579,33 @@ class Hypervisor(Protocol):
         """End what trials that were killed have left on the host. Safe to repeat."""
         ...
 
+    def hook_lack(self) -> str:
+        """What vorch has to put onto the host before VMs there can have shared volumes; or "".
+
+        Raises when nobody can see it.
+        """
+        ...
+
+    def hook_way(self) -> str:
+        """For a person: where that would be put, and as whom. "" for hosts that need none."""
+        ...
+
+    def install_hook(self) -> None:
+        """Only with a person's consent. Safe to repeat."""
+        ...
+
+    def remove_hook(self) -> None:
+        """Safe to repeat."""
+        ...
+
+    def release_volumes(self) -> tuple[str, ...]:
+        """Of a host without any VM of ours: see that nothing there has volumes open any more.
+
+        What the host itself had open still. `Conflict` when it has something open in the end: it
+        could write.
+        """
+        ...
+
     def try_source(
         self, name: str, source: Source, while_open: Callable[[], None] | None = None
     ) -> None:
@@ -630,6 +657,7 @@ class Hypervisor(Protocol):
         elsewhere: Mapping[str, Source] = NO_SOURCES,
         bridges: Mapping[str, str] = {},
         cell: NumaCell | None = None,
+        live: bool = True,
     ) -> MoveFigures:
         """Move the VM to that host, which this one reaches at `uri`, while it runs.
 
@@ -642,7 +670,7 @@ class Hypervisor(Protocol):
         memory after it. `copies` says, by the disk's name, into which volumes its disks are copied
         along; `elsewhere`, where what it only reads is there.
         `bridges`: by NIC, the bridge there, where it has another name. `cell`: the NUMA cell there
-        that it is put into.
+        that it is put into. Not `live`: it stands still from the beginning to the end.
         """
         ...
 

@@ -371,7 +371,7 @@ class _Kept(Generic[T]):
 
 
 def _where(document: Node | Pool) -> str:
-    return document.uri if isinstance(document, Node) else document.url
+    return f"{document.uri} {document.ssh}" if isinstance(document, Node) else document.url
 
 
 def _node(state: State, name: str) -> Node:
@@ -394,14 +394,12 @@ def _hypervisor(node: Node, settings: Settings) -> Hypervisor:
 
         return KvmHost(node, timeout_s=settings.host_timeout_s)
     if node.uri.startswith("xen"):
-        raise BadConfig(
-            f"cannot use host {node.name!r} at {node.uri!r}: vorch starts and ends guests on Xen,"
-            " but does not open disks in Ceph there nor place VMs by hypervisor yet; use a KVM"
-            " host (qemu+tls://…)"
-        )
+        from vorch.drivers.xen import XenHost
+
+        return XenHost(node, timeout_s=settings.host_timeout_s)
     raise BadConfig(
         f"cannot use host {node.name!r} at {node.uri!r}: vorch has no driver for that kind of URI;"
-        " use qemu:///system or qemu:///session"
+        " use qemu:///system, qemu:///session, qemu+tls://HOST/system or xen+tls://HOST/system"
     )
 
 

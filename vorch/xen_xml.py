@@ -20,6 +20,7 @@ from vorch.model import (
     HostFacts,
     Network,
     Nic,
+    RbdSource,
     Source,
     Vm,
     XenKind,
@@ -32,6 +33,11 @@ _TYPES: Mapping[XenKind, str] = {"pv": "linux", "pvh": "xenpvh", "hvm": "hvm"}
 BOOT_LOADER = "pygrub"
 # Debian's. What its libvirt takes by itself (/usr/lib/xen/bin/qemu-system-i386) is not there.
 EMULATOR = "/usr/libexec/xen-qemu-system-i386"
+# Where the hook puts the images that the host's kernel has mapped.
+LINKS = "/dev/vorch"
+# No image is there; the hook says so.
+REFUSED = "/vorch/is/it/you"
+_IMAGE = f"{{{domain_xml.NAMESPACE}}}rbd"
 
 
 def xen_domain_xml(
@@ -49,7 +55,7 @@ def xen_domain_xml(
     add(domain, "uuid", vm.id)
     if vm.description:
         add(domain, "description", vm.description)
-    domain_xml.add_mark(domain, vm)
+    _mark(domain, vm, sources)
     add(domain, "memory", str(vm.memory_max_mib), unit="MiB")
     add(domain, "currentMemory", str(vm.memory_mib), unit="MiB")
     add(domain, "vcpu", str(vm.vcpus_max), placement="static", current=vm.vcpus)
@@ -76,6 +82,72 @@ def xen_domain_xml(
         add(add(devices, "serial", type="pty"), "target", port=0)
     console = add(devices, "console", type="pty")
     add(console, "target", type="serial" if hvm else "xen", port=0)
+    return domain_xml.to_text(domain)
+
+
+def device_of(source: RbdSource) -> str:
+    """Where the hook puts an image that the host's kernel has mapped.
+
+    Whose Ceph it is in is told by the secret: two may have pools and images of the same names.
+    """
+    return f"{LINKS}/{source.secret[:8]}/{source.name}"
+
+
+def place_of(source: Source) -> str:
+    """What libvirt shows as the place of a disk there."""
+    return device_of(source) if isinstance(source, RbdSource) else source.path
+
+
+def image_of(source: RbdSource, *, read_only: bool) -> dict[str, str]:
+    """What the hook has to know to map an image. The key is not in it: the host keeps that."""
+    return {
+        "path": device_of(source),
+        "pool": source.pool,
+        "namespace": source.namespace,
+        "image": source.image,
+        "user": source.user,
+        "secret": source.secret,
+        "monitors": ",".join(source.monitors),
+        "readonly": "yes" if read_only else "no",
+    }
+
+
+def add_image(mark: Element, disk: Disk, source: RbdSource) -> None:
+    """What the hook is to map when the guest starts, as it does anew when it reboots."""
+    drop_image(mark, device_of(source))
+    add(mark, _image_tag(mark), **image_of(source, read_only=disk.read_only))
+
+
+def drop_image(mark: Element, place: str) -> None:
+    for one in mark.findall(_image_tag(mark)):
+        if one.get("path") == place:
+            mark.remove(one)
+
+
+def _image_tag(mark: Element) -> str:
+    """Alone, as libvirt hands it out and takes it back, a mark is without its namespace."""
+    return _IMAGE if str(mark.tag).startswith("{") else "rbd"
+
+
+def _mark(domain: Element, vm: Vm, sources: Mapping[str, Source]) -> None:
+    mark = domain_xml.add_mark(domain, vm)
+    for disk in vm.disks:
+        source = sources.get(disk.name)
+        if isinstance(source, RbdSource):
+            add_image(mark, disk, source)
+
+
+def refused_xml(name: str) -> str:
+    """A guest that the hook refuses to let start, where libvirt asks it at all."""
+    domain = new("domain", type="xen")
+    add(domain, "name", name)
+    mark = add(add(domain, "metadata"), f"{{{domain_xml.NAMESPACE}}}vm")
+    add(mark, _IMAGE, path=REFUSED, pool="none", image="none")
+    add(domain, "memory", "4", unit="MiB")
+    add(domain, "vcpu", "1")
+    system = add(domain, "os")
+    add(system, "type", "linux", machine=MACHINES["pv"])
+    add(system, "kernel", "/nonexistent")
     return domain_xml.to_text(domain)
 
 
@@ -130,6 +202,11 @@ def _file(vm: Vm, what: str, source: Source | None) -> str:
     return source.path
 
 
+def disk_xml(vm: Vm, disk: Disk, source: Source | None) -> str:
+    """For a guest that runs."""
+    return domain_xml.to_text(_disk(vm, disk, source))
+
+
 def _disk(vm: Vm, disk: Disk, source: Source | None) -> Element:
     if source is None:
         raise Invalid(
@@ -138,21 +215,15 @@ def _disk(vm: Vm, disk: Disk, source: Source | None) -> Element:
             vm=vm.name,
             disk=disk.name,
         )
-    if not isinstance(source, FileSource):
-        # libvirt would even say that it had worked, and the guest wait for its disk for ever.
-        raise Unsupported(
-            f"cannot start VM {vm.name!r} on Xen: disk {disk.name!r} is an RBD image, which Xen's"
-            " device model does not open, and vorch does not map it by the host's kernel yet; keep"
-            " it in a pool of files, or run it on a KVM host",
-            vm=vm.name,
-            disk=disk.name,
-        )
+    mapped = isinstance(source, RbdSource)
     drive = xen_guests.has_drive(vm, disk)
-    element = new("disk", type="file", device="cdrom" if drive else "disk")
+    kind = "cdrom" if drive else "disk"
+    element = new("disk", type="block" if mapped else "file", device=kind)
     # The host's kernel serves what has no format; what has one needs a QEMU beside the guest.
     served = "phy" if source.format == "raw" and not drive else "qemu"
     add(element, "driver", name=served, type=source.format)
-    add(element, "source", file=source.path)
+    # libxl's own way to RBD even says that it had worked, and the guest waits for ever.
+    add(element, "source", **{"dev" if mapped else "file": place_of(source)})
     target = xen_guests.targets(vm)[disk.name]
     add(element, "target", dev=target, bus="ide" if drive else "xen")
     if disk.read_only or disk.device == "cdrom":

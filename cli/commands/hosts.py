@@ -12,7 +12,7 @@ import typer
 
 from .. import completion, render, sizes
 from ..options import AsJson, DryRun, NodeName, Wait
-from ..session import ask_and_do, cluster, run, show_all, show_done
+from ..session import ask, ask_and_do, cluster, run, show_all, show_done
 from .group import noun
 from .history import node_history
 
@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 class OnOff(StrEnum):
     ON = "on"
     OFF = "off"
+
+
+# What a person agrees to.
+HOOK_WORDS = (
+    "A Xen host's own kernel opens disks in Ceph. For that vorch puts one file there by ssh:"
+    " /etc/libvirt/hooks/libxl.d/vorch, which libvirt runs as root when a guest starts and ends,"
+    " and has libvirtd read its settings again; guests go on. `vorch node remove` takes it away."
+)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -96,6 +104,24 @@ CpuRatio = Annotated[
 ]
 
 
+Ssh = Annotated[
+    str | None,
+    typer.Option(
+        "--ssh",
+        metavar="WAY",
+        help="How a Xen host is reached for what libvirt does not do, as in root@host or"
+        " ssh://root@host:22?keyfile=/etc/vorch/key (default: root at the host of its URI).",
+    ),
+]
+InstallHook = Annotated[
+    bool,
+    typer.Option(
+        "--install-hook",
+        help="vorch may put its libvirt hook onto a Xen host, by which it opens disks in Ceph.",
+    ),
+]
+
+
 def _bmc_password(file: Path | None) -> str | None:
     """From a file or the environment; never from the command line, which everybody sees."""
     if file is None:
@@ -118,7 +144,7 @@ def node_add(
         typer.Option(
             "--uri",
             metavar="URI",
-            help="Its libvirt, as in qemu+tls://host/system or qemu+ssh://root@host/system.",
+            help="Its libvirt, as in qemu+tls://host/system or xen+tls://host/system.",
         ),
     ],
     reserve: Annotated[
@@ -135,6 +161,8 @@ def node_add(
     bmc_password_file: BmcPasswordFile = None,
     tag: TagOption = None,
     cpu_ratio: CpuRatio = None,
+    ssh: Ssh = None,
+    install_hook: InstallHook = False,
     dry_run: DryRun = False,
     wait: Wait = None,
     as_json: AsJson = False,
@@ -144,7 +172,12 @@ def node_add(
     First it is tried out: it must answer, boot something, have the right time, open a disk in every
     shared pool by each of its monitors, and exchange a test machine with other hosts. A host that
     cannot stays out, and why is said.
+
+    A Xen host needs a small libvirt hook for disks in Ceph. vorch asks before it puts that there.
     """
+    if uri.startswith("xen") and not (install_hook or dry_run) and sys.stdin.isatty():
+        ask(HOOK_WORDS, f"add host {name!r}")
+        install_hook = True
     run(
         lambda found: found.node_add(
             name,
@@ -155,6 +188,8 @@ def node_add(
             bmc_password=(_bmc_password(bmc_password_file) or "") if bmc else "",
             tags=tag or (),
             cpu_ratio=cpu_ratio,
+            ssh=ssh or "",
+            install_hook=install_hook,
             dry_run=dry_run,
             wait_s=wait,
         ),
@@ -179,6 +214,8 @@ def node_change(
     tag: TagOption = None,
     no_tags: Annotated[bool, typer.Option("--no-tags", help="It has no tags any more.")] = False,
     cpu_ratio: CpuRatio = None,
+    ssh: Ssh = None,
+    install_hook: InstallHook = False,
     dry_run: DryRun = False,
     wait: Wait = None,
     as_json: AsJson = False,
@@ -205,6 +242,8 @@ def node_change(
             bmc_password=password,
             tags=() if no_tags else tag or None,
             cpu_ratio=cpu_ratio,
+            ssh=ssh,
+            install_hook=install_hook,
             dry_run=dry_run,
             wait_s=wait,
         ),

@@ -330,6 +330,13 @@ def migrate(
             " migration_pause_limit_ms of vorch.toml).",
         ),
     ] = None,
+    still: Annotated[
+        bool,
+        typer.Option(
+            "--still",
+            help="It stands still while its memory is sent, as most PV guests of Xen have to.",
+        ),
+    ] = False,
     force: Annotated[
         bool,
         typer.Option(
@@ -355,6 +362,7 @@ def migrate(
             pool=pool,
             postcopy=postcopy,
             pause_limit_ms=pause_limit,
+            still=still,
             force=force,
             dry_run=dry_run,
             wait_s=wait,

@@ -70,7 +70,8 @@ class XenUnderTest(Host):
     def __init__(self, lab: Lab) -> None:
         super().__init__()
         self.lab = lab
-        self.hypervisor = _WithKernel(Node(name=self.node, uri=lab.spec.uri(self.node)))
+        way = lab.spec.ssh(self.node)
+        self.hypervisor = _WithKernel(Node(name=self.node, uri=lab.spec.uri(self.node), ssh=way))
         self.folder = put_kernel(lab, self.node)
 
     def vm(self, name: str, **changes: Any) -> Vm:
@@ -83,7 +84,7 @@ class XenUnderTest(Host):
         memory = guest.TINY_MEMORY_MIB
         settings: dict[str, Any] = {
             "hypervisor": "xen",
-            "vcpus_max": 1,
+            "vcpus_max": 2,
             "memory_mib": memory,
             "memory_max_mib": memory,
             "direct_boot": boot,

@@ -9,7 +9,7 @@ import pytest
 from tests.decide.worlds import CD, OVERHEAD, cluster, kinds, node, vm
 from vorch.decide import move
 from vorch.errors import Conflict, NoRoom, NotFound, Unreachable, Unsupported, VorchError
-from vorch.model import Cluster, Disk, DiskBus, Firmware, Node, Pool, Power, Vm
+from vorch.model import Cluster, Disk, DiskBus, Firmware, Node, Pool, Power, Vm, XenKind
 from vorch.plan import MigrateDomain, Plan, Save
 
 CEPH = {
@@ -180,3 +180,52 @@ def test_what_cannot_be_relocated_is_refused(
 ) -> None:
     with pytest.raises(kind, match=words):
         move.relocate(look, "web", "h2")
+
+
+# -- guests of Xen
+
+WHY = "its Xen has no log-dirty mode"
+
+
+def on_xen(power: Power = Power.RUNNING, *, lacks: bool = True, kind: XenKind = "pv") -> Cluster:
+    told = {"live_pv": WHY} if lacks else {}
+    hosts = tuple(
+        dataclasses.replace(
+            one,
+            facts=dataclasses.replace(
+                one.facts,
+                hypervisor="xen",
+                accelerator="xen",
+                xen_kinds=("pv", "pvh"),
+                lacks=told,
+            ),
+        )
+        for one in three()
+        if one.facts is not None
+    )
+    return world(vm(hypervisor="xen", xen_kind=kind), power=power, nodes=hosts)
+
+
+def moved_live(plan: Plan) -> bool:
+    return next(step.live for step in plan.steps if isinstance(step, MigrateDomain))
+
+
+def test_a_guest_that_cannot_go_live_is_told_what_it_can() -> None:
+    with pytest.raises(Unsupported, match=WHY) as caught:
+        migrate(on_xen())
+    assert "vorch migrate web --still" in caught.value.message
+    assert "vorch relocate web" in caught.value.message
+
+
+def test_it_goes_standing_still_when_it_may_and_for_a_maintenance() -> None:
+    given = {"overhead_mib": OVERHEAD, "pause_limit_ms": 300, "bandwidth_mib_s": 0}
+    for asked in ({"still": True}, {"away": True}):
+        plan = move.migrate(on_xen(), "web", "h2", **given, **asked)  # type: ignore[arg-type]
+        assert not moved_live(plan)
+        assert "stands still" in str(plan.steps[-3])
+    assert not moved_live(migrate(on_xen(Power.PAUSED)))
+
+
+@pytest.mark.parametrize("seen", [on_xen(lacks=False), on_xen(kind="pvh"), world(vm())])
+def test_all_others_go_on_meanwhile(seen: Cluster) -> None:
+    assert moved_live(migrate(seen))

@@ -529,3 +529,22 @@ def test_earlier_moves_tell_the_speed(two: Two) -> None:
     after = two.cluster.migrate("web", "h2", dry_run=True).plan.expected
     memory = two.cluster.look().vm("web").memory_mib
     assert after["speed_mib_s"] == pytest.approx(memory / 5.0, rel=0.1)
+
+
+def test_one_that_is_not_to_go_on_stands_still_until_it_is_there(two: Two) -> None:
+    seen: list[str] = []
+    two.in_the_middle(lambda: seen.append(two.world.guest("web").power.value))
+    done = two.cluster.migrate("web", "h2", still=True)
+    assert seen == ["paused"]
+    assert two.where() == (["h2"], "h2")
+    assert two.world.guest("web").boots == 1
+    assert done.task is not None
+    assert done.task.result["pause_ms"] == 5000
+
+
+def test_one_that_stood_still_goes_on_when_it_breaks(two: Two) -> None:
+    two.in_the_middle(lambda: two.world.machines["h2"].power_off())
+    with pytest.raises(vorch.VorchError):
+        two.cluster.migrate("web", "h2", still=True)
+    assert two.where() == (["h1"], "h1")
+    assert two.world.guest("web").power.value == "running"

@@ -30,7 +30,8 @@ def cluster_on(lab: Lab, hosts: tuple[str, ...] | None = None) -> Iterator[Orche
     uri = ceph_url(lab, "rados", f"state{next(_numbers)}")
     with vorch.connect(settings=vorch.Settings(uri=uri, ceph_timeout_s=20)) as cluster:
         for host in lab.spec.host_names if hosts is None else hosts:
-            cluster.node_add(host, lab.spec.uri(host))
+            way = lab.spec.ssh(host)
+            cluster.node_add(host, lab.spec.uri(host), ssh=way, install_hook=bool(way))
         cluster.pool_add("fast", ceph_url(lab, "rbd"))
         cluster.network_create("lan", kind="bridge", bridge="br0")
         yield cluster

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from vorch.errors import Unsupported
-from vorch.model import Ability, Cluster, HostFacts
+from vorch.model import Ability, Cluster, HostFacts, Vm
 from vorch.plan import (
     AttachDisk,
     AttachNic,
@@ -23,9 +23,12 @@ from vorch.plan import (
     SetVcpus,
 )
 
+# A host lacks it that moves no PV guests of Xen while they run.
+LIVE_PV = "live_pv"
 # What people ask a host about, and which verbs of the port it rests on.
 WORDS: Mapping[str, tuple[str, ...]] = {
     "move a running VM to another host": ("migrate",),
+    "move a PV guest without standing still": (LIVE_PV,),
     "reset": ("reset",),
     "screen": ("display",),
     "disks in and out of a running VM": ("attach_disk", "detach_disk"),
@@ -101,6 +104,13 @@ def _abilities(facts: HostFacts) -> Iterator[Ability]:
     ):
         absent = _NOT_ON_XEN if facts.hypervisor == "xen" else _ABSENT
         yield Ability(name=name, why_not="" if given else absent[name])
+
+
+def no_live(facts: HostFacts | None, vm: Vm) -> str:
+    """Why a VM on such a host would stand still on its way to another; "": it goes on."""
+    if facts is None or facts.hypervisor != "xen" or vm.xen_kind != "pv":
+        return ""
+    return facts.lacks.get(LIVE_PV, "")
 
 
 def check(plan: Plan, cluster: Cluster) -> None:

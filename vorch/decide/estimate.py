@@ -114,7 +114,10 @@ def estimate(
     takes_s: float | None = None
     pause_ms: int | None = None
     slowed = 0
-    if speed.mib_s:
+    if speed.mib_s and not step.live:
+        takes_s = round((memory_mib + disk_mib) / speed.mib_s, 1)
+        pause_ms = math.ceil(1000 * takes_s)
+    elif speed.mib_s:
         writes = writes_mib_s or 0.0
         slowed = needed_slowdown(writes, speed.mib_s)
         takes, left = rounds(

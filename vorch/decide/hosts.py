@@ -40,8 +40,7 @@ REMEDY_FOR_MOVES = (
     " and the ports 49152 to 49215"
 )
 # The oldest that vorch is tried with.
-LEAST_LIBVIRT = (9, 0)
-LEAST_QEMU = (7, 2)
+LEAST = {"libvirt": (9, 0), "QEMU": (7, 2), "Xen": (4, 17)}
 CLOCK_LIMIT_S = 1.0
 REMEDY_FOR_CPU = "leave it to a cluster of its own, or replace it: VMs could not move to it"
 REMEDY_FOR_BMC = "see that it is reached from here, and its user and password (vorch node change)"
@@ -130,6 +129,44 @@ def no_partner() -> Check:
     )
 
 
+def unlike_moves() -> Check:
+    return Check(
+        name="moves",
+        level="warning",
+        detail="between Xen hosts no test machine is moved: vorch does not do that there yet",
+        remedy="see docs/xen.md",
+    )
+
+
+def of_own_cpu() -> Check:
+    """The baseline is among hosts with KVM; VMs do not move between them and this one."""
+    detail = "it does not count here: guests under Xen see the processors of their host"
+    return Check(name="CPU baseline", level="ok", detail=detail)
+
+
+def of_hook(lack: str, way: str, *, needed: bool, would: bool) -> Check:
+    """`would`: it will be installed, when it is no dry run. `needed`: there are shared pools."""
+    if not lack:
+        return Check(name="hook", level="ok", detail=f"libvirt runs vorch's hook there: {way}")
+    if would:
+        detail = f"{lack}; it would be installed: {way}"
+        return Check(name="hook", level="ok", detail=detail)
+    return Check(
+        name="hook",
+        level="error" if needed else "warning",
+        detail=f"{lack}, so its VMs cannot have disks in Ceph",
+        remedy=f"have it installed, {way} (--install-hook)",
+    )
+
+
+def not_told(name: str, exc: VorchError, *, needed: bool) -> Check:
+    """What is seen by ssh alone."""
+    if needed:
+        return failed(name, exc, "give vorch a way in (--ssh)")
+    detail = f"not told: {exc.message}"
+    return Check(name=name, level="warning", detail=detail, remedy="give vorch a way in (--ssh)")
+
+
 def partners(cluster: Cluster, node: Node, most: int) -> tuple[Node, ...]:
     """The hosts that a new one exchanges a test machine with: like ones, the first by name."""
     like = []
@@ -144,7 +181,7 @@ def partners(cluster: Cluster, node: Node, most: int) -> tuple[Node, ...]:
 
 def local(node: Node) -> bool:
     """Its URI says nothing to any other host."""
-    return node.uri.startswith("qemu") and ":///" in node.uri
+    return node.uri.startswith(("qemu", "xen")) and ":///" in node.uri
 
 
 def unlike(one: HostFacts, other: HostFacts) -> str | None:
@@ -163,7 +200,8 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts)) if parts and all(part.isdigit() for part in parts) else ()
 
 
-def _of_version(name: str, text: str, least: tuple[int, ...]) -> Check:
+def _of_version(name: str, text: str) -> Check:
+    least = LEAST[name]
     found = _version(text) if name in ("libvirt", text.partition(" ")[0]) else ()
     if found and found < least:
         return Check(
@@ -178,8 +216,8 @@ def _of_version(name: str, text: str, least: tuple[int, ...]) -> Check:
 def judged(node: Node, facts: HostFacts, cluster: Cluster) -> tuple[Check, ...]:
     """What its own words say about a host, and how it goes with the others."""
     checks = [
-        _of_version("libvirt", facts.libvirt_version, LEAST_LIBVIRT),
-        _of_version("QEMU", facts.hypervisor_version, LEAST_QEMU),
+        _of_version("libvirt", facts.libvirt_version),
+        _of_version("Xen" if facts.hypervisor == "xen" else "QEMU", facts.hypervisor_version),
     ]
     slow = facts.accelerator == "tcg"
     checks.append(
@@ -346,6 +384,7 @@ class NodeChanges:
     bmc: str | None = None
     tags: tuple[str, ...] | None = None
     cpu_ratio: float | None = None
+    ssh: str | None = None
 
 
 def change(cluster: Cluster, name: str, changes: NodeChanges) -> Plan:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from vorch.decide.abilities import no_live
 from vorch.decide.carry import Carried, carried
 from vorch.decide.clients import left_behind, save_clients
 from vorch.decide.fresh import Fresh
@@ -38,13 +39,15 @@ def migrate(
     fresh: Fresh | None = None,
     keep_s: float = 0.0,
     keeping: Keeping = NOTHING_KEPT,
+    still: bool = False,
 ) -> Plan:
     """Live, to the host that was named or to the one with the most free memory.
 
     `away`: for the time of a maintenance; where it belongs is remembered. `postcopy_after_s`: when
     it may go over though not all of its memory is there (None: never). `pool`: where disks go that
     the other host does not reach; the old ones can be had back for `keep_s`. `keeping`: room for
-    the loss of a host, which no move may take away.
+    the loss of a host, which no move may take away. `still`: it may stand still while its memory
+    is sent; for a maintenance it always may, where it cannot go otherwise.
     """
     vm = cluster.vm(name)
     if target is not None and cluster.node(target).name == vm.node:
@@ -79,6 +82,15 @@ def migrate(
             vm=name,
             refused=unlike,
         )
+    stands = no_live(source.facts, vm)
+    if stands and power is Power.RUNNING and not (still or away):
+        raise Unsupported(
+            f"cannot migrate VM {name!r} while it goes on: {stands}; let it stand still while its"
+            f" memory is sent (vorch migrate {name} --still), or stop it and have it start"
+            f" elsewhere (vorch relocate {name} NODE)",
+            vm=name,
+            node=vm.node,
+        )
     load = Carried(vm=vm)
     if pool is not None and fresh is not None:
         load = carried(cluster, vm, list(fit), pool, fresh, keep_s, target=target)
@@ -112,6 +124,7 @@ def migrate(
                 pause_limit_ms=pause_limit_ms,
                 bandwidth_mib_s=bandwidth_mib_s,
                 paused=power is Power.PAUSED,
+                live=not (still or stands),
                 postcopy_after_s=postcopy_after_s,
                 disks=load.vm.disks if load.before else (),
                 left=left_behind(cluster, vm),

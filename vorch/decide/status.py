@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vorch.model import Address, Cluster, Power, Vm, VmStatus
+from vorch.model import WAITS_FOR_DISK, Address, Cluster, Power, Vm, VmStatus
 
 
 def status(cluster: Cluster, vm: Vm, addresses: tuple[Address, ...] = ()) -> VmStatus:
@@ -28,6 +28,8 @@ def status(cluster: Cluster, vm: Vm, addresses: tuple[Address, ...] = ()) -> VmS
         notes.append("is off although it should run: its guest shut down, or its host restarted")
     if power is Power.PAUSED and domain is not None and "error" in domain.reason:
         notes.append(f"is paused by an error: {domain.reason}")
+    if power is Power.RUNNING and domain is not None and domain.reason == WAITS_FOR_DISK:
+        notes.append("runs, but has read nothing from its disk yet: its guest may wait for it")
     silence = cluster.silences.get(vm.node) if power is Power.UNKNOWN else None
     return VmStatus(
         vm=vm,

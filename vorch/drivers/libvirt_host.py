@@ -416,6 +416,24 @@ class LibvirtHost:
 
         self._call(f"open {source.path}", work)
 
+    # -- what one kind of host needs beside libvirt ------------------------------------------
+
+    def hook_lack(self) -> str:
+        return ""
+
+    def hook_way(self) -> str:
+        return ""
+
+    def install_hook(self) -> None:
+        """Nothing is needed."""
+
+    def remove_hook(self) -> None:
+        """Nothing was installed."""
+
+    def release_volumes(self) -> tuple[str, ...]:
+        """Volumes are open in guests' own processes, and closed with them."""
+        return ()
+
     def shut_down(self, vm_id: str) -> None:
         def work(handle: Handle) -> None:
             domain = self._find(handle, vm_id)
@@ -479,6 +497,7 @@ class LibvirtHost:
         elsewhere: Mapping[str, Source] = NO_SOURCES,
         bridges: Mapping[str, str] = {},
         cell: NumaCell | None = None,
+        live: bool = True,
     ) -> MoveFigures:
         what = f"move VM {vm.name!r} to {node!r}"
         begun = False
@@ -495,6 +514,7 @@ class LibvirtHost:
                 elsewhere=elsewhere,
                 bridges=bridges,
                 cell=cell,
+                live=live,
                 cached=frozenset(n for n, source in copies.items() if self._is_cached(source)),
             )
 

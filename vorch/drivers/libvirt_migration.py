@@ -40,12 +40,13 @@ MEASURE_POLL_S = 0.1
 # For the figures of one that is over, which come as an event of their own.
 FIGURES_TIMEOUT_S = 2.0
 
+# A guest that writes faster than its memory travels is slowed down step by step.
+_CONVERGE = libvirt.VIR_MIGRATE_AUTO_CONVERGE
 FLAGS = (
     libvirt.VIR_MIGRATE_LIVE
     | libvirt.VIR_MIGRATE_PEER2PEER
     | libvirt.VIR_MIGRATE_ABORT_ON_ERROR
-    # A guest that writes faster than its memory travels is slowed down step by step.
-    | libvirt.VIR_MIGRATE_AUTO_CONVERGE
+    | _CONVERGE
 )
 _OVER = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID)
 MIB = 1024**2
@@ -78,6 +79,7 @@ class Way:
     bridges: Mapping[str, str] = field(default_factory=dict)
     # The NUMA cell there that it is put into.
     cell: NumaCell | None = None
+    live: bool = True
     # Of the disks, those whose file system cannot bypass the host's cache.
     cached: frozenset[str] = frozenset()
 
@@ -156,7 +158,7 @@ def take_up(domain: Handle, way: Way, progress: Progress) -> MoveFigures:
 
 
 def _flags(way: Way) -> int:
-    flags = int(FLAGS)
+    flags = int(FLAGS) if way.live else FLAGS & ~libvirt.VIR_MIGRATE_LIVE & ~_CONVERGE
     # Also what is in the guest's memory is for nobody else, where the hosts talk in secret.
     if way.uri.startswith("qemu+tls:"):
         flags |= libvirt.VIR_MIGRATE_TLS
@@ -171,7 +173,7 @@ def _watched(
     diary = Diary()
     began = time.monotonic()
     with diary.last_word(domain):
-        call = _Call(lambda: domain.migrateToURI3(way.uri, parameters, flags))
+        call = Call(lambda: domain.migrateToURI3(way.uri, parameters, flags))
         try:
             while not call.over(POLL_S):
                 tell(domain, progress, diary)
@@ -398,7 +400,7 @@ def reading(stats: Mapping[str, Any]) -> tuple[float | None, str | None]:
     return percent, ", ".join(parts)
 
 
-class _Call:
+class Call:
     """A call that blocks, in a thread of its own: a hung daemon must not keep this process."""
 
     def __init__(self, work: Callable[[], object]) -> None:

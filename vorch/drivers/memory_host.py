@@ -263,6 +263,7 @@ class MemoryHost:
         elsewhere: Mapping[str, Source] = NO_SOURCES,
         bridges: Mapping[str, str] = {},
         cell: NumaCell | None = None,
+        live: bool = True,
     ) -> MoveFigures:
         machine = self._machine
         with machine.faults.lock:
@@ -278,6 +279,7 @@ class MemoryHost:
                     copies=copies,
                     elsewhere=elsewhere,
                     cell=cell,
+                    live=live,
                 )
             elif move.torn and not move.take_up():
                 raise _torn(vm, node)
@@ -410,6 +412,26 @@ class MemoryHost:
     @gated
     def sweep(self) -> None:
         """Trials in memory leave nothing."""
+
+    @gated
+    def hook_lack(self) -> str:
+        return ""
+
+    def hook_way(self) -> str:
+        return ""
+
+    @gated
+    def install_hook(self) -> None:
+        """Nothing is needed."""
+
+    @gated
+    def remove_hook(self) -> None:
+        """Nothing was installed."""
+
+    @gated
+    def release_volumes(self) -> tuple[str, ...]:
+        """Volumes are open in guests, and closed with them."""
+        return ()
 
     @gated_waiting
     def try_source(

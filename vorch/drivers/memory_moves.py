@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # What a domain that is still arriving shows.
 ARRIVING = "it is being migrated"
+SENT = "its memory is being sent"
 TORN = "its migration broke off after it had gone over"
 PAUSE_MS = 40
 
@@ -41,6 +42,7 @@ class MemoryMove:
         copies: Mapping[str, Source] = NO_SOURCES,
         elsewhere: Mapping[str, Source] = NO_SOURCES,
         cell: NumaCell | None = None,
+        live: bool = True,
     ) -> None:
         self.guest = guest
         self.source = source
@@ -69,6 +71,9 @@ class MemoryMove:
             else:
                 self.incoming.open(disk.disk, disk.source, found, handed_over=True)
         self.incoming.nics = dict(guest.nics)
+        self._stands = not live and guest.power is Power.RUNNING
+        if self._stands:
+            guest.hold(SENT)
         source.moves[guest.vm.id] = target.moves[guest.vm.id] = self
         target.add(self.incoming)
         for when in (self.goes_over_at, self.ends_at):
@@ -108,6 +113,7 @@ class MemoryMove:
             self.tear()
             return
         self._close()
+        self._go_on()
         self.incoming.end()
         self.target.guests.pop(self.guest.vm.id, None)
         self.target.announce()
@@ -153,6 +159,7 @@ class MemoryMove:
         if not self.gone_over:
             self._swap()
         self._close()
+        self._go_on()
         self.source.guests.pop(self.guest.vm.id, None)
         self.target.arrivals[self.guest.vm.id] = self.figures()
 
@@ -174,6 +181,10 @@ class MemoryMove:
         self.target.add(self.guest)
         self.source.announce()
 
+    def _go_on(self) -> None:
+        if self._stands and not self.guest.ended:
+            self.guest.power, self.guest.reason = Power.RUNNING, "migrated"
+
     def figures(self) -> MoveFigures:
         memory = self.guest.memory_mib * MIB
         copied = [stored.used_bytes for _, (_, stored) in self.copies.values()]
@@ -182,7 +193,7 @@ class MemoryMove:
             sent_bytes=memory,
             copied_bytes=sum(copied) if copied else None,
             bytes_per_s=int(memory / (self.ends_at - self.began_at or 1.0)),
-            pause_ms=PAUSE_MS,
+            pause_ms=(round(1000 * (self.ends_at - self.began_at)) if self._stands else PAUSE_MS),
             elapsed_s=self.ends_at - self.began_at,
             postcopy=self.gone_over,
         )

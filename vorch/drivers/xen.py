@@ -7,19 +7,32 @@ have it, too, for whoever plans and whoever wants to know.
 
 from __future__ import annotations
 
+import contextlib
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 from vorch import domain_xml, xen_xml
+from vorch.decide.abilities import LIVE_PV
 from vorch.domain_xml import Element
-from vorch.drivers.libvirt_connection import OPEN_TIMEOUT_S, Handle, code_of, libvirt
+from vorch.drivers import libvirt_migration, xen_migration
+from vorch.drivers.libvirt_connection import (
+    OPEN_TIMEOUT_S,
+    Handle,
+    code_of,
+    libvirt,
+    reason_of,
+)
 from vorch.drivers.libvirt_figures import power_of, version_text
 from vorch.drivers.libvirt_host import REMOTE_CALLS, LibvirtHost
 from vorch.drivers.side_by_side import side_by_side
-from vorch.errors import Conflict, StepFailed, Unsupported
+from vorch.drivers.ssh import Shell
+from vorch.drivers.xen_disks import PLACE, XenDisks
+from vorch.errors import Conflict, StepFailed, TimedOut, Unsupported, VorchError
 from vorch.model import (
+    WAITS_FOR_DISK,
     Check,
     Cpu,
     Disk,
@@ -33,14 +46,21 @@ from vorch.model import (
     Nic,
     NicFigures,
     Node,
+    NumaCell,
     Power,
+    RbdSource,
     Source,
     Vm,
 )
-from vorch.ports import HostSecret, Progress
+from vorch.ports import NO_SOURCES, Progress
 
 # The dom0 shows itself as a domain; it is the host, not a guest.
 DOM0 = 0
+SSH_TIMEOUT_S = 30.0
+# A guest that was still booting when it was asked for a disk has not heard of it.
+ASK_AGAIN_S = 1.0
+# A guest's kernel reads its disk as soon as it has it.
+READS_AFTER_S = 30.0
 NOT_YET = "vorch does not do it on Xen hosts yet"
 
 # Verb of the port → why a Xen host cannot. What is not here, it can.
@@ -57,14 +77,7 @@ LACKS: Mapping[str, str] = {
     "limit_disk": "libvirt's driver for Xen sets no limits on disks",
     "write_rate_mib_s": "libvirt's driver for Xen does not tell how fast a guest writes to memory",
     "common_cpu": "libvirt's driver for Xen compares no processors",
-    "ensure_secret": f"its disks are files only, which need no key; for RBD, {NOT_YET}",
-    "clock": NOT_YET,
-    "try_source": NOT_YET,
     "try_move": NOT_YET,
-    "migrate": NOT_YET,
-    "migration_abort": NOT_YET,
-    "attach_disk": NOT_YET,
-    "detach_disk": NOT_YET,
 }
 
 # What it is asked for in vain rather than refused: nothing depends on an answer.
@@ -89,8 +102,12 @@ class XenHost(LibvirtHost):
         timeout_s: float = OPEN_TIMEOUT_S,
     ) -> None:
         super().__init__(node, clock=clock, timeout_s=timeout_s)
+        self._shell = Shell(node)
+        self._disks = XenDisks(self._shell)
         # The longest that each run of a domain was told to have had of a processor.
         self._run: dict[tuple[str, int], int] = {}
+        # Of each run: when it was first seen running; None: it has read from its disk.
+        self._unread: dict[tuple[str, int], float | None] = {}
 
     def _refuse(self, verb: str) -> Unsupported:
         return Unsupported(
@@ -129,8 +146,23 @@ class XenHost(LibvirtHost):
         )
 
     def probe(self, progress: Progress) -> HostFacts:
-        progress(percent=100.0, line=f"{self.node.name} runs Xen: there is nothing to try out")
-        return self.facts()
+        progress(percent=100.0, line=f"{self.node.name} runs Xen: there is nothing to boot")
+        facts = self.facts()
+        return replace(facts, lacks={**facts.lacks, **self._of_live_pv()})
+
+    def _of_live_pv(self) -> Mapping[str, str]:
+        """What Xen itself tells, and libvirt does not hand on. Without a way in nobody knows."""
+        try:
+            told = self._shell.run(["xl", "info"], timeout_s=SSH_TIMEOUT_S).decode()
+        except VorchError:
+            return {}
+        able = next((line for line in told.splitlines() if line.startswith("virt_caps")), "")
+        if not able or "shadow" in able.split():
+            return {}
+        return {
+            LIVE_PV: "its Xen is built without shadow paging, by which a PV guest that runs is"
+            " followed; it stands still on its way (--still)"
+        }
 
     # -- domains ----------------------------------------------------------------------------
 
@@ -139,7 +171,12 @@ class XenHost(LibvirtHost):
 
         Only when libvirt knows nothing of it any more, they are free for another host.
         """
-        seen = super()._domain(domain, state, reason)
+        try:
+            seen = super()._domain(domain, state, reason)
+        except libvirt.libvirtError as exc:
+            if not _ended(exc):
+                raise
+            return self._cleared_away(domain)
         if seen is None:
             return None
         if seen.power is Power.STOPPED:
@@ -150,7 +187,47 @@ class XenHost(LibvirtHost):
                     raise
                 return None
             return replace(seen, power=Power.STOPPING) if ending else seen
-        return replace(seen, cpu_time_ns=self._run_ns(domain, seen.cpu_time_ns))
+        seen = replace(seen, cpu_time_ns=self._run_ns(domain, seen.cpu_time_ns))
+        if seen.power is Power.RUNNING and self._waits_for_disk(domain):
+            seen = replace(seen, reason=WAITS_FOR_DISK)
+        return seen
+
+    def _waits_for_disk(self, domain: Handle) -> bool:
+        """That libxl has started a guest does not say that it was given its disk."""
+        key = (domain.UUIDString(), domain.ID())
+        since = self._unread.setdefault(key, self._clock())
+        if since is None or self._clock() - since < READS_AFTER_S:
+            return False
+        try:
+            disks = domain_xml.read_domain(domain.XMLDesc(0)).disks
+            reads = max((domain.blockStats(one.target)[0] for one in disks), default=1)
+        except libvirt.libvirtError:
+            # It ended just now, or its disk is one that libxl tells nothing of.
+            reads = 1
+        if reads > 0:
+            self._unread[key] = None
+        return reads <= 0
+
+    def _cleared_away(self, domain: Handle) -> Domain | None:
+        """Xen knows it no more, and libvirt still clears away: its images are unmapped."""
+        try:
+            vm_id, name = domain.UUIDString(), domain.name()
+            mark = self._mark(domain, (vm_id, domain.ID()))
+            memory_mib = int(domain.maxMemory()) // 1024
+        except libvirt.libvirtError as exc:
+            if not _ended(exc):
+                raise
+            return None
+        return Domain(
+            id=vm_id,
+            name=mark.vm if mark else name,
+            node=self.node.name,
+            power=Power.STOPPING,
+            vcpus=1,
+            memory_mib=memory_mib,
+            generation=mark.generation if mark else 0,
+            ours=mark is not None,
+        )
 
     def _run_ns(self, domain: Handle, told_ns: int) -> int:
         """How long it has run, which never gets less.
@@ -183,6 +260,7 @@ class XenHost(LibvirtHost):
             now = {(domain.UUIDString(), domain.ID()) for domain in found}
             self._marks = {key: mark for key, mark in self._marks.items() if key in now}
             self._run = {key: ns for key, ns in self._run.items() if key in now}
+            self._unread = {key: at for key, at in self._unread.items() if key in now}
             return tuple(one for one in seen if one is not None)
 
         return self._call("list the domains", work)
@@ -220,7 +298,9 @@ class XenHost(LibvirtHost):
 
     def _check_unshared(self, handle: Handle, vm: Vm, sources: Mapping[str, Source]) -> None:
         """QEMU locks its files, Xen's kernel does not: two guests would write to one disk."""
-        wanted = {sources[disk.name].path: disk for disk in vm.disks if disk.name in sources}
+        wanted = {
+            xen_xml.place_of(sources[disk.name]): disk for disk in vm.disks if disk.name in sources
+        }
         for other in _guests(handle):
             try:
                 seen = domain_xml.read_domain(other.XMLDesc(0))
@@ -251,42 +331,213 @@ class XenHost(LibvirtHost):
         """libxl finds a device by what it looks like, not by its alias."""
         domain.detachDeviceFlags(domain_xml.to_text(device), libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
-    # -- what the table refuses -------------------------------------------------------------
+    # -- moves ------------------------------------------------------------------------------
+
+    def migrate(
+        self,
+        vm: Vm,
+        node: str,
+        uri: str,
+        *,
+        pause_limit_ms: int,
+        bandwidth_mib_s: int,
+        progress: Progress,
+        postcopy_after_s: float | None = None,
+        copies: Mapping[str, Source] = NO_SOURCES,
+        elsewhere: Mapping[str, Source] = NO_SOURCES,
+        bridges: Mapping[str, str] = {},
+        cell: NumaCell | None = None,
+        live: bool = True,
+    ) -> MoveFigures:
+        """How long the pause is and how fast it goes is Xen's own affair; it never goes over."""
+        what = f"move VM {vm.name!r} to {node!r}"
+        if copies or elsewhere:
+            raise Unsupported(
+                f"cannot {what} with its disks: libvirt's driver for Xen copies none along; move"
+                " them to a pool that both hosts reach first",
+                vm=vm.name,
+            )
+        begun = False
+
+        def work(handle: Handle) -> MoveFigures:
+            nonlocal begun
+            if begun and self._find(handle, vm.id) is None:
+                # The connection was lost on its way, and it has gone meanwhile.
+                return MoveFigures()
+            domain = self._running(handle, vm.id, what)
+            if begun or xen_migration.direction(domain) == "out":
+                figures = xen_migration.follow(domain, progress)
+                if self._find(handle, vm.id) is not None:
+                    raise libvirt_migration.broke_off(what)
+                return figures
+            begun = True
+            way = xen_migration.Way(node=node, uri=uri, live=live, bridges=bridges)
+            try:
+                return xen_migration.send(domain, way, progress)
+            except libvirt.libvirtError as exc:
+                if not (live and vm.xen_kind == "pv" and _went_wrong_inside(exc)):
+                    raise
+                # What lies behind it is in the log of the host alone.
+                raise StepFailed(
+                    f"cannot {what} while it goes on: {reason_of(exc)}. Most hypervisors are built"
+                    " without what PV guests need for that (shadow paging, for log-dirty mode); let"
+                    f" it stand still while its memory is sent (vorch migrate {vm.name} --still)",
+                    vm=vm.name,
+                    node=node,
+                ) from exc
+
+        return self._call(what, work)
+
+    def moved_figures(self, vm_id: str) -> MoveFigures | None:
+        """libxl keeps none."""
+        return None
+
+    def migration(self, vm_id: str) -> Literal["in", "out", "torn"] | None:
+        def work(handle: Handle) -> Literal["in", "out"] | None:
+            domain = self._find(handle, vm_id)
+            return None if domain is None else xen_migration.direction(domain)
+
+        return self._call(f"see whether VM {vm_id} is on its way", work)
+
+    def migration_abort(self, vm_id: str) -> None:
+        """Xen cannot end it, so its end is waited for."""
+        what = f"end the migration of VM {vm_id}"
+
+        def work(handle: Handle) -> None:
+            domain = self._find(handle, vm_id)
+            if domain is not None:
+                xen_migration.await_end(domain, what)
+
+        self._call(what, work)
+
+    # -- images in RBD, by the hook and by ssh -----------------------------------------------
 
     def clock(self) -> tuple[float, float]:
-        raise self._refuse("clock")
+        # The first one has a connection to make.
+        self._shell.run(["true"], timeout_s=SSH_TIMEOUT_S)
+        before = self._clock()
+        said = self._shell.run(["date", "+%s.%N"], timeout_s=SSH_TIMEOUT_S)
+        after = self._clock()
+        return float(said) - (before + after) / 2, (after - before) / 2
+
+    def hook_lack(self) -> str:
+        lack = self._disks.lack()
+        return lack or self._call("see whether libvirt runs vorch's hook", self._deaf)
+
+    def _deaf(self, handle: Handle) -> str:
+        """By a guest that the hook refuses, and that cannot be started in any case."""
+        try:
+            handle.createXML(xen_xml.refused_xml(f"vorch-hook-{uuid.uuid4().hex[:8]}"), 0).destroy()
+        except libvirt.libvirtError as exc:
+            if xen_xml.REFUSED in str(exc):
+                return ""
+        return "libvirt does not run vorch's hook there, as if it had not read its settings since"
+
+    def hook_way(self) -> str:
+        return f"{PLACE}, as {self._shell.way or 'root on this machine'}"
+
+    def install_hook(self) -> None:
+        self._disks.install()
+
+    def remove_hook(self) -> None:
+        self._disks.remove()
+
+    def release_volumes(self) -> tuple[str, ...]:
+        return self._disks.release()
 
     def sweep(self) -> None:
-        """No trials are made here, so none has left anything."""
-
-    def common_cpu(self, cpus: Sequence[Cpu]) -> Cpu:
-        raise self._refuse("common_cpu")
+        # Where there is no way by ssh, or no hook, it has left nothing that could be had.
+        with contextlib.suppress(VorchError):
+            self._disks.sweep()
 
     def try_source(
         self, name: str, source: Source, while_open: Callable[[], None] | None = None
     ) -> None:
-        raise self._refuse("try_source")
+        if not isinstance(source, RbdSource):
+            raise Unsupported(
+                f"cannot try {source.path} on {self.node.name!r}: of files a Xen host has those of"
+                " its own alone; use a pool in Ceph for what all hosts share",
+                node=self.node.name,
+            )
+        self._disks.map(source)
+        try:
+            if while_open is not None:
+                while_open()
+        finally:
+            self._disks.unmap(xen_xml.device_of(source))
+
+    def attach_disk(self, vm: Vm, disk: Disk, source: Source | None) -> None:
+        text = xen_xml.disk_xml(vm, disk, source)
+
+        def work(domain: Handle) -> None:
+            if domain_xml.find_disk(self._live_xml(domain), disk.name) is not None:
+                return
+            if isinstance(source, RbdSource):
+                # libvirt runs no hook for this. When the guest reboots it does, by the mark.
+                self._disks.map(source, read_only=disk.read_only)
+                self._remark(domain, lambda mark: xen_xml.add_image(mark, disk, source))
+            try:
+                domain.attachDeviceFlags(text, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+            except BaseException:
+                with contextlib.suppress(VorchError, libvirt.libvirtError):
+                    self._let_go(domain, xen_xml.place_of(source) if source else "")
+                raise
+
+        self._on_domain(f"plug disk {disk.name!r} into VM {vm.name!r}", vm.id, work)
+
+    def detach_disk(self, vm: Vm, disk: Disk, timeout_s: float) -> None:
+        what = f"unplug disk {disk.name!r} from VM {vm.name!r}"
+        deadline = time.monotonic() + timeout_s
+
+        def work(handle: Handle) -> None:
+            while True:
+                domain = self._find(handle, vm.id)
+                if domain is None or not domain.isActive():
+                    return
+                with self._gone_is_well():
+                    there = domain_xml.find_disk(self._live_xml(domain), disk.name)
+                    if there is None:
+                        return
+                    try:
+                        domain.detachDeviceFlags(
+                            domain_xml.to_text(there), libvirt.VIR_DOMAIN_AFFECT_LIVE
+                        )
+                    except libvirt.libvirtError as exc:
+                        if time.monotonic() < deadline:
+                            time.sleep(ASK_AGAIN_S)
+                            continue
+                        raise TimedOut(
+                            f"cannot {what}: the guest has not let go of it in {timeout_s:g} s; see"
+                            " that nothing in the guest uses it, and that the guest has booted",
+                            timeout_s=timeout_s,
+                        ) from exc
+                    self._let_go(domain, domain_xml.place_of(there) or "")
+                    return
+
+        self._call(what, work)
+
+    def _let_go(self, domain: Handle, place: str) -> None:
+        if place.startswith(f"{xen_xml.LINKS}/"):
+            self._remark(domain, lambda mark: xen_xml.drop_image(mark, place))
+            self._disks.unmap(place)
+
+    @staticmethod
+    def _remark(domain: Handle, change: Callable[[Element], None]) -> None:
+        """Change what stands in vorch's mark of a guest that runs."""
+        kind, namespace = libvirt.VIR_DOMAIN_METADATA_ELEMENT, domain_xml.NAMESPACE
+        mark = domain_xml.parse(domain.metadata(kind, namespace, 0))
+        change(mark)
+        text = domain_xml.to_text(mark)
+        flags = libvirt.VIR_DOMAIN_AFFECT_LIVE
+        domain.setMetadata(kind, text, domain_xml.PREFIX, namespace, flags)
+
+    # -- what the table refuses -------------------------------------------------------------
+
+    def common_cpu(self, cpus: Sequence[Cpu]) -> Cpu:
+        raise self._refuse("common_cpu")
 
     def try_move(self, identifier: str, uri: str, cpu: Cpu | None = None) -> None:
         raise self._refuse("try_move")
-
-    def ensure_secret(self, secret: HostSecret) -> None:
-        raise self._refuse("ensure_secret")
-
-    def forget_secret(self, secret: HostSecret) -> None:
-        """It was given none."""
-
-    def migrate(self, vm: Vm, node: str, uri: str, **_: Any) -> MoveFigures:
-        raise self._refuse("migrate")
-
-    def moved_figures(self, vm_id: str) -> MoveFigures | None:
-        return None
-
-    def migration(self, vm_id: str) -> Literal["in", "out", "torn"] | None:
-        return None
-
-    def migration_abort(self, vm_id: str) -> None:
-        raise self._refuse("migration_abort")
 
     def write_rate_mib_s(self, vm_id: str, for_s: int) -> float:
         raise self._refuse("write_rate_mib_s")
@@ -299,12 +550,6 @@ class XenHost(LibvirtHost):
 
     def drop_snapshot(self, vm: Vm, disks: Sequence[Disk], snapshot: str) -> None:
         raise self._refuse("drop_snapshot")
-
-    def attach_disk(self, vm: Vm, disk: Disk, source: Source | None) -> None:
-        raise self._refuse("attach_disk")
-
-    def detach_disk(self, vm: Vm, disk: Disk, timeout_s: float) -> None:
-        raise self._refuse("detach_disk")
 
     def change_media(self, vm: Vm, disk: Disk, source: Source | None) -> None:
         raise self._refuse("change_media")
@@ -349,10 +594,7 @@ class XenHost(LibvirtHost):
                         vms[domain.UUIDString()] = self._figures(domain, now)
                 except libvirt.libvirtError as exc:
                     # It ended while it was looked at.
-                    if code_of(exc) not in (
-                        libvirt.VIR_ERR_NO_DOMAIN,
-                        libvirt.VIR_ERR_OPERATION_INVALID,
-                    ):
+                    if not _ended(exc):
                         raise
             info = handle.getInfo()
             free_mib = int(handle.getFreeMemory()) // 1024**2
@@ -413,6 +655,10 @@ class XenHost(LibvirtHost):
 
     # -- the host ---------------------------------------------------------------------------
 
+    def close(self) -> None:
+        super().close()
+        self._shell.close()
+
     def checks(self, folders: Sequence[str] = ()) -> tuple[Check, ...]:
         found = super().checks(folders)
         if any(check.level == "error" for check in found):
@@ -425,5 +671,16 @@ class XenHost(LibvirtHost):
         return (*found, Check(name="xen", level=level, detail=detail, remedy=remedy))
 
 
+def _went_wrong_inside(exc: libvirt.libvirtError) -> bool:
+    """libxl's own failure, not a host that does not answer or a name that is not known."""
+    return bool(code_of(exc) == libvirt.VIR_ERR_INTERNAL_ERROR)
+
+
 def _guests(handle: Handle) -> list[Handle]:
     return [one for one in handle.listAllDomains() if one.ID() != DOM0]
+
+
+def _ended(exc: libvirt.libvirtError) -> bool:
+    """It did while it was looked at; of what Xen itself says, libvirt gives no code of its own."""
+    gone = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID)
+    return code_of(exc) in gone or "libxl_domain_info failed" in str(exc)

@@ -51,7 +51,7 @@ def cluster(
     uri = ceph_uri(spec, "rados")
     with vorch.connect(uri) as made:
         there = made.look()
-        for host in spec.kvm_names:
+        for host in spec.host_names:
             if host not in there.nodes:
                 say(f"{host} is tried out and joins")
                 made.node_add(
@@ -60,6 +60,9 @@ def cluster(
                     storage_address=spec.storage_address(host),
                     bmc=f"redfish+https://{BMC_USER}@{spec.bmc_address(host)}?ca={spec.ca_file}",
                     bmc_password=BMC_PASSWORD,
+                    ssh=spec.ssh(host),
+                    # The lab's hosts are nobody's but its own.
+                    install_hook=True,
                 )
         if DISKS not in there.pools:
             made.pool_add(DISKS, ceph_uri(spec, "rbd"))

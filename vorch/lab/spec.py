@@ -202,6 +202,19 @@ class LabSpec:
         address = self.management_address(self.known_host(host))
         return f"{self._driver(host)}+tls://{address}/system?pkipath={self.client_pki}"
 
+    def ssh_key(self, host: str) -> Path:
+        return self.host_folder(self.known_host(host)) / "machine/key"
+
+    def known_hosts(self, host: str) -> Path:
+        return self.host_folder(self.known_host(host)) / "machine/known_hosts"
+
+    def ssh(self, host: str) -> str:
+        """How vorch reaches a Xen host by ssh; "": the host has no need of it."""
+        if host not in self.xen_names:
+            return ""
+        files = f"keyfile={self.ssh_key(host)}&known_hosts={self.known_hosts(host)}"
+        return f"ssh://root@{self.management_address(host)}?{files}"
+
     def peer_uri(self, host: str) -> str:
         """Where it answers for the lab's other hosts: the target of a peer-to-peer migration."""
         return f"{self._driver(host)}+tls://{self.known_host(host)}/system"

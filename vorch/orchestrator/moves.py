@@ -39,6 +39,7 @@ class _Wishes:
     pool: str | None = None
     postcopy: bool | None = None
     pause_limit_ms: int | None = None
+    still: bool = False
     force: bool = False
     # To be measured first, however short it will be.
     measured: bool = False
@@ -69,6 +70,7 @@ class Moves(Core):
         pool: str | None = None,
         postcopy: bool | None = None,
         pause_limit_ms: int | None = None,
+        still: bool = False,
         force: bool = False,
         dry_run: bool = False,
         wait_s: float | None = None,
@@ -77,7 +79,8 @@ class Moves(Core):
 
         Without `node` it goes to the host that is the best for it. Disks that the other host does
         not reach are copied along into `pool`. `postcopy`: whether it may go over before all of its
-        memory has; None: as it is set. A move that would bring the guest to a stand, that a rule
+        memory has; None: as it is set. `still`: it stands still while its memory is sent, which
+        guests of Xen may have to. A move that would bring the guest to a stand, that a rule
         does not permit, or that takes the room away that others need when a host is lost, is
         refused unless `force`. A dry run says how long it will take, and how long the pause will
         be.
@@ -86,6 +89,7 @@ class Moves(Core):
             pool=pool,
             postcopy=postcopy,
             pause_limit_ms=pause_limit_ms,
+            still=still,
             force=force,
             measured=dry_run,
         )
@@ -161,6 +165,7 @@ class Moves(Core):
             fresh=self._fresh() if wishes.pool is not None else None,
             keep_s=settings.keep_deleted_h * 3600,
             keeping=keeping,
+            still=wishes.still,
         )
         return self._weighed(cluster, plan, wishes)
 
@@ -179,7 +184,8 @@ class Moves(Core):
         if not wishes.measured and not estimate.worth_measuring(speed, memory_mib, above_s):
             return plan
         writes = None
-        if not step.paused:
+        known = cluster.node(step.vm.node).facts
+        if not step.paused and step.live and not (known and "write_rate_mib_s" in known.lacks):
             host = self.world.hypervisor(step.vm.node)
             writes = host.write_rate_mib_s(step.vm.id, MEASURED_FOR_S)
         return estimate.weighed(

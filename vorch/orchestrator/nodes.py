@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from vorch.decide import agree, baseline, convoy, cordons, crush, hosts, spared
 from vorch.decide.abilities import abilities
@@ -95,13 +96,17 @@ class Nodes(Rounds):
         bmc_password: str | None = None,
         tags: Sequence[str] | None = None,
         cpu_ratio: float | None = None,
+        ssh: str | None = None,
+        install_hook: bool = False,
         dry_run: bool = False,
         wait_s: float | None = None,
     ) -> Done:
         """What vorch knows of a host beside its URI. "" takes an address or a BMC away.
 
         `tags` are all that it has from then on. `cpu_ratio`: vCPUs per processor at most; 0: as is
-        usual. A BMC is read once before it is taken; with a password alone, that one is.
+        usual. A BMC is read once before it is taken; with a password alone, that one is. `ssh`:
+        how a Xen host is reached for what libvirt does not do. `install_hook`: put this version's
+        hook onto it.
         """
         changes = hosts.NodeChanges(
             reserve_mib=reserve_mib,
@@ -109,6 +114,7 @@ class Nodes(Rounds):
             bmc=bmc,
             tags=None if tags is None else tuple(tags),
             cpu_ratio=cpu_ratio,
+            ssh=ssh,
         )
         node = self.look().node(name)
         after = dataclasses.replace(node, bmc=node.bmc if bmc is None else bmc)
@@ -118,7 +124,17 @@ class Nodes(Rounds):
         done = self._said(lambda cluster: hosts.change(cluster, name, changes), dry_run, wait_s)
         if not dry_run:
             self._keep_password(name, bmc_password if bmc != "" else "")
+            if install_hook:
+                self._install_hook(self.look().node(name))
         return done
+
+    def _install_hook(self, node: Node) -> None:
+        host = self.world.new_host(node)
+        try:
+            if host.hook_way() and host.hook_lack():
+                host.install_hook()
+        finally:
+            host.close()
 
     # -- the BMC's password. It goes past plans, whose steps are kept in tasks and shown to people.
 
@@ -162,10 +178,17 @@ class Nodes(Rounds):
         bmc_password: str = "",
         tags: Sequence[str] = (),
         cpu_ratio: float | None = None,
+        ssh: str = "",
+        install_hook: bool = False,
         dry_run: bool = False,
         wait_s: float | None = None,
     ) -> Done:
-        """Take a host in. First it is tried out: what it cannot do is said before it joins."""
+        """Take a host in. First it is tried out: what it cannot do is said before it joins.
+
+        A Xen host is also reached by `ssh` (as root at the host of its URI, where none is given),
+        and needs a hook of libvirt's for disks in Ceph: `install_hook` says that vorch may put it
+        there.
+        """
         kept = self.settings.node_reserve_mib if reserve_mib is None else reserve_mib
         node = Node(
             name=name,
@@ -175,10 +198,14 @@ class Nodes(Rounds):
             bmc=bmc,
             tags=tuple(tags),
             cpu_ratio=cpu_ratio or None,
+            ssh=ssh,
         )
         cluster = self.look(None)
         hosts.add(cluster, node, ())
-        trial = self._try_host(node, cluster, bmc_password)
+        hook: Literal["install", "would", ""] = "" if not install_hook else "install"
+        if hook and dry_run:
+            hook = "would"
+        trial = self._try_host(node, cluster, bmc_password, hook)
         node = dataclasses.replace(node, facts=trial.facts)
         if not node.storage_address and trial.addresses:
             node = dataclasses.replace(node, storage_address=trial.addresses[0])
@@ -206,7 +233,13 @@ class Nodes(Rounds):
             self._record("node", name, node, after)
         return trial.checks
 
-    def _try_host(self, node: Node, cluster: Cluster, bmc_password: str | None = None) -> Trial:
+    def _try_host(
+        self,
+        node: Node,
+        cluster: Cluster,
+        bmc_password: str | None = None,
+        hook: Literal["install", "would", ""] = "",
+    ) -> Trial:
         """By doing it: connect, boot something, open a disk of every shared pool, move something.
 
         Its BMC is asked even when the host itself does not answer.
@@ -221,16 +254,21 @@ class Nodes(Rounds):
                 return Trial((silent, *of_bmc))
             facts = dataclasses.replace(facts, probed_at=self.world.clock.now())
             node = dataclasses.replace(node, facts=facts)
-            checks = [*hosts.judged(node, facts, cluster), self._clock_check(host)]
+            needed = any(pool.shared for pool in cluster.pools.values())
+            checks = [*hosts.judged(node, facts, cluster), self._clock_check(host, needed=needed)]
+            of_hook = self._try_hook(host, hook, needed=needed)
+            checks += of_hook
+            # Without it nothing in Ceph can be opened, and that is said already.
+            able = all(one.level == "ok" for one in of_hook) and hook != "would"
             found: list[str] = []
             for pool in cluster.pools.values():
-                if pool.shared:
+                if pool.shared and able:
                     checks += self._try_pool(self.world.images(pool.name), pool, host, found)
             joined = dataclasses.replace(cluster, nodes={**cluster.nodes, node.name: node})
             for network in cluster.networks.values():
                 checks += self._try_network(network, joined, host)
             addresses = tuple(dict.fromkeys(found))
-            if any(pool.shared for pool in cluster.pools.values()):
+            if needed and able:
                 checks.append(hosts.of_storage(node, addresses))
             common, of_cpu = self._try_baseline(node, cluster, host)
             checks += of_cpu
@@ -243,16 +281,38 @@ class Nodes(Rounds):
         finally:
             host.close()
 
-    def _clock_check(self, host: Hypervisor) -> Check:
+    @staticmethod
+    def _clock_check(host: Hypervisor, *, needed: bool) -> Check:
         try:
             return hosts.of_clock(*host.clock())
         except VorchError as exc:
+            if host.hook_way():
+                return hosts.not_told("clock", exc, needed=needed)
             return hosts.failed("clock", exc, "check the host again")
+
+    @staticmethod
+    def _try_hook(
+        host: Hypervisor, hook: Literal["install", "would", ""], *, needed: bool
+    ) -> tuple[Check, ...]:
+        """Whether it is there, and libvirt runs it; nothing for hosts that need none."""
+        way = host.hook_way()
+        if not way:
+            return ()
+        try:
+            lack = host.hook_lack()
+            if lack and hook == "install":
+                host.install_hook()
+                lack = host.hook_lack()
+        except VorchError as exc:
+            return (hosts.not_told("hook", exc, needed=needed),)
+        return (hosts.of_hook(lack, way, needed=needed, would=hook == "would"),)
 
     def _try_baseline(
         self, node: Node, cluster: Cluster, host: Hypervisor
     ) -> tuple[Baseline | None, tuple[Check, ...]]:
         """The CPU of all hosts, this one included."""
+        if node.facts is not None and node.facts.hypervisor == "xen":
+            return None, (hosts.of_own_cpu(),)
         try:
             common = self._common_cpu({**cluster.nodes, node.name: node}, node, host)
         except VorchError as exc:
@@ -267,6 +327,8 @@ class Nodes(Rounds):
             return ()
         if hosts.local(node):
             return (hosts.no_moves(node),)
+        if node.facts is not None and node.facts.hypervisor == "xen":
+            return (hosts.unlike_moves(),)
         cpu = None if common is None else common.cpu
         partners = hosts.partners(cluster, node, MOVE_TRIALS)
         if not partners:
@@ -394,6 +456,7 @@ class Nodes(Rounds):
                     secret = self.world.images(pool.name).secret() if pool.shared else None
                     if secret is not None:
                         host.forget_secret(secret)
+                host.remove_hook()
         finally:
             host.close()
 

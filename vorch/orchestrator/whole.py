@@ -106,7 +106,9 @@ class Whole(Networks, Nodes, Questions, Jobs):
             host = self.world.hypervisor(name)
             checks += host.checks(folders)
             if node.facts is not None and node.facts.accelerator:
-                checks.append(self._clock_check(host))
+                checks.append(self._clock_check(host, needed=False))
+                shared = any(pool.shared for pool in cluster.pools.values())
+                checks += self._try_hook(host, "", needed=shared)
         if node.bmc:
             checks += self._try_bmc(node, answers=name not in cluster.silent)
         if len(cluster.nodes) == 1:

@@ -21,6 +21,7 @@ from vorch.availability import (
 from vorch.availability import (
     Rule as Asked,
 )
+from vorch.decide.abilities import no_live
 from vorch.decide.records import is_on
 from vorch.decide.room.fleet import (
     HOST,
@@ -251,6 +252,10 @@ class _Look:
             # Its UEFI variables and its TPM's memory are kept on its host.
             return "pinned" if vm.firmware is Firmware.UEFI or vm.tpm else "cold"
         settings = self.ha.vms.get(vm.name)
+        node = self.cluster.nodes.get(vm.node)
+        # What would stand still on its way goes when its host is emptied, not for evenness.
+        if node is not None and no_live(node.facts, vm):
+            return "cold"
         return "live" if settings is None else settings.moves
 
     def needs(self, vm: Vm, domain: Domain | None) -> Needs:
