@@ -8,6 +8,7 @@ the rest of a definition, and what is refused, is `xen_guests`' matter.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from vorch import domain_xml, xen_guests
 from vorch.domain_xml import Element, add, new
@@ -203,8 +204,9 @@ def _file(vm: Vm, what: str, source: Source | None) -> str:
 
 
 def disk_xml(vm: Vm, disk: Disk, source: Source | None) -> str:
-    """For a guest that runs."""
-    return domain_xml.to_text(_disk(vm, disk, source))
+    """For a guest that runs; the VM may not have the disk yet."""
+    others = tuple(one for one in vm.disks if one.name != disk.name)
+    return domain_xml.to_text(_disk(replace(vm, disks=(*others, disk)), disk, source))
 
 
 def _disk(vm: Vm, disk: Disk, source: Source | None) -> Element:
