@@ -273,6 +273,13 @@ def test_a_whole_disk_is_understood(tree: Path) -> None:
     ]
 
 
+def test_one_that_was_in_use_is_said_to_be_so(tree: Path) -> None:
+    data = bytearray(made(tree, *EXT["ext4"]))
+    assert look_into(reader(bytes(data)), len(data)).in_use == ()
+    data[1024 + 96] |= 0x4
+    assert look_into(reader(bytes(data)), len(data)).in_use == ("the disk",)
+
+
 def test_a_file_system_on_the_whole_disk(tree: Path) -> None:
     data = made(tree, *EXT["ext4"])
     found = look_into(reader(data), len(data))

@@ -66,5 +66,7 @@ class Inside:
     kernels: tuple[Kernel, ...] = ()
     boots: tuple[Boot, ...] = ()
     mounts: tuple[Mount, ...] = ()
+    # File systems that were not unmounted: what was written last may stand in their journals only.
+    in_use: tuple[str, ...] = ()
     # What could not be looked into, and why.
     unread: tuple[str, ...] = ()

@@ -110,6 +110,13 @@ def test_a_system_that_fits_both_is_found_to_do_so(runs: Runs) -> None:
         (mount("/dev/vda3", "none", "sw"), "xen", {}, "warning", "at none, which is called"),
         (line("root=UUID=1 console=tty0 console=ttyS0"), "xen", {}, "warning", "is hvc0, and may"),
         (line("root=UUID=1 console=hvc0"), "kvm", {}, "warning", "is ttyS0, and may stay silent"),
+        (
+            dataclasses.replace(FIT, in_use=("partition 1",)),
+            "xen",
+            {},
+            "warning",
+            "partition 1 was not unmounted",
+        ),
         (None, "xen", {}, "unread", "it has no disk to start from"),
     ],
 )

@@ -94,6 +94,14 @@ def findings(inside: Inside | None, vm: Vm, runs: Runs) -> tuple[Finding, ...]:
     if inside is None:
         return (Finding(level="unread", why="it has no disk to start from"),)
     found = [Finding(level="unread", why=why) for why in inside.unread]
+    found += [
+        Finding(
+            level="warning",
+            why=f"{where} was not unmounted, so what was written to it last may not have been seen;"
+            " shut the guest down properly before it goes",
+        )
+        for where in inside.in_use
+    ]
     pygrub = runs == "xen" and vm.xen_kind != "hvm"
     boot = _boot(inside, pygrub=pygrub)
     kernel = _kernel(inside, boot)

@@ -57,6 +57,7 @@ class Files(Protocol):
 def look_into(read: Read, size_bytes: int) -> Inside:
     table, bios_starts, partitions = table_of(read, size_bytes)
     unread: list[str] = []
+    in_use: list[str] = []
     systems: list[tuple[Partition, Files]] = []
     for one in partitions:
         where = f"partition {one.number}" if one.number else "the disk"
@@ -68,7 +69,10 @@ def look_into(read: Read, size_bytes: int) -> Inside:
             continue
         try:
             kind = Ext4Files if one.holds == "ext4" else FatFiles
-            systems.append((one, kind(read, one.start_bytes)))
+            files = kind(read, one.start_bytes)
+            systems.append((one, files))
+            if isinstance(files, Ext4Files) and files.needs_recovery:
+                in_use.append(where)
         except (Invalid, struct.error) as exc:
             unread.append(f"{where}: {_why(exc)}")
     found = _Found(systems, unread)
@@ -86,6 +90,7 @@ def look_into(read: Read, size_bytes: int) -> Inside:
         boots=boots,
         kernels=kernels,
         mounts=tuple(found.mounts()),
+        in_use=tuple(in_use),
         unread=tuple(dict.fromkeys(unread)),
     )
 
