@@ -8,6 +8,7 @@ have it, too, for whoever plans and whoever wants to know.
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -102,6 +103,7 @@ class XenHost(LibvirtHost):
         timeout_s: float = OPEN_TIMEOUT_S,
     ) -> None:
         super().__init__(node, clock=clock, timeout_s=timeout_s)
+        self._starting = threading.Lock()
         self._shell = Shell(node)
         self._disks = XenDisks(self._shell)
         # The longest that each run of a domain was told to have had of a processor.
@@ -279,8 +281,10 @@ class XenHost(LibvirtHost):
         text = xen_xml.xen_domain_xml(
             vm, name=name, sources=sources, networks=networks, facts=facts
         )
-        self._check_unshared(handle, vm, sources)
-        domain = handle.createXML(text, flags)
+        # Xen's script for disks has 40 s, and many at once make each other late.
+        with self._starting:
+            self._check_unshared(handle, vm, sources)
+            domain = handle.createXML(text, flags)
         # libxl says that it is made before the guest has executed anything.
         try:
             power, _ = power_of(*domain.state())
