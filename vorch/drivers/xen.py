@@ -619,10 +619,12 @@ class XenHost(LibvirtHost):
         seen = domain_xml.read_domain(domain.XMLDesc(0))
         disks = []
         for disk in seen.disks:
+            if disk.format not in ("", "raw"):
+                # Of what a QEMU serves libxl tells nothing, and is not asked in vain.
+                continue
             try:
                 reads, read_bytes, writes, written_bytes, _ = domain.blockStats(disk.target)
             except libvirt.libvirtError as exc:
-                # Of what a QEMU serves (a disk with a format) libxl tells nothing.
                 if code_of(exc) != libvirt.VIR_ERR_OPERATION_UNSUPPORTED:
                     raise
                 continue

@@ -189,6 +189,14 @@ class LabXenHost(LabHost):
             *(spec.storage_address(self.name), spec.mac_address(self.name, "storage")),
         )
         self._in_dom0(f"/lab/adopt {' '.join(words)}", pack.getvalue())
+        shared = shlex.quote(str(self._place.shared))
+        # What pygrub reads a disk with a format by; no udev loads it here. And the folder of
+        # images by the path that it has on this machine: so it can be a pool of files.
+        self._in_dom0(
+            f"modprobe xen-blkfront; mkdir -p {shared}; mountpoint -q {shared} ||"
+            f" mount --bind /var/lib/libvirt/images {shared}",
+            b"",
+        )
         address = spec.management_address(self.name)
         key = self._in_dom0(SETTLE.format(address=address), b"").split()
         spec.known_hosts(self.name).write_text(f"{address} {key[0]} {key[1]}\n")
