@@ -96,6 +96,8 @@ CASES = {
     "direct": vm(disks=(disk(),), direct_boot=BOOT),
     "pvh": vm(xen_kind="pvh", disks=(disk(),), direct_boot=BOOT),
     "pvh-pygrub": vm(xen_kind="pvh", disks=(disk(),)),
+    "pvgrub": vm(xen_loader="pvgrub", disks=(disk(),)),
+    "pvh-pvgrub": vm(xen_kind="pvh", xen_loader="pvgrub", disks=(disk("image"),)),
     # An empty drive is left away; what is in one is a disk that is only read, of another letter.
     "cds": vm(
         cpu="host",

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from vorch import domain_xml, xen_xml
+from vorch import domain_xml, xen_guests, xen_xml
 from vorch.decide.abilities import LIVE_PV
 from vorch.domain_xml import Element
 from vorch.drivers import libvirt_migration, xen_migration
@@ -58,6 +58,8 @@ from vorch.ports import NO_SOURCES, Progress
 # The dom0 shows itself as a domain; it is the host, not a guest.
 DOM0 = 0
 SSH_TIMEOUT_S = 30.0
+# Those that are not there.
+SEE_FILES = 'for file; do test -e "$file" || echo "$file"; done'
 # A guest that was still booting when it was asked for a disk has not heard of it.
 ASK_AGAIN_S = 1.0
 # A guest's kernel reads its disk as soon as it has it.
@@ -150,7 +152,7 @@ class XenHost(LibvirtHost):
     def probe(self, progress: Progress) -> HostFacts:
         progress(percent=100.0, line=f"{self.node.name} runs Xen: there is nothing to boot")
         facts = self.facts()
-        return replace(facts, lacks={**facts.lacks, **self._of_live_pv()})
+        return replace(facts, lacks={**facts.lacks, **self._of_live_pv(), **self._of_grubs()})
 
     def _of_live_pv(self) -> Mapping[str, str]:
         """What Xen itself tells, and libvirt does not hand on. Without a way in nobody knows."""
@@ -164,6 +166,20 @@ class XenHost(LibvirtHost):
         return {
             LIVE_PV: "its Xen is built without shadow paging, by which a PV guest that runs is"
             " followed; it stands still on its way (--still)"
+        }
+
+    def _of_grubs(self) -> Mapping[str, str]:
+        """Which files for guests that read their disks themselves are not there."""
+        try:
+            places = xen_guests.GRUBS.values()
+            told = self._shell.run(["sh", "-c", SEE_FILES, "sh", *places], timeout_s=SSH_TIMEOUT_S)
+        except VorchError:
+            return {}
+        absent = told.decode().splitlines()
+        return {
+            xen_guests.LOADERS[kind]: xen_guests.no_grub(kind)
+            for kind, place in xen_guests.GRUBS.items()
+            if place in absent
         }
 
     # -- domains ----------------------------------------------------------------------------
