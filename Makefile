@@ -43,7 +43,7 @@ check:
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 	@# The links that mypy finds the packages by would be in every path it prints.
-	@echo $(VENV)/mypy; $(VENV)/mypy | sed -e "s,^.venv/types/vorch_api/,api/," -e "s,^.venv/types/vorch_cli/,cli/," -e "s,^.venv/types/,,"
+	@echo $(VENV)/mypy; $(VENV)/mypy | sed -e "s,^.venv/types/vorch_api/,api/," -e "s,^.venv/types/vorch_cli/,cli/," -e "s,^.venv/types/vorch_install_time/,benchmarks/install_time/," -e "s,^.venv/types/,,"
 	$(VENV)/lint-imports
 	@if command -v shellcheck >/dev/null; then echo shellcheck packaging/*.sh vorch/drivers/*.sh .ci/run && shellcheck packaging/*.sh vorch/drivers/*.sh .ci/run; fi
 

@@ -22,6 +22,7 @@ from typer.core import TyperCommand, TyperGroup
 from . import failures, session
 from .commands import (
     balance,
+    bench,
     classes,
     devices,
     ha,
@@ -101,6 +102,7 @@ jobs.add_to(app)
 state.add_to(app)
 simulate.add_to(app)
 lab.add_to(app)
+bench.add_to(app)
 
 
 @functools.cache

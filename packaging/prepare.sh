@@ -246,6 +246,7 @@ make_venv() {
     ln -sfn ../../vorch .venv/types/vorch
     ln -sfn ../../api .venv/types/vorch_api
     ln -sfn ../../cli .venv/types/vorch_cli
+    ln -sfn ../../benchmarks/install_time .venv/types/vorch_install_time
     ln -sfn ../../tests .venv/types/tests
 
     printf '%s\n' "$extras" "$key" "$place" >"$stamp"

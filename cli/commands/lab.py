@@ -100,6 +100,13 @@ def up(
             help="OSDs live on the hosts, and of three monitors one on each host.",
         ),
     ] = False,
+    one_network: Annotated[
+        bool,
+        typer.Option(
+            "--one-network",
+            help="Ceph is on the management network, as where hosts have one network only.",
+        ),
+    ] = False,
     address_range: Annotated[
         str,
         typer.Option(
@@ -124,6 +131,7 @@ def up(
         osds=0 if no_ceph else osds,
         mons=mons,
         hyperconverged=hyperconverged,
+        one_network=one_network,
         address_range=address_range,
         say=_say(),
     )

@@ -11,7 +11,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = {"vorch": "vorch", "vorch_api": "api", "vorch_cli": "cli"}
+FOLDERS = {
+    "vorch": "vorch",
+    "vorch_api": "api",
+    "vorch_cli": "cli",
+    "vorch_install_time": "benchmarks/install_time",
+}
 
 
 @pytest.fixture(scope="module")

@@ -82,10 +82,15 @@ def install(
     assert disk is not None
     temporary: list[Volume] = []
 
-    def scratch(part: str) -> Volume:
-        volume = Volume(pool=disk.pool, name=fresh.volume(new.name, part))
+    choice = place(cluster, vm, overhead_mib=overhead_mib, only=new.node, keeping=keeping)
+
+    def scratch(part: str, pool: str = disk.pool) -> Volume:
+        volume = Volume(pool=pool, name=fresh.volume(new.name, part))
         temporary.append(volume)
         return volume
+
+    def boot_file(part: str) -> Volume:
+        return scratch(part, _pool_of_files(cluster, new.name, disk.pool, choice.node))
 
     drives = list(vm.disks)
     bus = cd_bus(vm.machine)
@@ -113,7 +118,7 @@ def install(
                 " the installer's CD with `vorch image import --iso`"
             )
         iso = image.disks[0].volume
-    boot = _direct_boot(installer, answers, iso, scratch, steps)
+    boot = _direct_boot(installer, answers, iso, boot_file, steps)
     if iso is not None:
         insert("installer", iso, None if boot else 2)
     if answers.cd_files:
@@ -121,7 +126,6 @@ def install(
         steps.append(WriteIso(volume=volume, label=answers.cd_label, files=answers.cd_files))
         insert("answers", volume, None)
 
-    choice = place(cluster, vm, overhead_mib=overhead_mib, only=new.node, keeping=keeping)
     vm = put_into_cell(cluster, dataclasses.replace(vm, node=choice.node))
     running = dataclasses.replace(vm, wanted="running")
     final = dataclasses.replace(vm, wanted="running" if new.start else "stopped")
@@ -157,6 +161,20 @@ def install(
             *([f"image/{installer.iso}"] if installer.iso else []),
             *dict.fromkeys(f"network/{name}" for name in new.networks),
         ),
+    )
+
+
+def _pool_of_files(cluster: Cluster, vm: str, pool: str, node: str) -> str:
+    """Where a kernel goes: a hypervisor reads it from a file of the host, never from Ceph."""
+    if not cluster.pool(pool).url.startswith("rbd:"):
+        return pool
+    for one in sorted(cluster.pools.values(), key=lambda one: one.name):
+        if one.node == node and one.url.startswith("dir:"):
+            return one.name
+    raise Invalid(
+        f"cannot install VM {vm!r} into pool {pool!r}: the installer's kernel has to lie in a file"
+        f" of host {node!r}, which has no pool of files; give it one (vorch pool add), or install"
+        " from a CD that starts by itself"
     )
 
 

@@ -8,6 +8,7 @@ have it, too, for whoever plans and whoever wants to know.
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -104,6 +105,7 @@ class XenHost(LibvirtHost):
         timeout_s: float = OPEN_TIMEOUT_S,
     ) -> None:
         super().__init__(node, clock=clock, timeout_s=timeout_s)
+        self._starting = threading.Lock()
         self._shell = Shell(node)
         self._disks = XenDisks(self._shell)
         # The longest that each run of a domain was told to have had of a processor.
@@ -295,8 +297,10 @@ class XenHost(LibvirtHost):
         text = xen_xml.xen_domain_xml(
             vm, name=name, sources=sources, networks=networks, facts=facts
         )
-        self._check_unshared(handle, vm, sources)
-        domain = handle.createXML(text, flags)
+        # Xen's script for disks has 40 s, and many at once make each other late.
+        with self._starting:
+            self._check_unshared(handle, vm, sources)
+            domain = handle.createXML(text, flags)
         # libxl says that it is made before the guest has executed anything.
         try:
             power, _ = power_of(*domain.state())
@@ -631,10 +635,12 @@ class XenHost(LibvirtHost):
         seen = domain_xml.read_domain(domain.XMLDesc(0))
         disks = []
         for disk in seen.disks:
+            if disk.format not in ("", "raw"):
+                # Of what a QEMU serves libxl tells nothing, and is not asked in vain.
+                continue
             try:
                 reads, read_bytes, writes, written_bytes, _ = domain.blockStats(disk.target)
             except libvirt.libvirtError as exc:
-                # Of what a QEMU serves (a disk with a format) libxl tells nothing.
                 if code_of(exc) != libvirt.VIR_ERR_OPERATION_UNSUPPORTED:
                     raise
                 continue

@@ -164,8 +164,9 @@ class LabCeph:
     def _add_addresses(self) -> None:
         """On the bridge itself: what runs beside the hosts has its addresses there."""
         mons = [mon for mon in self.spec.mon_names if self.spec.host_of_mon(mon) is None]
+        bridge = "management" if self.spec.one_network else "storage"
         for address in (self.spec.ceph_address, *map(self.spec.mon_address, mons)):
-            run("ip", "address", "replace", f"{address}/24", "dev", "storage")
+            run("ip", "address", "replace", f"{address}/24", "dev", bridge)
 
     def _conf(self, fsid: str) -> str:
         spec, folder = self.spec, self.folder

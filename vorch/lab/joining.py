@@ -57,7 +57,7 @@ def cluster(
                 made.node_add(
                     host,
                     spec.uri(host),
-                    storage_address=spec.storage_address(host),
+                    storage_address=spec.ceph_address_of(host),
                     bmc=f"redfish+https://{BMC_USER}@{spec.bmc_address(host)}?ca={spec.ca_file}",
                     bmc_password=BMC_PASSWORD,
                     ssh=spec.ssh(host),

@@ -204,15 +204,16 @@ def up(
     osds: int = 3,
     mons: int = 1,
     hyperconverged: bool = False,
+    one_network: bool = False,
     address_range: str = DEFAULT_RANGE,
     home: Path = HOME,
     say: Say | None = None,
 ) -> Lab:
     """Make a lab; returns when every host answers and Ceph is healthy. `osds=0`: without Ceph.
 
-    `xen` hosts come beside the others; the first of them ever is built, which takes minutes. With
-    `xen_live` they have a hypervisor of their own, built of Debian's source, which moves PV guests
-    while they run.
+    `one_network` puts Ceph on the management network. `xen` hosts come beside the others; the
+    first of them ever is built, which takes minutes. With `xen_live` they have a hypervisor of
+    their own, built of Debian's source, which moves PV guests while they run.
     What fails or is interrupted leaves nothing behind.
     """
     tell = say or (lambda _: None)
@@ -224,6 +225,7 @@ def up(
         osds=osds,
         mons=mons,
         hyperconverged=hyperconverged,
+        one_network=one_network,
         home=str(home),
     )
     _check_machine(wanted)

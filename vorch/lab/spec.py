@@ -49,6 +49,8 @@ class LabSpec:
     osds: int = 3
     mons: int = 1
     hyperconverged: bool = False
+    # Ceph is on the management network, as in a cluster that has no other.
+    one_network: bool = False
     management: str = "10.77.0.0/24"
     storage: str = "10.77.1.0/24"
     home: str = str(HOME)
@@ -177,17 +179,26 @@ class LabSpec:
     def mon_address(self, mon: str) -> str:
         host = self.host_of_mon(mon)
         if host is not None:
-            return self.storage_address(host)
-        return _address(self.storage, 3 + self.mon_names.index(mon))
+            return self.ceph_address_of(host)
+        return _address(self.ceph_network, 3 + self.mon_names.index(mon))
 
     def osd_address(self, osd: int) -> str:
         """OSDs beside the hosts share one address: that of the storage network's own machine."""
         host = self.host_of_osd(osd)
-        return self.storage_address(host) if host else self.ceph_address
+        return self.ceph_address_of(host) if host else self.ceph_address
+
+    @property
+    def ceph_network(self) -> str:
+        return self.management if self.one_network else self.storage
+
+    def ceph_address_of(self, host: str) -> str:
+        """Where a host's own traffic with Ceph comes from."""
+        return self.management_address(host) if self.one_network else self.storage_address(host)
 
     @property
     def ceph_address(self) -> str:
-        return _address(self.storage, 2)
+        # On the management network .2 gives guests their addresses.
+        return _address(self.ceph_network, 9 if self.one_network else 2)
 
     @property
     def dhcp_address(self) -> str:

@@ -39,7 +39,8 @@ LIST_GUESTS = (
 # The kernel's letter for libvirtd; nothing where it does not run.
 LOOK_AT_LIBVIRT = "ps -o stat= -C libvirtd | head -n 1"
 # What outlives a power cut, as it does on a disk: guests' files, libvirt's hooks and secrets. And
-# a way in by ssh that is like a real host's, by the management network.
+# a way in by ssh that is like a real host's, by the management network. A libvirtd that has died is
+# started again, as systemd would: 9.0 was seen to die of clients that went as it wrote to them.
 SETTLE = """set -e
 mkdir -p /lab/kept
 mount --move /var/lib/libvirt/images /lab/kept
@@ -49,6 +50,11 @@ for place in var/lib/libvirt/images etc/libvirt/hooks etc/libvirt/secrets; do
 done
 chmod 700 /etc/libvirt/secrets
 pkill -HUP -x libvirtd
+(
+    while sleep 5; do
+        pidof libvirtd || libvirtd --daemon --listen --pid-file /run/libvirtd.pid
+    done
+) </dev/null >/dev/null 2>&1 &
 /usr/sbin/sshd -o ListenAddress={address} -o PidFile=none
 cat /etc/ssh/ssh_host_ed25519_key.pub
 """
@@ -183,6 +189,14 @@ class LabXenHost(LabHost):
             *(spec.storage_address(self.name), spec.mac_address(self.name, "storage")),
         )
         self._in_dom0(f"/lab/adopt {' '.join(words)}", pack.getvalue())
+        shared = shlex.quote(str(self._place.shared))
+        # What pygrub reads a disk with a format by; no udev loads it here. And the folder of
+        # images by the path that it has on this machine: so it can be a pool of files.
+        self._in_dom0(
+            f"modprobe xen-blkfront; mkdir -p {shared}; mountpoint -q {shared} ||"
+            f" mount --bind /var/lib/libvirt/images {shared}",
+            b"",
+        )
         address = spec.management_address(self.name)
         key = self._in_dom0(SETTLE.format(address=address), b"").split()
         spec.known_hosts(self.name).write_text(f"{address} {key[0]} {key[1]}\n")

@@ -1,0 +1,105 @@
+"""The benchmark of installs measures itself: a KVM host and a Xen host of a lab, the short set."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import vorch
+from vorch import Invalid, Orchestrator
+from vorch import lab as labs
+from vorch.lab import Lab, xen_image
+from vorch.lab.pytest_plugin import clear_remains, why_not
+from vorch_install_time import Benchmark, Request, differences, read, write_report
+from vorch_install_time.marks import PHASES
+
+pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(1500)]
+
+KVM, XEN = "h1", "x1"
+IMAGES = Path("var/lib/libvirt/images")
+# The machine may have other things to do.
+RUN_TIMEOUT_S = 600.0
+
+
+@pytest.fixture(scope="module")
+def xen_lab() -> Iterator[Lab]:
+    reason = why_not()
+    if reason is not None:
+        pytest.skip(reason)
+    clear_remains()
+    xen_image.build()
+    made = labs.up(f"x{os.getpid()}", hosts=1, xen=1, osds=0)
+    try:
+        yield made
+    finally:
+        labs.down(made.spec.name)
+
+
+@pytest.fixture(scope="module")
+def cluster(xen_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orchestrator]:
+    spec = xen_lab.spec
+    uri = f"sqlite://{tmp_path_factory.mktemp('state')}/vorch.db"
+    with vorch.connect(settings=vorch.Settings(uri=uri)) as found:
+        for host in (KVM, XEN):
+            found.node_add(host, spec.uri(host), ssh=spec.ssh(host))
+            # A path that means the same on this machine and on the host.
+            folder = spec.host_folder(host) / "disk" / IMAGES / "vms"
+            folder.mkdir(parents=True)
+            found.pool_add(f"disks-{host}", f"dir://{folder}", node=host)
+        found.network_create("default", kind="bridge", bridge="br0")
+        yield found
+
+
+def request(lab: Lab, **changes: object) -> Request:
+    values: dict[str, object] = {
+        "hosts": (KVM, XEN),
+        "pools": {f"disks-{KVM}": "", f"disks-{XEN}": ""},
+        "methods": ("debootstrap",),
+        "runs": 1,
+        "packages": "short",
+        "memory_mib": 384,
+        "disk_gib": 1,
+        "serve": lab.spec.own_management,
+        "timeout_s": RUN_TIMEOUT_S,
+        "unlike": True,
+    }
+    return Request(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_what_is_not_alike_is_refused_before_anything_is_installed(
+    xen_lab: Lab, cluster: Orchestrator
+) -> None:
+    """Guests of the lab's KVM hosts are emulated, those of its Xen hosts are not by Xen."""
+    with pytest.raises(Invalid, match=r"(?s)not alike.*guests run: .*\(h1\).*\(x1\)"):
+        Benchmark(cluster, request(xen_lab, unlike=False), lambda _: None).run()
+    assert cluster.list() == ()
+
+
+def test_both_install_and_start_and_nothing_is_left(
+    xen_lab: Lab, cluster: Orchestrator, tmp_path: Path
+) -> None:
+    began = time.monotonic()
+    results = Benchmark(cluster, request(xen_lab), lambda _: None).run()
+    took = time.monotonic() - began
+    assert [run.spoilt for run in results.runs] == ["", ""]
+    assert [run.case.hypervisor for run in results.runs] == ["kvm", "xen"]
+    for run in results.runs:
+        assert [one.name for one in run.phases] == [name for name, _ in PHASES["debootstrap"]]
+        # Every one of them does something.
+        assert all(one.seconds > 0.01 for one in run.phases)
+        # The packages came over the network, and the guest's processor worked.
+        assert run.amounts["net_received_bytes"] > 20 * 1024**2
+        assert 1 < run.amounts["guest_cpu_s"] < took
+    assert results.runs[0].amounts["disk_written_bytes"] > 50 * 1024**2
+    assert sum(run.seconds for run in results.runs) < took
+    assert cluster.list() == ()
+    left = [one for host in (KVM, XEN) for one in cluster.volume_list(f"disks-{host}")]
+    assert left == []
+
+    files = {file.name: file for file in write_report([results], tmp_path)}
+    assert differences(read(files["report.json"])) != ()
+    assert "This is no fair comparison" in files["report.html"].read_text()
