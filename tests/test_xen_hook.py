@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
@@ -56,14 +57,14 @@ def test_of_most_of_a_guest_s_life_it_wants_to_know_nothing(operation: str) -> N
 
 
 def test_images_are_those_in_the_mark_and_links_are_those_of_all_disks() -> None:
-    domain = xen_hook.ElementTree.fromstring(made(CASES["mapped"]))
+    domain = ElementTree.fromstring(made(CASES["mapped"]))
     images = xen_hook.images_of(domain)
     assert [xen_hook.name_of(one) for one in images] == ["vms/team/web", "vms/tools"]
     assert [one["readonly"] for one in images] == ["no", "yes"]
     plugged = made(CASES["mapped"]).replace("/team/web", "/team/more", 1)
-    links = xen_hook.links_of(xen_hook.ElementTree.fromstring(plugged))
+    links = xen_hook.links_of(ElementTree.fromstring(plugged))
     assert [link.rpartition("/")[2] for link in links] == ["more", "web", "tools"]
-    other = xen_hook.ElementTree.fromstring(made(vm(machine="xenpv", disks=(disk(),))))
+    other = ElementTree.fromstring(made(vm(disks=(disk(),))))
     assert (xen_hook.images_of(other), xen_hook.links_of(other)) == ([], [])
 
 
