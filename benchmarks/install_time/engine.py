@@ -121,7 +121,8 @@ class _Watched:
     def _listen(self) -> None:
         while not self._over.is_set():
             try:
-                console = self._found.console(self._name)
+                # One that was lost may still be held by a connection that is gone.
+                console = self._found.console(self._name, force=True)
             except VorchError:
                 # Not there yet, or over.
                 self._over.wait(LOOK_EVERY_S)
@@ -459,9 +460,15 @@ class Benchmark:
 
         with _Watched(self._found, name, counted) as watched:
             began = time.monotonic()
-            thread = threading.Thread(target=install)
+            thread = threading.Thread(target=install, daemon=True)
             thread.start()
-            thread.join()
+            try:
+                thread.join()
+            except BaseException:
+                # Ctrl-C ends this thread's wait; the installer in the other one is told of it.
+                self._cancel(name)
+                thread.join()
+                raise
             if failed:
                 watched.check()
                 raise failed[0]
@@ -470,6 +477,12 @@ class Benchmark:
                 raise ValueError(f"{name} ended without a word: {watched.last_words}")
         counted.next_domain()
         return self._first_start(name, method, began, watched.reader.seen, counted, until)
+
+    def _cancel(self, name: str) -> None:
+        for task in self._found.task_list():
+            if task.subject == name and not task.over:
+                with contextlib.suppress(VorchError):
+                    self._found.task_cancel(task.id)
 
     def _answers(self, place: _Place, method: str) -> str:
         request, own = self._request, self._mirror

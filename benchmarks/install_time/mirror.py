@@ -40,6 +40,8 @@ class Mirror:
         self._say = say
         self._lock = threading.Lock()
         self.fetched = 0
+        # What the archive has not, or could not be had just now: asked for once while this serves.
+        self._missing: set[str] = set()
         self._fresh_indices()
         handler = partial(_Handler, self)
         try:
@@ -110,15 +112,13 @@ class Mirror:
         with self._lock:
             if kept.is_file():
                 return kept
-            # What a client looks for and the archive has not is remembered as well.
-            missing = kept.with_name(f".{kept.name}.missing")
-            if missing.exists():
+            if path in self._missing:
                 return None
             kept.parent.mkdir(parents=True, exist_ok=True)
             self.fetched += 1
             if self._fetch(rest, kept):
                 return kept
-            missing.touch()
+            self._missing.add(path)
             return None
 
     def make_short(self) -> str:

@@ -29,6 +29,8 @@ OF_THE_SERVICE_ALONE = {
 }
 # Commands that are about the program and not about the cluster.
 OF_THE_COMMAND_LINE_ALONE = {
+    "bench_install",  # `vorch_install_time.Benchmark`: many verbs, one after the other
+    "bench_report",  # `vorch_install_time.write_report`: about files
     "import_htools",  # `vorch.simulate.read_htools` and `document_of`: about two files
     "node_hook",  # `vorch.network_hook`, `vorch.install_network_hook`: about this machine
     "serve",  # opens the other door

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vorch_install_time.marks import METHODS, PHASES, UP, Reader, phases
@@ -23,6 +23,7 @@ def read(*pieces: bytes) -> Reader:
     return reader
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, len(SAID)), max_size=12))
 def test_pieces_do_not_matter(cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(SAID)]

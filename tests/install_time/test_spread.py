@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vorch_install_time.spread import compared, spread
@@ -24,6 +24,7 @@ def test_quarters_of_enough_figures() -> None:
     assert (found.lower_quarter, found.median, found.upper_quarter) == (2.0, 3.0, 4.0)
 
 
+@settings(deadline=None)
 @given(FIGURES)
 def test_the_median_lies_between(figures: list[float]) -> None:
     found = spread(figures)
@@ -54,6 +55,7 @@ def test_words_say_how_much_and_how_sure() -> None:
     assert "no ratio" in str(compared([0, 0, 0], [1, 1, 1]))
 
 
+@settings(deadline=None)
 @given(FIGURES, FIGURES)
 def test_which_is_first_does_not_matter(one: list[float], other: list[float]) -> None:
     assert compared(one, other).apart == compared(other, one).apart
