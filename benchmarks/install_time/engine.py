@@ -30,6 +30,8 @@ PREFIX = "bench"
 # What an image's first start needs where nobody says more.
 TIMEOUT_S = 2 * 3600.0
 NETWORKS = ("one", "two")
+# KVM's is on the command line of every install.
+CONSOLES = {"kvm": "", "xen": "console=hvc0"}
 DISKS = {"kvm": "/dev/vda", "xen": "/dev/xvda"}
 
 
@@ -56,6 +58,8 @@ class Request:
     # For import and clone.
     image: Path | None = None
     way_in: str = ""
+    # More for the command line of installers' kernels, the same on every hypervisor.
+    arguments: str = ""
     timeout_s: float = TIMEOUT_S
     unlike: bool = False
     note: str = ""
@@ -378,6 +382,8 @@ class Benchmark:
             own = self._mirror
             found["mirror"] = f"own, indices {own.digest}" if own else request.mirror
             found["suite"] = own.suite if own else request.suite
+        if self._media and request.arguments:
+            found["kernel arguments"] = request.arguments
         if "debootstrap" in self._media:
             found["debootstrap's set"] = request.packages
         for method, medium in self._media.items():
@@ -449,7 +455,7 @@ class Benchmark:
                     kernel=str(medium.kernel),
                     initrd=str(medium.initrd),
                     kind="preseed",
-                    arguments="console=hvc0" if place.hypervisor == "xen" else "",
+                    arguments=f"{request.arguments} {CONSOLES[place.hypervisor]}".strip(),
                     timeout_s=request.timeout_s,
                     start=False,
                     disk_gib=request.disk_gib,

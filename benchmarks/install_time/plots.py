@@ -43,7 +43,7 @@ def draw(method: str, found: dict[Case, tuple[Run, ...]], *, unlike: bool) -> di
     axes.set_xlim(left=0)
     axes.set_xlabel("seconds: bars are medians of phases, strokes are whole runs")
     axes.set_title(f"{method}: {MARKED}" if unlike else method, color="#9b2226" if unlike else "k")
-    axes.legend(fontsize="small", ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.32))
+    figure.legend(fontsize="small", ncols=8, loc="outside lower center", frameon=False)
     made = {}
     for kind in ("svg", "png"):
         out = io.BytesIO()

@@ -132,7 +132,8 @@ def to_csv(results: Sequence[Results], unlike: Sequence[Difference]) -> str:
             *("what", "value", "unit", "counts", "comparable"),
         ]
     )
-    comparable = "no: " + "; ".join(str(one) for one in unlike) if unlike else "yes"
+    # Who has what stands on the page; here it is said on each line that something differs.
+    comparable = "no: " + "; ".join(one.what for one in unlike) if unlike else "yes"
     for one in results:
         for run in one.runs:
             case = run.case

@@ -113,6 +113,12 @@ def install(
         str | None,
         typer.Option("--image", metavar="FILE", help="The disk image that is imported and cloned."),
     ] = None,
+    arguments: Annotated[
+        str,
+        typer.Option(
+            "--arguments", metavar="TEXT", help="More for the command line of installers' kernels."
+        ),
+    ] = "",
     way_in: Annotated[
         str,
         typer.Option(
@@ -164,6 +170,7 @@ def install(
         serve=serve,
         suite=suite,
         image=None if image is None else Path(image),
+        arguments=arguments,
         way_in=way_in,
         timeout_s=timeout,
         unlike=unlike,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Iterator
@@ -64,6 +65,8 @@ def request(lab: Lab, **changes: object) -> Request:
         "memory_mib": 384,
         "disk_gib": 1,
         "serve": lab.spec.own_management,
+        # In emulated Xen guests programs die now and then of what they keep by the FS register.
+        "arguments": "nofsgsbase",
         "timeout_s": RUN_TIMEOUT_S,
         "unlike": True,
     }
@@ -83,8 +86,15 @@ def test_both_install_and_start_and_nothing_is_left(
     xen_lab: Lab, cluster: Orchestrator, tmp_path: Path
 ) -> None:
     began = time.monotonic()
-    results = Benchmark(cluster, request(xen_lab), lambda _: None).run()
+    first = Benchmark(cluster, request(xen_lab), lambda _: None).run()
+    # An emulated guest may die of the emulator: what is spoilt has one more try.
+    again = [run for run in first.runs if run.spoilt]
+    runs = [run for run in first.runs if not run.spoilt]
+    for bad in again:
+        only = request(xen_lab, hosts=(bad.host,), pools={bad.pool: ""})
+        runs += Benchmark(cluster, only, lambda _: None).run().runs
     took = time.monotonic() - began
+    results = dataclasses.replace(first, runs=tuple(sorted(runs, key=lambda run: run.host)))
     assert [run.spoilt for run in results.runs] == ["", ""]
     assert [run.case.hypervisor for run in results.runs] == ["kvm", "xen"]
     for run in results.runs:
