@@ -446,6 +446,8 @@ class Benchmark:
         request, medium = self._request, self._media[method]
         until = time.monotonic() + request.timeout_s
         failed: list[VorchError] = []
+        # A thread's own end cannot be waited for again, once a signal has broken into that.
+        ended = threading.Event()
 
         def install() -> None:
             try:
@@ -463,17 +465,18 @@ class Benchmark:
                 )
             except VorchError as exc:
                 failed.append(exc)
+            finally:
+                ended.set()
 
         with _Watched(self._found, name, counted) as watched:
             began = time.monotonic()
-            thread = threading.Thread(target=install, daemon=True)
-            thread.start()
+            threading.Thread(target=install, daemon=True).start()
             try:
-                thread.join()
+                ended.wait()
             except BaseException:
                 # Ctrl-C ends this thread's wait; the installer in the other one is told of it.
                 self._cancel(name)
-                thread.join()
+                ended.wait()
                 raise
             if failed:
                 watched.check()

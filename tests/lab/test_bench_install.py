@@ -14,6 +14,7 @@ import vorch
 from vorch import Invalid, Orchestrator
 from vorch import lab as labs
 from vorch.lab import Lab, xen_image
+from vorch.lab.joining import ceph_uri
 from vorch.lab.pytest_plugin import clear_remains, why_not
 from vorch_install_time import Benchmark, Request, differences, read, write_report
 from vorch_install_time.marks import PHASES
@@ -24,6 +25,7 @@ KVM, XEN = "h1", "x1"
 IMAGES = Path("var/lib/libvirt/images")
 # The machine may have other things to do.
 RUN_TIMEOUT_S = 600.0
+TRIES = 3
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def xen_lab() -> Iterator[Lab]:
         pytest.skip(reason)
     clear_remains()
     xen_image.build()
-    made = labs.up(f"x{os.getpid()}", hosts=1, xen=1, osds=0)
+    made = labs.up(f"x{os.getpid()}", hosts=1, xen=1, osds=1)
     try:
         yield made
     finally:
@@ -41,17 +43,17 @@ def xen_lab() -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="module")
-def cluster(xen_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orchestrator]:
+def cluster(xen_lab: Lab) -> Iterator[Orchestrator]:
     spec = xen_lab.spec
-    uri = f"sqlite://{tmp_path_factory.mktemp('state')}/vorch.db"
+    uri = ceph_uri(spec, "rados")
     with vorch.connect(settings=vorch.Settings(uri=uri)) as found:
         for host in (KVM, XEN):
-            found.node_add(host, spec.uri(host), ssh=spec.ssh(host))
+            found.node_add(host, spec.uri(host), ssh=spec.ssh(host), install_hook=True)
             # A path that means the same on this machine and on the host.
             folder = spec.host_folder(host) / "disk" / IMAGES / "vms"
             folder.mkdir(parents=True)
             found.pool_add(f"disks-{host}", f"dir://{folder}", node=host)
-        found.network_create("default", kind="bridge", bridge="br0")
+        found.network_create("lan", kind="bridge", bridge="br0")
         yield found
 
 
@@ -62,11 +64,10 @@ def request(lab: Lab, **changes: object) -> Request:
         "methods": ("debootstrap",),
         "runs": 1,
         "packages": "short",
+        "network": "lan",
         "memory_mib": 384,
         "disk_gib": 1,
         "serve": lab.spec.own_management,
-        # In emulated Xen guests programs die now and then of what they keep by the FS register.
-        "arguments": "nofsgsbase",
         "timeout_s": RUN_TIMEOUT_S,
         "unlike": True,
     }
@@ -87,14 +88,16 @@ def test_both_install_and_start_and_nothing_is_left(
 ) -> None:
     began = time.monotonic()
     first = Benchmark(cluster, request(xen_lab), lambda _: None).run()
-    # An emulated guest may die of the emulator: what is spoilt has one more try.
-    again = [run for run in first.runs if run.spoilt]
-    runs = [run for run in first.runs if not run.spoilt]
-    for bad in again:
-        only = request(xen_lab, hosts=(bad.host,), pools={bad.pool: ""})
-        runs += Benchmark(cluster, only, lambda _: None).run().runs
+    runs = {run.host: run for run in first.runs}
+    # Programs in emulated Xen guests die now and then of the emulator, so more than one try is due.
+    for _ in range(TRIES - 1):
+        bad = runs[XEN]
+        if "egmentation fault" not in bad.spoilt and "segfault" not in bad.spoilt:
+            break
+        only = request(xen_lab, hosts=(XEN,), pools={bad.pool: ""})
+        (runs[XEN],) = Benchmark(cluster, only, lambda _: None).run().runs
     took = time.monotonic() - began
-    results = dataclasses.replace(first, runs=tuple(sorted(runs, key=lambda run: run.host)))
+    results = dataclasses.replace(first, runs=(runs[KVM], runs[XEN]))
     assert [run.spoilt for run in results.runs] == ["", ""]
     assert [run.case.hypervisor for run in results.runs] == ["kvm", "xen"]
     for run in results.runs:
