@@ -114,6 +114,15 @@ XenKindOption = Annotated[
         "--xen-kind", metavar="pv|pvh|hvm", help="What kind of guest it is where Xen runs it."
     ),
 ]
+XenLoaderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--xen-loader",
+        metavar="pygrub|pvgrub",
+        help="Who reads the kernel of a PV or PVH guest from its disk: its host, or GRUB in the"
+        " guest.",
+    ),
+]
 Machine = Annotated[
     str | None, typer.Option("--machine", metavar="TYPE", help="Machine type, as in q35.")
 ]

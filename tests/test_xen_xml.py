@@ -42,7 +42,14 @@ from vorch.model import (
     Watchdog,
 )
 from vorch.xen_guests import lacks, plugged, targets
-from vorch.xen_xml import MACHINES, add_image, drop_image, place_of, xen_domain_xml
+from vorch.xen_xml import (
+    MACHINES,
+    add_image,
+    disk_xml,
+    drop_image,
+    place_of,
+    xen_domain_xml,
+)
 
 XEN = HostFacts(hypervisor="xen", cpus=8, memory_mib=32768, accelerator="xen", networks=False)
 FOLDER = GOLDEN / "xen"
@@ -89,6 +96,8 @@ CASES = {
     "direct": vm(disks=(disk(),), direct_boot=BOOT),
     "pvh": vm(xen_kind="pvh", disks=(disk(),), direct_boot=BOOT),
     "pvh-pygrub": vm(xen_kind="pvh", disks=(disk(),)),
+    "pvgrub": vm(xen_loader="pvgrub", disks=(disk(),)),
+    "pvh-pvgrub": vm(xen_kind="pvh", xen_loader="pvgrub", disks=(disk("image"),)),
     # An empty drive is left away; what is in one is a disk that is only read, of another letter.
     "cds": vm(
         cpu="host",
@@ -219,3 +228,12 @@ def test_an_emulated_machine_has_four_places() -> None:
     assert lacks(vm(disks=(*full, cd("seed", "sda")))) == ""
     many = tuple(disk(f"d{number}", f"vd{chr(97 + number)}") for number in range(17))
     assert "over 16 disks" in lacks(vm(disks=many))
+
+
+def test_a_disk_that_the_vm_has_not_yet_gets_the_place_that_it_will_have() -> None:
+    running = vm(disks=(disk("root", "vda"),))
+    text = disk_xml(running, disk("data", "vdb"), RBD)
+    assert 'dev="xvdb"' in text
+    assert place_of(RBD) in text
+    # One that it has is the same one.
+    assert disk_xml(running, disk("root", "vda"), RBD).count('dev="xvda"') == 1

@@ -6,6 +6,7 @@ Every act is safe to repeat, and every undo is safe when the act was done in par
 from __future__ import annotations
 
 import dataclasses
+import re
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -24,6 +25,7 @@ from vorch.errors import (
     Invalid,
     NoRoom,
     NotFound,
+    StepFailed,
     TimedOut,
     Unreachable,
     Unsupported,
@@ -48,6 +50,7 @@ from vorch.plan import (
     AttachDisk,
     AttachNic,
     AwaitEnd,
+    AwaitGuest,
     BaseVolume,
     CarryVolume,
     ChangeMedia,
@@ -96,7 +99,7 @@ from vorch.plan import (
     UpdateNetwork,
     WriteIso,
 )
-from vorch.ports import Fencer, Hypervisor, Images, Progress, World
+from vorch.ports import Console, Fencer, Hypervisor, Images, Progress, World
 
 Outcome = dict[str, Any]
 Act = Callable[[Any, World, Progress], Outcome | None]
@@ -114,6 +117,11 @@ FENCE_SETTLE_S = 2.0
 # How long the two hosts of a migration that has ended may take to be of one mind about it.
 SETTLE_TIMEOUT_S = 60.0
 SETTLE_POLL_S = 0.2
+# How often a guest that is to come up is looked at, how much of what it says is kept, and after how
+# long a silence it is asked for its prompt.
+GUEST_POLL_S = 2.0
+GUEST_TEXT_LIMIT = 16384
+GUEST_SILENT_S = 20.0
 # How long one host must be seen to have nothing of a VM whose other half waits for it: one that has
 # just arrived looks so, too.
 HALF_S = 5.0
@@ -617,6 +625,97 @@ def await_end(step: AwaitEnd, world: World, progress: Progress) -> Outcome:
             timeout_s=step.timeout_s,
         )
     return {"elapsed_s": round(world.clock.now() - began, 1)}
+
+
+def await_guest(step: AwaitGuest, world: World, progress: Progress) -> Outcome:
+    """By its console, which is listened to, and else by an address that was not there before."""
+    vm, host = step.vm, world.hypervisor(step.vm.node)
+    began = world.clock.now()
+    before = {one for one in host.addresses(vm) if one.source != "agent"}
+    with _Listener(step, host, progress) as listener:
+        while True:
+            listener.listen(GUEST_POLL_S, world)
+            elapsed_s = round(world.clock.now() - began, 1)
+            if listener.heard:
+                return {"up_by": f"its console showed {listener.heard!r}", "elapsed_s": elapsed_s}
+            domain = _on(host.domain(vm.id))
+            if domain is None:
+                raise StepFailed(
+                    f"cannot leave VM {vm.name!r} on {vm.node!r}: its guest ended after"
+                    f" {elapsed_s:g} s{listener.last_words()}; look at why it does not start there",
+                    vm=vm.name,
+                    node=vm.node,
+                )
+            if not step.expect:
+                new = sorted(one.ip for one in host.addresses(vm) if one not in before)
+                if new:
+                    return {"up_by": f"it has the address {new[0]}", "elapsed_s": elapsed_s}
+            if elapsed_s >= step.timeout_s:
+                wanted = f"shown {step.expect!r}" if step.expect else "come up"
+                raise TimedOut(
+                    f"cannot leave VM {vm.name!r} on {vm.node!r}: its guest has not {wanted} within"
+                    f" {step.timeout_s:g} s{listener.last_words()}; look at why it does not start"
+                    " there, or wait longer (--timeout)",
+                    vm=vm.name,
+                    node=vm.node,
+                    timeout_s=step.timeout_s,
+                )
+            progress(percent=min(99.0, 100.0 * elapsed_s / max(step.timeout_s, 1.0)))
+
+
+class _Listener:
+    """A guest's console, as far as it can be had: somebody else may be at it."""
+
+    def __init__(self, step: AwaitGuest, host: Hypervisor, progress: Progress) -> None:
+        self._step = step
+        self._said = ""
+        # What was waited for, when it has come.
+        self.heard = ""
+        self._silent_since: float | None = None
+        self._console: Console | None = None
+        try:
+            self._console = host.console(step.vm.id)
+        except (Conflict, NotFound, Unreachable, Unsupported) as exc:
+            progress(line=f"its console is not listened to: {exc.message}")
+
+    def __enter__(self) -> _Listener:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._console is not None:
+            self._console.close()
+
+    def listen(self, for_s: float, world: World) -> None:
+        if self._console is None:
+            world.clock.sleep(for_s)
+            return
+        try:
+            data = self._console.read(for_s)
+        except Unreachable:
+            # It has ended, which its host says in a better way.
+            self._console.close()
+            self._console = None
+            return
+        if data:
+            self._silent_since = None
+            self._said = (self._said + data.decode("utf-8", "replace"))[-GUEST_TEXT_LIMIT:]
+            wanted = self._step.expect or "login:"
+            if wanted in self._said:
+                self.heard = wanted
+            return
+        now = world.clock.now()
+        if self._silent_since is None:
+            self._silent_since = now
+        elif not self._step.expect and now - self._silent_since >= GUEST_SILENT_S:
+            # A prompt may have come before anybody listened: Enter shows it once more.
+            self._console.write(b"\r")
+            self._silent_since = now
+
+    def last_words(self) -> str:
+        """For people: what its console said last."""
+        text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|[^\x20-\x7e\n]", "", self._said)
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return f"; its console said last: {' / '.join(lines[-3:])[-300:]!r}" if lines else ""
 
 
 # ---------------------------------------------------------------------------------------------
@@ -1241,6 +1340,7 @@ DO: dict[type, Act] = {
     AskToStop: ask_to_stop,
     CutDomain: cut_domain,
     AwaitEnd: await_end,
+    AwaitGuest: await_guest,
     MigrateDomain: migrate_domain,
     PauseDomain: pause_domain,
     ResumeDomain: resume_domain,
@@ -1290,6 +1390,7 @@ UNDO: dict[type, Act] = {
     SeeClients: nothing,
     AskToStop: nothing,
     AwaitEnd: nothing,
+    AwaitGuest: nothing,
     MigrateDomain: undo_migrate_domain,
     PauseDomain: resume_domain,
     ResumeDomain: pause_domain,

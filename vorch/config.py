@@ -39,6 +39,8 @@ class Settings:
     detach_timeout_s: float = 20.0
     # How long an installer may run.
     install_timeout_s: float = 7200.0
+    # How long a guest may take to come up under another hypervisor before it goes back.
+    guest_up_s: float = 300.0
     # How long deleted disks can be had back.
     keep_deleted_h: float = 24.0
     # A process that works on a plan and cannot be seen from here counts as dead after this silence.

@@ -455,8 +455,12 @@ Hypervisors = Literal["any", "kvm", "xen"]
 # What a VM is where Xen runs it: paravirtualised; without an emulated machine, but in what
 # processors have for virtualisation; with an emulated machine, as under QEMU.
 XenKind = Literal["pv", "pvh", "hvm"]
+# How a PV or PVH guest of Xen gets its kernel: the host reads it from the guest's disk, or GRUB is
+# started as the guest and reads the disk itself.
+XenLoader = Literal["pygrub", "pvgrub"]
 HYPERVISORS: tuple[Hypervisors, ...] = ("any", "kvm", "xen")
 XEN_KINDS: tuple[XenKind, ...] = ("pv", "pvh", "hvm")
+XEN_LOADERS: tuple[XenLoader, ...] = ("pygrub", "pvgrub")
 HUGE_PAGES_KIB = {"2M": 2048, "1G": 1024**2}
 
 
@@ -483,6 +487,7 @@ class Vm:
     cpu: str = "default"
     hypervisor: Hypervisors = "kvm"
     xen_kind: XenKind = "pv"
+    xen_loader: XenLoader = "pygrub"
     # QEMU's, where KVM runs it.
     machine: str = "q35"
     firmware: Firmware = Firmware.BIOS
@@ -521,6 +526,7 @@ class Vm:
         for what, word, words in (
             ("hypervisor", self.hypervisor, HYPERVISORS),
             ("kind of Xen guest", self.xen_kind, XEN_KINDS),
+            ("boot loader of a Xen guest", self.xen_loader, XEN_LOADERS),
         ):
             if word not in words:
                 raise Invalid(f"cannot use {word!r} as {what}: it is one of {', '.join(words)}")
@@ -798,6 +804,7 @@ class Image:
     # What VMs made of it are when nobody says; "": as the hosts are.
     hypervisor: Literal["", "any", "kvm", "xen"] = ""
     xen_kind: XenKind = "pv"
+    xen_loader: XenLoader = "pygrub"
     vcpus: int = 1
     memory_mib: int = 1024
     description: str = ""

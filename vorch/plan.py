@@ -465,6 +465,25 @@ class AwaitEnd:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AwaitGuest:
+    """Wait until the guest of a VM that was just started is up. Outcome `up_by`: how it was seen.
+
+    When it is not within that time, the plan is undone.
+    """
+
+    undoable: ClassVar[bool] = True
+    vm: Vm
+    timeout_s: float
+    # Text that its console has to show; "": a login prompt, its agent or an address will do.
+    expect: str = ""
+    kind: Literal["await-guest"] = "await-guest"
+
+    def __str__(self) -> str:
+        what = f"its console shows {self.expect!r}" if self.expect else "its guest is up"
+        return f"wait up to {self.timeout_s:g} s until {what}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MigrateDomain:
     """Move the running VM to another host while it runs. To undo it is to end it on its way.
 
@@ -872,6 +891,7 @@ Step = Annotated[
     | AskToStop
     | CutDomain
     | AwaitEnd
+    | AwaitGuest
     | MigrateDomain
     | PauseDomain
     | ResumeDomain

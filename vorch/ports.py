@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Literal, Protocol, TypeVar
 from vorch.availability import Ending, Knock
 from vorch.codec import Coded, decode
 from vorch.frozen import quick
+from vorch.inside import Inside
 from vorch.model import (
     Address,
     Check,
@@ -474,6 +475,10 @@ class Media(Protocol):
 
     def find(self, iso: BinaryIO, candidates: Sequence[str]) -> str | None:
         """The first of these paths that is on the CD."""
+        ...
+
+    def look_into(self, content: Content) -> Inside:
+        """What is in a guest's disk that decides on which hypervisor it starts."""
         ...
 
     def initrd_archive(self, files: Mapping[str, str]) -> bytes:

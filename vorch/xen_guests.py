@@ -7,12 +7,39 @@ another VM than was asked for is refused, by placement and by the driver alike.
 
 from __future__ import annotations
 
-from vorch.model import Disk, Firmware, Vm, Watchdog
+from collections.abc import Mapping
+
+from vorch.model import Disk, Firmware, HostFacts, Vm, Watchdog, XenKind
 
 # The first sixteen are the ones that every kernel knows.
 _LETTERS = "abcdefghijklmnop"
 # Where an emulated machine has drives, in the order in which CDs take them.
 _DRIVES = "dcba"
+
+
+# GRUB as a guest's kernel, where Debian's grub-xen-host puts it. Other places are not tried.
+GRUBS: Mapping[XenKind, str] = {
+    "pv": "/usr/lib/grub-xen/grub-x86_64-xen.bin",
+    "pvh": "/usr/lib/grub-xen/grub-i386-xen_pvh.bin",
+}
+# What is said to be lacking where one of them is absent.
+LOADERS: Mapping[XenKind, str] = {"pv": "pvgrub_pv", "pvh": "pvgrub_pvh"}
+
+
+def loader(vm: Vm) -> str:
+    """What its host has to have for it to start, one of LOADERS; "": nothing beside Xen."""
+    if vm.xen_loader != "pvgrub" or vm.direct_boot is not None:
+        return ""
+    return LOADERS.get(vm.xen_kind, "")
+
+
+def without_loaders(facts: HostFacts) -> dict[str, str]:
+    """Of those, what is known to be absent there, and why."""
+    return {name: facts.lacks[name] for name in LOADERS.values() if name in facts.lacks}
+
+
+def no_grub(kind: XenKind) -> str:
+    return f"it has no {GRUBS[kind]}; install the package grub-xen-host there, and probe it again"
 
 
 def lacks(vm: Vm) -> str:

@@ -1,13 +1,15 @@
 """Vm → libvirt domain XML for Xen's libxl driver, as `domain_xml` is for QEMU. Pure.
 
 The VM says what kind of guest it is (`Vm.xen_kind`). PV and PVH guests get their kernel from their
-first disk, read by pygrub, or by a direct boot; an HVM guest starts as any PC does. What becomes of
-the rest of a definition, and what is refused, is `xen_guests`' matter.
+first disk, read by pygrub on the host or by GRUB as the guest (`Vm.xen_loader`), or by a direct
+boot; an HVM guest starts as any PC does. What becomes of the rest of a definition, and what is
+refused, is `xen_guests`' matter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from vorch import domain_xml, xen_guests
 from vorch.domain_xml import Element, add, new
@@ -169,11 +171,15 @@ def _operating_system(
     domain: Element, vm: Vm, sources: Mapping[str, Source], facts: HostFacts
 ) -> None:
     hvm = vm.xen_kind == "hvm"
-    if vm.direct_boot is None and not hvm:
+    own_grub = xen_guests.loader(vm) != ""
+    if vm.direct_boot is None and not hvm and not own_grub:
         add(domain, "bootloader", BOOT_LOADER)
     system = add(domain, "os")
     kind = vm.xen_kind
     add(system, "type", _TYPES[kind], arch=facts.architecture, machine=MACHINES[kind])
+    if own_grub:
+        add(system, "kernel", xen_guests.GRUBS[kind])
+        return
     if vm.direct_boot is None:
         orders = [disk for disk in sorted(xen_guests.plugged(vm), key=_order) if disk.boot]
         drives = ["cdrom" if disk.device == "cdrom" else "hd" for disk in orders]
@@ -203,8 +209,9 @@ def _file(vm: Vm, what: str, source: Source | None) -> str:
 
 
 def disk_xml(vm: Vm, disk: Disk, source: Source | None) -> str:
-    """For a guest that runs."""
-    return domain_xml.to_text(_disk(vm, disk, source))
+    """For a guest that runs; the VM may not have the disk yet."""
+    others = tuple(one for one in vm.disks if one.name != disk.name)
+    return domain_xml.to_text(_disk(replace(vm, disks=(*others, disk)), disk, source))
 
 
 def _disk(vm: Vm, disk: Disk, source: Source | None) -> Element:

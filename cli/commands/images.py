@@ -18,11 +18,13 @@ from ..options import (
     PoolOption,
     Wait,
     XenKindOption,
+    XenLoaderOption,
     Yes,
 )
 from ..session import ask_and_do, cluster, run, show_all, show_done
 from .disks import Format, NewFile
 from .group import noun
+from .looks import xen_guest
 
 if TYPE_CHECKING:
     from vorch import Image
@@ -55,6 +57,7 @@ def import_image(
     firmware: FirmwareOption = None,
     hypervisor: HypervisorOption = None,
     xen_kind: XenKindOption = None,
+    xen_loader: XenLoaderOption = None,
     vcpus: Annotated[
         int, typer.Option("--vcpus", metavar="N", help="What its VMs have when nobody says.")
     ] = 1,
@@ -93,6 +96,7 @@ def import_image(
             firmware=firmware or "bios",
             hypervisor=hypervisor,
             xen_kind=xen_kind,
+            xen_loader=xen_loader,
             vcpus=vcpus,
             memory_mib=DEFAULT_MEMORY_MIB if memory is None else memory,
             pool=pool,
@@ -155,7 +159,7 @@ def _facts(image: Image) -> list[tuple[str, object]]:
         ("disks", "\n".join(disks)),
         ("firmware", "" if image.kind == "iso" else image.firmware),
         ("hypervisor", image.hypervisor),
-        ("as a Xen guest", "" if image.kind == "iso" else image.xen_kind),
+        ("as a Xen guest", "" if image.kind == "iso" else xen_guest(image)),
         ("vCPUs", "" if image.kind == "iso" else image.vcpus),
         ("memory", "" if image.kind == "iso" else sizes.shown_mib(image.memory_mib)),
         ("description", image.description),

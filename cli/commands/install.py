@@ -28,6 +28,7 @@ from ..options import (
     Vcpus,
     Wait,
     XenKindOption,
+    XenLoaderOption,
 )
 from ..session import run
 
@@ -85,6 +86,7 @@ def install(
     firmware: FirmwareOption = None,
     hypervisor: HypervisorOption = None,
     xen_kind: XenKindOption = None,
+    xen_loader: XenLoaderOption = None,
     machine: Machine = "q35",
     cpu: Cpu = "default",
     tpm: Tpm = None,
@@ -133,6 +135,7 @@ def install(
             firmware=firmware,
             hypervisor=hypervisor,
             xen_kind=xen_kind,
+            xen_loader=xen_loader,
             machine=machine or "q35",
             cpu=cpu or "default",
             tpm=bool(tpm),

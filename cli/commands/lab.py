@@ -83,6 +83,13 @@ def up(
     xen: Annotated[
         int, typer.Option("--xen", metavar="N", help="How many hosts with Xen beside them.")
     ] = 0,
+    xen_live: Annotated[
+        bool,
+        typer.Option(
+            "--xen-live",
+            help="Their hypervisor is built anew, once, so that PV guests move while they run.",
+        ),
+    ] = False,
     osds: Annotated[int, typer.Option("--osds", metavar="N", help="How many OSDs of Ceph.")] = 3,
     mons: Annotated[int, typer.Option("--mons", metavar="N", help="Monitors of Ceph: 1 or 3.")] = 1,
     no_ceph: Annotated[bool, typer.Option("--no-ceph", help="Hosts only.")] = False,
@@ -120,6 +127,7 @@ def up(
         name,
         hosts=hosts,
         xen=xen,
+        xen_live=xen_live,
         osds=0 if no_ceph else osds,
         mons=mons,
         hyperconverged=hyperconverged,

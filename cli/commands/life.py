@@ -32,7 +32,6 @@ from ..options import (
     Networks,
     NewVmName,
     NicModelOption,
-    NodeName,
     NodeOption,
     NodeOrNone,
     NoNetwork,
@@ -54,6 +53,7 @@ from ..options import (
     Wait,
     WatchdogOption,
     XenKindOption,
+    XenLoaderOption,
     Yes,
 )
 from ..session import ask_and_do, cluster, run, show_done
@@ -139,6 +139,7 @@ def create(
     tpm: Tpm = None,
     hypervisor: HypervisorOption = None,
     xen_kind: XenKindOption = None,
+    xen_loader: XenLoaderOption = None,
     machine: Machine = "q35",
     cpu: Cpu = "default",
     graphics: Graphics = True,
@@ -200,6 +201,7 @@ def create(
             tpm=bool(tpm),
             hypervisor=hypervisor,
             xen_kind=xen_kind,
+            xen_loader=xen_loader,
             machine=machine or "q35",
             cpu=cpu or "default",
             graphics=graphics is not False,
@@ -392,15 +394,85 @@ def _came_to(task: Task) -> str:
 
 def relocate(
     name: VmName,
-    node: NodeName,
+    node: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NODE", autocompletion=completion.nodes, help="The host; or give it as --to."
+        ),
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to",
+            metavar="NODE",
+            autocompletion=completion.nodes,
+            help="The host that it goes to.",
+        ),
+    ] = None,
+    start: Annotated[
+        bool,
+        typer.Option("--start/--no-start", help="Between KVM and Xen: see that it comes up there."),
+    ] = True,
+    expect: Annotated[
+        str,
+        typer.Option(
+            "--expect",
+            metavar="TEXT",
+            help="What its console shows when it is up (default: a login prompt, or its agent or a"
+            " new address is seen).",
+        ),
+    ] = "",
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--timeout",
+            metavar="SECONDS",
+            parser=sizes.seconds,
+            help="How long it may take to come up there (default: guest_up_s, 300).",
+        ),
+    ] = None,
+    unchecked: Annotated[
+        bool,
+        typer.Option("--unchecked", help="Also when its disk says that it would not start there."),
+    ] = False,
+    unread: Annotated[
+        bool, typer.Option("--unread", help="Also when its disk could not be looked into.")
+    ] = False,
+    rollback: Annotated[
+        bool,
+        typer.Option(
+            "--rollback", help="When it goes back, set its disks back too: what it wrote is lost."
+        ),
+    ] = False,
     force: AgainstRules = False,
     dry_run: DryRun = False,
     wait: Wait = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let a VM that is off start on another host from now on."""
+    """Let a VM that is off start on another host from now on.
+
+    Between KVM and Xen its disk is looked into first, a snapshot is taken, and it is started there:
+    if its guest does not come up, it goes back by itself.
+    """
+    from vorch import Invalid
+
+    target = node or to
+    if target is None or (node and to and node != to):
+        raise Invalid(f"cannot relocate VM {name!r}: name one host that it is to go to")
     run(
-        lambda found: found.relocate(name, node, force=force, dry_run=dry_run, wait_s=wait),
+        lambda found: found.relocate(
+            name,
+            target,
+            start=start,
+            expect=expect,
+            timeout_s=timeout,
+            unchecked=unchecked,
+            unread=unread,
+            rollback=rollback,
+            force=force,
+            dry_run=dry_run,
+            wait_s=wait,
+        ),
         as_json,
     )
 
@@ -530,6 +602,7 @@ def change(
     tpm: Tpm = None,
     hypervisor: HypervisorOption = None,
     xen_kind: XenKindOption = None,
+    xen_loader: XenLoaderOption = None,
     machine: Machine = None,
     cpu: Cpu = None,
     graphics: Graphics = None,
@@ -563,6 +636,7 @@ def change(
             cpu=cpu,
             hypervisor=hypervisor,
             xen_kind=xen_kind,
+            xen_loader=xen_loader,
             machine=machine,
             firmware=firmware,
             secure_boot=secure_boot,
@@ -605,6 +679,7 @@ def clone(
     storage_class: ClassOption = None,
     hypervisor: HypervisorOption = None,
     xen_kind: XenKindOption = None,
+    xen_loader: XenLoaderOption = None,
     force: AgainstSpare = False,
     dry_run: DryRun = False,
     wait: Wait = None,
@@ -627,6 +702,7 @@ def clone(
             storage_class=storage_class,
             hypervisor=hypervisor,
             xen_kind=xen_kind,
+            xen_loader=xen_loader,
             start=start,
             force=force,
             dry_run=dry_run,

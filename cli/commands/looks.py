@@ -14,7 +14,7 @@ from ..options import AsJson, VmName
 from ..session import cluster, show_all
 
 if TYPE_CHECKING:
-    from vorch import Figures, Orchestrator, Picture, VmStatus
+    from vorch import Figures, Image, Orchestrator, Picture, Vm, VmStatus
 
 EVERY_S = 2.0
 
@@ -125,6 +125,12 @@ def show(name: VmName, as_json: AsJson = False) -> None:
         render.facts(_facts(status))
 
 
+def xen_guest(one: Vm | Image) -> str:
+    """What it is where Xen runs it; the loader where it is not the usual one."""
+    own_grub = one.xen_kind != "hvm" and one.xen_loader == "pvgrub"
+    return f"{one.xen_kind}, by {one.xen_loader}" if own_grub else one.xen_kind
+
+
 def _facts(status: VmStatus) -> list[tuple[str, object]]:
     vm, domain = status.vm, status.domain
     cpus = f"{vm.vcpus} (up to {vm.vcpus_max} while it runs), model {vm.cpu!r}"
@@ -169,7 +175,7 @@ def _facts(status: VmStatus) -> list[tuple[str, object]]:
         ("vCPUs", cpus),
         ("memory", memory),
         ("firmware", f"{vm.firmware}, machine {vm.machine}"),
-        ("hypervisor", f"{vm.hypervisor}, as a Xen guest {vm.xen_kind}"),
+        ("hypervisor", f"{vm.hypervisor}, as a Xen guest {xen_guest(vm)}"),
         ("has", ", ".join(options)),
         ("tags", ", ".join(vm.tags)),
         ("asks for", ", ".join(vm.require_tags)),

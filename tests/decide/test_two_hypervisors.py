@@ -19,7 +19,19 @@ from vorch.decide.room.pick import place as pick
 from vorch.decide.room.table import unmet
 from vorch.decide.rules import Placement
 from vorch.errors import Invalid, Unsupported
-from vorch.model import Cluster, HostFacts, Image, Node, Pool, Power, Vm, Watchdog
+from vorch.model import (
+    Cluster,
+    DirectBoot,
+    HostFacts,
+    Image,
+    Node,
+    Pool,
+    Power,
+    Vm,
+    Volume,
+    Watchdog,
+)
+from vorch.xen_guests import LOADERS
 
 OVERHEAD = worlds.OVERHEAD
 SHARED = (Pool(name="local", url="rbd://vms"),)
@@ -89,6 +101,22 @@ def test_the_reason_names_what_stands_against_it(
     assert why in str(explained[node])
 
 
+def test_one_that_reads_its_disk_itself_goes_where_there_is_a_grub_for_it() -> None:
+    lacks = {loader: f"it has no {loader}" for loader in LOADERS.values()}
+    cluster = seen(nodes=(xen("x1", 65536, lacks=lacks), xen("x2")))
+    vm = worlds.vm(hypervisor="xen", xen_loader="pvgrub")
+    assert where(vm, cluster) == "x2"
+    assert where(dataclasses.replace(vm, xen_loader="pygrub"), cluster) == "x1"
+    kernel = DirectBoot(kernel=Volume(pool="local", name="kernel"), command_line="")
+    assert where(dataclasses.replace(vm, direct_boot=kernel), cluster) == "x1"
+    for kind, loader in LOADERS.items():
+        asked = dataclasses.replace(vm, xen_kind=kind)
+        with pytest.raises(Unsupported, match=f"it has no {loader}"):
+            place(cluster, asked, overhead_mib=OVERHEAD, only="x1")
+        fleet = fleet_of(cluster, Availability(), overhead_mib=OVERHEAD, more=[asked])
+        assert unmet(fleet.host("x1"), fleet.guests[0].needs) == f"it has no {loader}"
+
+
 def test_machine_types_and_cpu_models_are_not_asked_of_xen() -> None:
     vm = worlds.vm(hypervisor="any", machine="virt", cpu="EPYC")
     assert where(vm, seen()) == "x1"
@@ -136,10 +164,11 @@ def test_one_whose_host_is_dead_may_start_on_the_other_hypervisor() -> None:
 def test_what_it_is_when_nobody_says(
     nodes: tuple[Node, ...], asked: dict[str, Any], image: str, hypervisor: str
 ) -> None:
-    known = dataclasses.replace(worlds.IMAGE, hypervisor=image, xen_kind="pvh")  # type: ignore[arg-type]
+    known = dataclasses.replace(worlds.IMAGE, hypervisor=image, xen_kind="pvh", xen_loader="pvgrub")  # type: ignore[arg-type]
     cluster = dataclasses.replace(seen(nodes=nodes), images={known.name: known})
     made = lifecycle.newcomer(cluster, NewVm(name="new", image=known.name, **asked), worlds.FRESH)
     assert (made.hypervisor, made.xen_kind) == (hypervisor, "pvh")
+    assert made.xen_loader == "pvgrub"
 
 
 def test_a_vm_is_made_on_the_only_host_that_it_allows() -> None:
@@ -151,12 +180,12 @@ def test_a_vm_is_made_on_the_only_host_that_it_allows() -> None:
 
 
 def test_a_template_and_a_clone_are_as_their_vm_unless_told() -> None:
-    vm = worlds.vm(hypervisor="any", xen_kind="pvh")
+    vm = worlds.vm(hypervisor="any", xen_kind="pvh", xen_loader="pvgrub")
     cluster = seen(vm)
     plan = copies.template(cluster, vm.name, "gold", worlds.FRESH, description="")
     made = written(plan, "image", Image)["gold"]
     assert made is not None
-    assert (made.hypervisor, made.xen_kind) == ("any", "pvh")
+    assert (made.hypervisor, made.xen_kind, made.xen_loader) == ("any", "pvh", "pvgrub")
     for told, node in ((None, "h1"), ("xen", "x1")):
         plan = copies.clone(
             cluster,
@@ -172,6 +201,7 @@ def test_a_template_and_a_clone_are_as_their_vm_unless_told() -> None:
         clone = written(plan, "vm", Vm)["second"]
         assert clone is not None
         assert (clone.node, clone.hypervisor, clone.xen_kind) == (node, told or "any", "pvh")
+        assert clone.xen_loader == "pvgrub"
 
 
 def test_what_is_off_is_not_made_what_its_host_cannot_run() -> None:
@@ -186,9 +216,11 @@ def test_records_of_before_are_read_as_they_were() -> None:
     body = {
         key: value
         for key, value in encode(worlds.vm()).items()
-        if key not in ("hypervisor", "xen_kind")
+        if key not in ("hypervisor", "xen_kind", "xen_loader")
     }
     assert decode(Vm, body) == worlds.vm()
     assert worlds.vm().hypervisor == "kvm"
     with pytest.raises(Invalid, match="hypervisor"):
         worlds.vm(hypervisor="bhyve")
+    with pytest.raises(Invalid, match="boot loader of a Xen guest"):
+        worlds.vm(xen_loader="grub")

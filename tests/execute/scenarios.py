@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from vorch import CloudInit, Orchestrator
 from vorch.decide import clients
+from vorch.drivers.memory_host import MemoryHost
 from vorch.model import Cluster, Power
 from vorch.orchestrator import kept
 
@@ -305,6 +306,14 @@ def stories(
             hosts=2,
         ),
         Story(
+            "relocate-to-xen",
+            (image, make(node="h1", hypervisor="any"), two_disks, to_xen),
+            lambda c: c.relocate("web", "h2", unchecked=True),
+            done=web,
+            undone=web,
+            hosts=2,
+        ),
+        Story(
             "disk-move",
             (image, second_pool, make(cloud_init=seed), two_disks),
             lambda c: c.disk_move("web", pool="bulk"),
@@ -396,6 +405,14 @@ def stories(
         ),
         Story("delete-forwarded", (image, on_nat, forward), delete, undone=web, hosts=2),
     )
+
+
+def to_xen(cluster: Orchestrator) -> None:
+    """The second host has Xen from now on, in a world in memory."""
+    host = cluster.world.hypervisor("h2")
+    assert isinstance(host, MemoryHost)
+    host._machine.run_xen()
+    cluster.node_probe("h2")
 
 
 def detached(cluster: Orchestrator) -> str:

@@ -15,7 +15,10 @@ from typing import Any
 
 import pytest
 
+from tests.decide import worlds
 from tests.guest.serial import ANSWER_TIMEOUT_S, BOOT_TIMEOUT_S, SerialConsole
+from vorch.decide.crossing import findings
+from vorch.drivers.guest_look import look_into
 from vorch.lab import guest
 
 OVMF_CODE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
@@ -424,3 +427,18 @@ def test_a_missing_program_is_named_with_its_package(
     ):
         guest.build("tiny", cache=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_decides_on_the_hypervisor_is_found_in_it(tiny: guest.GuestImage) -> None:
+    """Nobody has mounted it. It starts under both, and only SYSLINUX's configuration is KVM's."""
+    size, runs = tiny.raw_path.stat().st_size, (("kvm", "/syslinux.cfg"), ("xen", "/grub/grub.cfg"))
+    with tiny.raw_path.open("rb") as raw:
+        found = look_into(lambda offset, length: os.pread(raw.fileno(), length, offset), size)
+    assert (found.table, found.bios_starts, found.unread) == ("mbr", True, ())
+    (kernel,) = found.kernels
+    assert kernel.version == tiny.kernel.partition(" ")[0]
+    assert sorted(kernel.entries or ()) == ["bare", "pv", "pvh"]
+    assert {file for _, file in runs} == {boot.file for boot in found.boots}
+    assert {kernel.drivers[one] for one in ("xen_blkfront", "virtio_blk")} == {"initramfs"}
+    vm = worlds.vm()
+    assert [findings(found, vm, "kvm"), findings(found, vm, "xen")] == [(), ()]

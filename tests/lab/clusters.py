@@ -26,9 +26,12 @@ def ceph_url(lab: Lab, scheme: str, namespace: str = "") -> str:
 
 
 @contextmanager
-def cluster_on(lab: Lab, hosts: tuple[str, ...] | None = None) -> Iterator[Orchestrator]:
+def cluster_on(
+    lab: Lab, hosts: tuple[str, ...] | None = None, *, host_timeout_s: float = 10.0
+) -> Iterator[Orchestrator]:
     uri = ceph_url(lab, "rados", f"state{next(_numbers)}")
-    with vorch.connect(settings=vorch.Settings(uri=uri, ceph_timeout_s=20)) as cluster:
+    settings = vorch.Settings(uri=uri, ceph_timeout_s=20, host_timeout_s=host_timeout_s)
+    with vorch.connect(settings=settings) as cluster:
         for host in lab.spec.host_names if hosts is None else hosts:
             way = lab.spec.ssh(host)
             cluster.node_add(host, lab.spec.uri(host), ssh=way, install_hook=bool(way))

@@ -85,6 +85,12 @@ def test_a_host_s_uri_names_what_runs_there() -> None:
     assert spec.uri("x1").startswith("xen+tls://10.77.0.51/system?")
 
 
+def test_a_hypervisor_for_live_moves_wants_a_host_to_run_it() -> None:
+    with pytest.raises(Invalid, match="say how many"):
+        LabSpec(xen_live=True)
+    assert LabSpec(xen=2, xen_live=True).xen_names == ("x1", "x2")
+
+
 def test_two_hosts_have_a_monitor_each_and_the_third_is_apart() -> None:
     spec = LabSpec(hosts=2, osds=4, mons=3, hyperconverged=True)
     assert [spec.host_of_mon(mon) for mon in spec.mon_names] == ["h1", "h2", None]

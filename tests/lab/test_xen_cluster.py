@@ -48,7 +48,9 @@ def xen_lab() -> Iterator[Lab]:
 
 @pytest.fixture(scope="module")
 def watched(xen_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    with watched_on(xen_lab, tmp_path_factory.mktemp("watched")) as found:
+    # Its libvirts are emulated, and may share two cores with much else.
+    folder = tmp_path_factory.mktemp("watched")
+    with watched_on(xen_lab, folder, host_timeout_s=30.0) as found:
         yield found
 
 
@@ -78,7 +80,7 @@ def create(watched: Watched, name: str, node: str) -> None:
         memory_mib=watched.memory_mib,
         networks=("lan",),
         node=node,
-        machine="xenpv",
+        hypervisor="xen",
         vcpus_max=1,
         start=True,
     )
@@ -145,6 +147,29 @@ def test_disks_come_and_go_and_snapshots_are_taken_while_it_writes(watched: Watc
     assert list(mapped(lab, X1)) == [volume]
     watched.acks.await_more(3)
     cluster.snapshot_delete(WRITER, "s1")
+
+
+def test_a_guest_moves_standing_still_where_xen_cannot_move_it_live(watched: Watched) -> None:
+    lab, cluster = watched.lab, watched.cluster
+    able = {one.name: one.why_not for one in cluster.node_abilities(X1)}
+    assert "shadow paging" in able["move a PV guest without standing still"]
+    with pytest.raises(Unsupported, match="stands still on its way") as caught:
+        cluster.migrate(WRITER, X2)
+    assert f"vorch migrate {WRITER} --still" in caught.value.message
+    assert row(lab, X1) == (WRITER,)
+    boots, volume = watched.boots(), volume_of(watched, WRITER)
+    done = cluster.migrate(WRITER, X2, still=True)
+    assert done.task is not None
+    assert (row(lab, X1), row(lab, X2)) == ((), (WRITER,))
+    assert (list(mapped(lab, X1)), list(mapped(lab, X2))) == ([], [volume])
+    # The same boot of it, from another client: who writes now is recorded.
+    watched.acks.await_more(3)
+    assert watched.boots() == boots
+    recorded = cluster.look().clients[cluster.show(WRITER).vm.id]
+    assert (recorded.node, dict(recorded.disks)) == (X2, {"root": mapped(lab, X2)[volume]})
+    cluster.migrate(WRITER, X1, still=True)
+    watched.acks.await_more(3)
+    assert watched.boots() == boots
 
 
 def test_a_fenced_host_s_guest_writes_no_more_and_its_images_are_closed_before_it_is_let_in(
@@ -227,8 +252,19 @@ def test_the_power_of_a_xen_host_is_cut_and_its_guests_start_on_the_other(
     watched.await_new(before, 3)
     for name in vms:
         watched.look_after(HaVm(vm=name))
-    watched.serve()
+    for _ in range(2):
+        watched.serve()
     watched.leader()
+    watched.await_running(vms)
+    # Its kernel answers, and has their images open.
+    lab.hang(X1)
+    watched.eventually(
+        lambda: "its VMs go on there, so it is left alone" in watched.leader().said(),
+        f"{X1} is left alone",
+    )
+    watched.acks.await_more(3)
+    lab.heal()
+    watched.await_all_online()
     watched.await_running(vms)
     before = watched.boots()
     at = time.monotonic()

@@ -92,7 +92,8 @@ class Watched:
         self.folder = folder
         # Where hosts see it, too: each has a /tmp of its own.
         self.config = lab.spec.folder / "vorch.toml"
-        self.config.write_text("ceph_timeout_s = 10.0\n")
+        waits = f"host_timeout_s = {cluster.settings.host_timeout_s}\n"
+        self.config.write_text(f"ceph_timeout_s = 10.0\n{waits}")
         self.watchers: list[Watcher] = []
         self.memory_mib = import_writer(cluster)
         # One record a second: there are many of them, and two cores.
@@ -279,10 +280,10 @@ class Watched:
 
 
 @contextlib.contextmanager
-def watched_on(lab: Lab, folder: Path) -> Iterator[Watched]:
+def watched_on(lab: Lab, folder: Path, *, host_timeout_s: float = 10.0) -> Iterator[Watched]:
     acks = Acks(lab.spec.own_management)
     try:
-        with cluster_on(lab) as cluster:
+        with cluster_on(lab, host_timeout_s=host_timeout_s) as cluster:
             for host in lab.spec.host_names:
                 cluster.node_change(host, storage_address=lab.spec.storage_address(host))
             found = Watched(lab, cluster, acks, folder)

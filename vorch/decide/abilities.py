@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from vorch import xen_guests
 from vorch.errors import Unsupported
 from vorch.model import Ability, Cluster, HostFacts, Vm
 from vorch.plan import (
@@ -29,6 +30,8 @@ LIVE_PV = "live_pv"
 WORDS: Mapping[str, tuple[str, ...]] = {
     "move a running VM to another host": ("migrate",),
     "move a PV guest without standing still": (LIVE_PV,),
+    "start a PV guest that reads its disk itself": (xen_guests.LOADERS["pv"],),
+    "start a PVH guest that reads its disk itself": (xen_guests.LOADERS["pvh"],),
     "reset": ("reset",),
     "screen": ("display",),
     "disks in and out of a running VM": ("attach_disk", "detach_disk"),

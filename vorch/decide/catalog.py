@@ -23,6 +23,7 @@ from vorch.model import (
     NetworkKind,
     Volume,
     XenKind,
+    XenLoader,
 )
 from vorch.plan import (
     EnsureNetwork,
@@ -51,6 +52,7 @@ def image_import(
     firmware: Firmware,
     hypervisor: Literal["", "any", "kvm", "xen"] = "",
     xen_kind: XenKind = "pv",
+    xen_loader: XenLoader = "pygrub",
     vcpus: int,
     memory_mib: int,
     pool: str | None,
@@ -73,6 +75,7 @@ def image_import(
         firmware=firmware,
         hypervisor=hypervisor,
         xen_kind=xen_kind,
+        xen_loader=xen_loader,
         vcpus=vcpus,
         memory_mib=memory_mib,
         description=description,

@@ -36,6 +36,7 @@ from vorch.model import (
     Vm,
     Volume,
     XenKind,
+    XenLoader,
 )
 from vorch.plan import (
     BaseVolume,
@@ -64,6 +65,7 @@ def clone(
     pool: str | None = None,
     hypervisor: Hypervisors | None = None,
     xen_kind: XenKind | None = None,
+    xen_loader: XenLoader | None = None,
     keeping: Keeping = NOTHING_KEPT,
 ) -> Plan:
     """A second VM like the first, with an identity of its own.
@@ -103,7 +105,10 @@ def clone(
         cluster, vm, new_vm, fresh, linked=linked, cloud_init=cloud_init, pool=pool
     )
     new = dataclasses.replace(
-        new, hypervisor=hypervisor or vm.hypervisor, xen_kind=xen_kind or vm.xen_kind
+        new,
+        hypervisor=hypervisor or vm.hypervisor,
+        xen_kind=xen_kind or vm.xen_kind,
+        xen_loader=xen_loader or vm.xen_loader,
     )
     new = dataclasses.replace(new, wanted="running" if start else "stopped")
     choice: Choice
@@ -282,6 +287,7 @@ def template(
         firmware=vm.firmware,
         hypervisor=vm.hypervisor,
         xen_kind=vm.xen_kind,
+        xen_loader=vm.xen_loader,
         vcpus=vm.vcpus,
         memory_mib=vm.memory_mib,
         description=description,

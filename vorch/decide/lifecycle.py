@@ -62,6 +62,7 @@ from vorch.model import (
     Volume,
     Watchdog,
     XenKind,
+    XenLoader,
     check_mac,
     check_range,
     check_vm_name,
@@ -115,6 +116,7 @@ class NewVm:
     tpm: bool = False
     hypervisor: Hypervisors | None = None
     xen_kind: XenKind | None = None
+    xen_loader: XenLoader | None = None
     machine: str = "q35"
     cpu: str = "default"
     graphics: bool = True
@@ -249,6 +251,7 @@ def drawn_up(
         cpu=new.cpu,
         hypervisor=new.hypervisor or usual_hypervisor(cluster, image, new.node),
         xen_kind=new.xen_kind or (image.xen_kind if image else "pv"),
+        xen_loader=new.xen_loader or (image.xen_loader if image else "pygrub"),
         machine=new.machine,
         firmware=firmware,
         secure_boot=new.secure_boot,
@@ -560,6 +563,7 @@ class Changes:
     cpu: str | None = None
     hypervisor: Hypervisors | None = None
     xen_kind: XenKind | None = None
+    xen_loader: XenLoader | None = None
     machine: str | None = None
     firmware: Firmware | None = None
     secure_boot: bool | None = None

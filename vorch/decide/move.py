@@ -108,7 +108,7 @@ def migrate(
         among=list(fit),
         keeping=keeping,
     )
-    moved = put_into_cell(cluster, _moved(load.vm, choice.node, away))
+    moved = put_into_cell(cluster, moved_to(load.vm, choice.node, away))
     keys = (f"vm/{name}", *load.claims)
     return Plan(
         verb="migrate",
@@ -194,7 +194,7 @@ def _of_networks(cluster: Cluster, vm: Vm) -> str:
     return f"; each host has a network {' and '.join(map(repr, apart))} of its own"
 
 
-def _moved(vm: Vm, node: str, away: bool) -> Vm:
+def moved_to(vm: Vm, node: str, away: bool) -> Vm:
     """A person's own choice of a host is not taken back after a maintenance."""
     home = (vm.home or vm.node) if away else ""
     return dataclasses.replace(vm, node=node, home="" if home == node else home, numa_cell=None)
@@ -203,9 +203,23 @@ def _moved(vm: Vm, node: str, away: bool) -> Vm:
 def relocate(cluster: Cluster, name: str, target: str, *, away: bool = False) -> Plan:
     """A VM that is off starts on another host from now on: only the record changes."""
     vm = cluster.vm(name)
-    node = cluster.node(target)
-    if node.name == vm.node:
+    if cluster.node(target).name == vm.node:
         return Plan(verb="relocate", subject=name, why=f"it belongs to {target} already")
+    need_free_to_move(cluster, name, target)
+    choice = home(cluster, vm, target)
+    return Plan(
+        verb="relocate",
+        subject=name,
+        why=f"it is off, so it starts on {target} from now on",
+        steps=(save_vm(vm, moved_to(vm, choice.node, away)),),
+        claims=(f"vm/{name}",),
+        reads=reads(cluster, f"vm/{name}", f"node/{target}"),
+    )
+
+
+def need_free_to_move(cluster: Cluster, name: str, target: str) -> Node:
+    """The host that it may start on from now on: it is off, and nothing ties it to its own."""
+    vm, node = cluster.vm(name), cluster.node(target)
     need_stopped(
         cluster, vm, "relocate", f"it moves while it runs by `vorch migrate {name} {target}`"
     )
@@ -230,15 +244,7 @@ def relocate(cluster: Cluster, name: str, target: str, *, away: bool = False) ->
             " start it and migrate it, which takes them along",
             vm=name,
         )
-    choice = home(cluster, vm, target)
-    return Plan(
-        verb="relocate",
-        subject=name,
-        why=f"it is off, so it starts on {target} from now on",
-        steps=(save_vm(vm, _moved(vm, choice.node, away)),),
-        claims=(f"vm/{name}",),
-        reads=reads(cluster, f"vm/{name}", f"node/{target}"),
-    )
+    return node
 
 
 def refuge(cluster: Cluster, name: str, *, overhead_mib: int) -> str:

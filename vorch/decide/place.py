@@ -257,7 +257,7 @@ def _xen_lack(facts: HostFacts, vm: Vm) -> str | None:
         return why
     if facts.xen_kinds and vm.xen_kind not in facts.xen_kinds:
         return xen_guests.no_such_kind(vm.xen_kind)
-    return None
+    return facts.lacks.get(xen_guests.loader(vm))
 
 
 # ---------------------------------------------------------------------------------------------

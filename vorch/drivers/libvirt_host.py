@@ -298,8 +298,16 @@ class LibvirtHost:
                         f" identifier there ({existing.name()!r}); undefine that",
                         vm=vm.name,
                     )
-                # Crashed and kept: what is left of it holds the disks open.
-                existing.destroy()
+                # Crashed and kept: what is left of it holds the disks open. Or it is being started
+                # by a call whose connection broke, which takes its time.
+                try:
+                    existing.destroy()
+                except libvirt.libvirtError as exc:
+                    late = code_of(exc) == libvirt.VIR_ERR_OPERATION_TIMEOUT
+                    now, _ = power_of(*existing.state())
+                    if not late or now not in (Power.RUNNING, Power.PAUSED):
+                        raise
+                    return
             name = self._free_name(handle, vm)
             self._create(handle, vm, name, sources, networks, facts, cpu, flags)
 

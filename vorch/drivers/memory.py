@@ -37,8 +37,9 @@ from vorch.drivers.memory_time import (
 from vorch.drivers.own_files import OwnFiles
 from vorch.drivers.process import SystemClock
 from vorch.errors import BadConfig, Invalid, NotFound
+from vorch.inside import Inside
 from vorch.model import Node, Source, Vm
-from vorch.ports import Chance, Clock, Hypervisor, Images, Media, PowerSwitch, World
+from vorch.ports import Chance, Clock, Content, Hypervisor, Images, Media, PowerSwitch, World
 
 __all__ = [
     "Behaviour",
@@ -116,7 +117,10 @@ class MemoryWorld:
 
     # -- what there is
 
-    def add_host(self, name: str, *, cpus: int = 16, memory_mib: int = 65536) -> MemoryMachine:
+    def add_host(
+        self, name: str, *, cpus: int = 16, memory_mib: int = 65536, xen: bool = False
+    ) -> MemoryMachine:
+        """`xen`: it takes what hosts with Xen take; guests do as everywhere in this world."""
         self.machines[name] = MemoryMachine(
             name,
             cpus=cpus,
@@ -128,6 +132,8 @@ class MemoryWorld:
             ceph=self.ceph,
             number=len(self.machines) + 1,
         )
+        if xen:
+            self.machines[name].run_xen()
         return self.machines[name]
 
     def host(self, name: str) -> MemoryMachine:
@@ -357,6 +363,12 @@ class MemoryMedia:
     def find(self, iso: BinaryIO, candidates: Sequence[str]) -> str | None:
         files = self._files(iso)
         return next((path for path in candidates if path.lstrip("/") in files), None)
+
+    def look_into(self, content: Content) -> Inside:
+        """Of a disk that only a guest in memory has: there is nothing that could be read."""
+        return Inside(
+            table="none", bios_starts=True, partitions=(), unread=("it is a disk in memory",)
+        )
 
     def initrd_archive(self, files: Mapping[str, str]) -> bytes:
         return b"memory archive\n" + json.dumps(dict(files)).encode()

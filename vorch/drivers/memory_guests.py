@@ -490,6 +490,9 @@ class MemoryConsole:
         self._guest.settle()
         self._check()
         self._look()
+        if not self._guest.booted:
+            # Nobody is there yet who would hear it.
+            return
         for byte in data:
             if byte in b"\r\n":
                 self._guest.typed += b"\n"

@@ -125,6 +125,19 @@ class MemoryMachine:
 
     # -- what happens to hosts, for tests
 
+    def run_xen(self) -> None:
+        """From now on it is a host with Xen, as far as placement and definitions go."""
+        self.facts = dataclasses.replace(
+            self.facts,
+            hypervisor="xen",
+            machines=(),
+            xen_kinds=("pv", "pvh", "hvm"),
+            cpu_models=(),
+            uefi=False,
+            secure_boot=False,
+            tpm=False,
+        )
+
     def find(self, source: Source) -> tuple[MemoryPool, Stored]:
         """What it opens there, if it can."""
         pool, stored = self._find(source)

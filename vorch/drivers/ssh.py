@@ -40,15 +40,17 @@ class Shell:
         return f"{parts.username or 'root'}@{parts.hostname}{port}"
 
     def run(self, words: Sequence[str], data: bytes = b"", *, timeout_s: float) -> bytes:
-        """What it wrote. `StepFailed` with its last words when it fails, `Unreachable` without."""
+        """What it wrote. `StepFailed` with its last words when it fails, `Unreachable` without.
+
+        Run once more when the way to the host breaks, so it has to be safe to repeat.
+        """
         what = f"run {Path(words[0]).name!r} on {self.node.name!r}"
+        command = [*self._ssh(), shlex.join(words)] if self.way else list(words)
         try:
-            done = subprocess.run(
-                [*self._ssh(), shlex.join(words)] if self.way else list(words),
-                input=data,
-                capture_output=True,
-                timeout=timeout_s,
-            )
+            done = subprocess.run(command, input=data, capture_output=True, timeout=timeout_s)
+            if self.way and done.returncode == OWN_FAILURE and not done.stderr.strip():
+                # The connection that serves all commands broke; whoever was on it hears nothing.
+                done = subprocess.run(command, input=data, capture_output=True, timeout=timeout_s)
         except subprocess.TimeoutExpired as exc:
             raise Unreachable(
                 f"cannot {what}: it is not done after {timeout_s:g} s; see what keeps the host"
@@ -82,8 +84,8 @@ class Shell:
         options = {
             "BatchMode": "yes",
             "ConnectTimeout": str(CONNECT_TIMEOUT_S),
-            "ServerAliveInterval": "5",
-            "ServerAliveCountMax": "3",
+            "ServerAliveInterval": "10",
+            "ServerAliveCountMax": "4",
             "LogLevel": "ERROR",
             "ControlMaster": "auto",
             "ControlPath": f"{self._sockets()}/%C",

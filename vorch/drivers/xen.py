@@ -8,13 +8,15 @@ have it, too, for whoever plans and whoever wants to know.
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from vorch import domain_xml, xen_xml
+from vorch import domain_xml, xen_guests, xen_xml
+from vorch.decide.abilities import LIVE_PV
 from vorch.domain_xml import Element
 from vorch.drivers import libvirt_migration, xen_migration
 from vorch.drivers.libvirt_connection import (
@@ -56,6 +58,8 @@ from vorch.ports import NO_SOURCES, Progress
 # The dom0 shows itself as a domain; it is the host, not a guest.
 DOM0 = 0
 SSH_TIMEOUT_S = 30.0
+# Those that are not there.
+SEE_FILES = 'for file; do test -e "$file" || echo "$file"; done'
 # A guest that was still booting when it was asked for a disk has not heard of it.
 ASK_AGAIN_S = 1.0
 # A guest's kernel reads its disk as soon as it has it.
@@ -101,6 +105,7 @@ class XenHost(LibvirtHost):
         timeout_s: float = OPEN_TIMEOUT_S,
     ) -> None:
         super().__init__(node, clock=clock, timeout_s=timeout_s)
+        self._starting = threading.Lock()
         self._shell = Shell(node)
         self._disks = XenDisks(self._shell)
         # The longest that each run of a domain was told to have had of a processor.
@@ -145,8 +150,37 @@ class XenHost(LibvirtHost):
         )
 
     def probe(self, progress: Progress) -> HostFacts:
-        progress(percent=100.0, line=f"{self.node.name} runs Xen: there is nothing to try out")
-        return self.facts()
+        progress(percent=100.0, line=f"{self.node.name} runs Xen: there is nothing to boot")
+        facts = self.facts()
+        return replace(facts, lacks={**facts.lacks, **self._of_live_pv(), **self._of_grubs()})
+
+    def _of_live_pv(self) -> Mapping[str, str]:
+        """What Xen itself tells, and libvirt does not hand on. Without a way in nobody knows."""
+        try:
+            told = self._shell.run(["xl", "info"], timeout_s=SSH_TIMEOUT_S).decode()
+        except VorchError:
+            return {}
+        able = next((line for line in told.splitlines() if line.startswith("virt_caps")), "")
+        if not able or "shadow" in able.split():
+            return {}
+        return {
+            LIVE_PV: "its Xen is built without shadow paging, by which a PV guest that runs is"
+            " followed; it stands still on its way (--still)"
+        }
+
+    def _of_grubs(self) -> Mapping[str, str]:
+        """Which files for guests that read their disks themselves are not there."""
+        try:
+            places = xen_guests.GRUBS.values()
+            told = self._shell.run(["sh", "-c", SEE_FILES, "sh", *places], timeout_s=SSH_TIMEOUT_S)
+        except VorchError:
+            return {}
+        absent = told.decode().splitlines()
+        return {
+            xen_guests.LOADERS[kind]: xen_guests.no_grub(kind)
+            for kind, place in xen_guests.GRUBS.items()
+            if place in absent
+        }
 
     # -- domains ----------------------------------------------------------------------------
 
@@ -263,8 +297,10 @@ class XenHost(LibvirtHost):
         text = xen_xml.xen_domain_xml(
             vm, name=name, sources=sources, networks=networks, facts=facts
         )
-        self._check_unshared(handle, vm, sources)
-        domain = handle.createXML(text, flags)
+        # Xen's script for disks has 40 s, and many at once make each other late.
+        with self._starting:
+            self._check_unshared(handle, vm, sources)
+            domain = handle.createXML(text, flags)
         # libxl says that it is made before the guest has executed anything.
         try:
             power, _ = power_of(*domain.state())

@@ -27,8 +27,10 @@ from collections.abc import Iterator
 from typing import Any
 
 NAMESPACE = "urn:vorch:domain:1"
-# What libvirt calls the parts of a guest's life in which its images have to be there, and not.
-BEFORE, AFTER = ("prepare", "migrate"), ("release",)
+# What libvirt calls the parts of a guest's life before which its images have to be there, and after
+# which not. One that comes from another host is prepared like one that starts; that it is about to
+# come (`migrate`) is told without its XML to a hook that is not the first (libvirt 9.0).
+BEFORE, AFTER = ("prepare",), ("release",)
 # Links by the names of images. What has one is vorch's; what somebody else mapped is left alone.
 LINKS = "/dev/vorch"
 SECRETS = "/etc/libvirt/secrets"

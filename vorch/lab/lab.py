@@ -17,6 +17,7 @@ from typing import Any
 
 from vorch.errors import Conflict, Denied, NotFound, StepFailed, Unsupported
 from vorch.lab import control, guest, processes, ranges, xen_image
+from vorch.lab import xen_live as live_image
 from vorch.lab.ceph import CephStatus
 from vorch.lab.control import Say
 from vorch.lab.host import HostStatus
@@ -199,6 +200,7 @@ def up(
     *,
     hosts: int = 3,
     xen: int = 0,
+    xen_live: bool = False,
     osds: int = 3,
     mons: int = 1,
     hyperconverged: bool = False,
@@ -210,7 +212,8 @@ def up(
     """Make a lab; returns when every host answers and Ceph is healthy. `osds=0`: without Ceph.
 
     `one_network` puts Ceph on the management network. `xen` hosts come beside the others; the
-    first of them ever is built, which takes minutes.
+    first of them ever is built, which takes minutes. With `xen_live` they have a hypervisor of
+    their own, built of Debian's source, which moves PV guests while they run.
     What fails or is interrupted leaves nothing behind.
     """
     tell = say or (lambda _: None)
@@ -218,6 +221,7 @@ def up(
         name=name,
         hosts=hosts,
         xen=xen,
+        xen_live=xen_live,
         osds=osds,
         mons=mons,
         hyperconverged=hyperconverged,
@@ -226,7 +230,7 @@ def up(
     )
     _check_machine(wanted)
     if wanted.xen:
-        wanted = replace(wanted, xen_image=_build_xen(tell))
+        wanted = replace(wanted, xen_image=_build_xen(wanted, tell))
     with _only_one(name):
         if wanted.folder.exists() or processes.holders(name):
             raise Conflict(
@@ -255,10 +259,11 @@ def _up(wanted: LabSpec, address_range: str, say: Say) -> Lab:
     return Lab(spec)
 
 
-def _build_xen(say: Say) -> str:
+def _build_xen(spec: LabSpec, say: Say) -> str:
     """Before anything of the lab is there: it may take minutes, and needs the way to archives."""
     try:
-        return str(xen_image.build(report=say).folder)
+        build = live_image.build if spec.xen_live else xen_image.build
+        return str(build(report=say).folder)
     except guest.GuestBuildError as exc:
         raise Unsupported(str(exc)) from exc
 

@@ -42,6 +42,8 @@ class LabSpec:
     hosts: int = 3
     # Hosts with Xen, beside those with KVM.
     xen: int = 0
+    # They have a hypervisor that moves PV guests live, which the distribution's own does not.
+    xen_live: bool = False
     # The folder of what they start from, built before the lab began.
     xen_image: str = ""
     osds: int = 3
@@ -68,6 +70,11 @@ class LabSpec:
             raise Invalid(
                 f"cannot make lab {self.name!r}: {self.xen} Xen hosts were asked for; a lab has up"
                 f" to {MOST_XEN_HOSTS} beside its KVM hosts"
+            )
+        if self.xen_live and not self.xen:
+            raise Invalid(
+                f"cannot make lab {self.name!r}: a hypervisor for live moves was asked for, and no"
+                " Xen host to run it; say how many (--xen)"
             )
         if not 0 <= self.osds <= MOST_OSDS:
             raise Invalid(

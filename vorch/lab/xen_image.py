@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from vorch.lab import guest, processes, xen_machine
 from vorch.lab.guest import Archive, GuestBuildError, Report, Workshop
@@ -88,7 +89,7 @@ def build(*, cache: Path | None = None, report: Report | None = None) -> XenImag
     _check_machine()
     kernel, version = guest.kernel_package(say)
     finished = folder / _name(kernel, version)
-    found = _load(finished)
+    found = load(finished)
     if found:
         return found
     folder.mkdir(parents=True, exist_ok=True)
@@ -96,18 +97,19 @@ def build(*, cache: Path | None = None, report: Report | None = None) -> XenImag
     folder.chmod(0o700)
     with guest.locked(folder / "lock", say):
         # Another process may have built it while this one waited.
-        found = _load(finished)
+        found = load(finished)
         if found:
             return found
         packages = folder / "packages"
         packages.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as scratch:
             shelf = _Yard(Path(scratch), packages, kernel, say).build()
+            # The images with another hypervisor, `live-*`, are xen_live's.
             for other in folder.glob("xen-*"):
                 # Of an earlier release or recipe; a lab that stands holds its files open.
                 shutil.rmtree(other, ignore_errors=True)
             shelf.rename(finished)
-    found = _load(finished)
+    found = load(finished)
     if found is None:
         raise GuestBuildError(
             f"cannot build a Xen host: {finished} is incomplete; delete it and try again"
@@ -153,6 +155,23 @@ def _files() -> Iterator[tuple[str, bytes]]:
             yield file.name, file.read_bytes()
 
 
+def archives(codename: str, kind: Literal["deb", "deb-src"] = "deb") -> str:
+    """The lines of a sources.list: what this machine's apt has of its own release."""
+    listing = guest.run(
+        [
+            *("apt-get", "indextargets", "--format"),
+            "$(CREATED_BY) $(CODENAME) $(COMPONENT) $(SITE)",
+        ]
+    )
+    return "".join(
+        f"{kind} {site} {suite} main\n"
+        for creator, suite, component, site in (
+            line.split(" ", 3) for line in sorted(set(listing.splitlines()))
+        )
+        if creator == "Packages" and component == "main" and suite.startswith(codename)
+    )
+
+
 def _name(kernel: str, version: str) -> str:
     """By everything that goes into it: recipe, kernel, and the QEMU that its state is one of."""
     emulator = guest.run(["qemu-system-x86_64", "--version"]).splitlines()[0]
@@ -165,7 +184,7 @@ def _name(kernel: str, version: str) -> str:
     return f"xen-{digest.hexdigest()[:12]}"
 
 
-def _load(folder: Path) -> XenImage | None:
+def load(folder: Path) -> XenImage | None:
     if not (folder / "dom0.raw").exists():
         return None
     return XenImage(folder, saved=(folder / "state").exists())
@@ -188,28 +207,14 @@ class _Yard:
         self._settle()
         self._write_kernels()
         self._write_disk()
-        self._save_state()
+        save_state(self.shelf, self.scratch, self.say)
         return self.shelf
 
     def _install(self) -> None:
         site, codename = guest.own_archive()
         self.say(f"Xen host: debootstrap of {codename} from {site}, and Xen (a few minutes)")
-        listing = guest.run(
-            [
-                *("apt-get", "indextargets", "--format"),
-                "$(CREATED_BY) $(CODENAME) $(COMPONENT) $(SITE)",
-            ]
-        )
         sources = self.scratch / "sources"
-        sources.write_text(
-            "".join(
-                f"deb {one_site} {suite} main\n"
-                for creator, suite, component, one_site in (
-                    line.split(" ", 3) for line in sorted(set(listing.splitlines()))
-                )
-                if creator == "Packages" and component == "main" and suite.startswith(codename)
-            )
-        )
+        sources.write_text(archives(codename))
         script = self.scratch / "install"
         script.write_bytes(dict(_files())["install"])
         script.chmod(0o755)
@@ -306,68 +311,69 @@ class _Yard:
         )
         shutil.rmtree(self.root)
 
-    def _save_state(self) -> None:
-        """Boots it once and keeps what it is then. Where that cannot be, hosts boot each time."""
-        self.say("Xen host: booting it once, to save its state (a minute or two)")
-        place = xen_machine.Place(
-            image=self.shelf,
-            folder=self.scratch / "machine",
-            console=self.scratch / "console.log",
-            shared=self.scratch / "shared",
-        )
-        xen_machine.fresh_disk(place, self.shelf / "dom0.raw")
-        # The port of the way in is everybody's on this machine: it gets a network of its own.
-        with subprocess.Popen(
-            ["unshare", "--net", *xen_machine.command_line(place, (), None)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        ) as machine:
-            try:
-                processes.wait_for(
-                    lambda: machine.poll() is not None or xen_machine.is_ready(place.console, 0),
-                    timeout_s=BOOT_TIMEOUT_S,
-                    pause_s=0.2,
-                )
-                if machine.poll() is not None or not xen_machine.is_ready(place.console, 0):
-                    raise GuestBuildError(
-                        "cannot build a Xen host: it does not start; the last of its console: "
-                        + _last_words(place.console)
-                    )
-                # The start script has a moment to end.
-                time.sleep(1)
-                self._freeze(place)
-            finally:
-                machine.kill()
-        guest.run(
-            [
-                *("qemu-img", "rebase", "-u", "-F", "raw", "-b", "dom0.raw"),
-                str(place.disk),
-            ]
-        )
-        shutil.move(place.disk, self.shelf / "saved.qcow2")
 
-    def _freeze(self, place: xen_machine.Place) -> None:
-        state = self.shelf / "state"
-        xen_machine.orders(
-            place.monitor,
-            ("stop", {}),
-            ("migrate-set-parameters", {"max-bandwidth": 10 << 30}),
-            ("migrate", {"uri": f"exec:cat > {state}"}),
-        )
-        deadline = time.monotonic() + SAVE_TIMEOUT_S
-        while True:
-            (seen,) = xen_machine.orders(place.monitor, ("query-migrate", {}))
-            if seen.get("status") == "completed":
-                break
-            if seen.get("status") == "failed" or time.monotonic() > deadline:
+def save_state(shelf: Path, scratch: Path, say: Report) -> None:
+    """Boots it once and keeps what it is then. Where that cannot be, hosts boot each time."""
+    say("Xen host: booting it once, to save its state (a minute or two)")
+    place = xen_machine.Place(
+        image=shelf,
+        folder=scratch / "machine",
+        console=scratch / "console.log",
+        shared=scratch / "shared",
+    )
+    xen_machine.fresh_disk(place, shelf / "dom0.raw")
+    # The port of the way in is everybody's on this machine: it gets a network of its own.
+    with subprocess.Popen(
+        ["unshare", "--net", *xen_machine.command_line(place, (), None)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as machine:
+        try:
+            processes.wait_for(
+                lambda: machine.poll() is not None or xen_machine.is_ready(place.console, 0),
+                timeout_s=BOOT_TIMEOUT_S,
+                pause_s=0.2,
+            )
+            if machine.poll() is not None or not xen_machine.is_ready(place.console, 0):
                 raise GuestBuildError(
-                    f"cannot build a Xen host: QEMU does not save its state ({seen}); see whether"
-                    " there is room in the cache"
+                    "cannot build a Xen host: it does not start; the last of its console: "
+                    + _last_words(place.console)
                 )
-            time.sleep(0.2)
-        xen_machine.orders(place.monitor, ("quit", {}))
+            # The start script has a moment to end.
+            time.sleep(1)
+            _freeze(place, shelf / "state")
+        finally:
+            machine.kill()
+    guest.run(
+        [
+            *("qemu-img", "rebase", "-u", "-F", "raw", "-b", "dom0.raw"),
+            str(place.disk),
+        ]
+    )
+    shutil.move(place.disk, shelf / "saved.qcow2")
+
+
+def _freeze(place: xen_machine.Place, state: Path) -> None:
+    xen_machine.orders(
+        place.monitor,
+        ("stop", {}),
+        ("migrate-set-parameters", {"max-bandwidth": 10 << 30}),
+        ("migrate", {"uri": f"exec:cat > {state}"}),
+    )
+    deadline = time.monotonic() + SAVE_TIMEOUT_S
+    while True:
+        (seen,) = xen_machine.orders(place.monitor, ("query-migrate", {}))
+        if seen.get("status") == "completed":
+            break
+        if seen.get("status") == "failed" or time.monotonic() > deadline:
+            raise GuestBuildError(
+                f"cannot build a Xen host: QEMU does not save its state ({seen}); see whether"
+                " there is room in the cache"
+            )
+        time.sleep(0.2)
+    xen_machine.orders(place.monitor, ("quit", {}))
 
 
 def plain_kernel(packed: bytes) -> bytes:

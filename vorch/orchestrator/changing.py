@@ -26,6 +26,7 @@ class Changing(Core):
         cpu: str | None = None,
         hypervisor: str | None = None,
         xen_kind: str | None = None,
+        xen_loader: str | None = None,
         machine: str | None = None,
         firmware: Firmware | str | None = None,
         secure_boot: bool | None = None,
@@ -54,6 +55,7 @@ class Changing(Core):
             cpu=cpu,
             hypervisor=word_of(Changes, "hypervisor", hypervisor),
             xen_kind=word_of(Changes, "xen_kind", xen_kind),
+            xen_loader=word_of(Changes, "xen_loader", xen_loader),
             machine=machine,
             firmware=None if firmware is None else one_of(Firmware, firmware, "firmware"),
             secure_boot=secure_boot,
@@ -78,6 +80,7 @@ class Changing(Core):
             one_numa_cell,
             hypervisor,
             xen_kind,
+            xen_loader,
         )
         takes = any(value is not None for value in sizes)
 

@@ -28,6 +28,7 @@ class ImageStore(Core):
         firmware: Firmware | str = Firmware.BIOS,
         hypervisor: str | None = None,
         xen_kind: str | None = None,
+        xen_loader: str | None = None,
         vcpus: int = 1,
         memory_mib: int = 1024,
         pool: str | None = None,
@@ -39,7 +40,7 @@ class ImageStore(Core):
     ) -> Done:
         """A disk image (raw, qcow2, vmdk, vdi) or a CD, from a file or URL.
 
-        `hypervisor`, `xen_kind`: what VMs made of it are when nobody says.
+        `hypervisor`, `xen_kind`, `xen_loader`: what VMs made of it are when nobody says.
         `at_once`: VMs can be made of it while its data still come in, which this call waits for.
         "upload:ID" is what was sent to the service on this machine; it is gone when it is an image.
         """
@@ -62,6 +63,7 @@ class ImageStore(Core):
                 firmware=one_of(Firmware, firmware, "firmware"),
                 hypervisor=word_of(Image, "hypervisor", hypervisor) or "",
                 xen_kind=word_of(Image, "xen_kind", xen_kind) or "pv",
+                xen_loader=word_of(Image, "xen_loader", xen_loader) or "pygrub",
                 vcpus=vcpus,
                 memory_mib=memory_mib,
                 pool=self._pool_for(cluster, pool, storage_class),

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vorch.availability import Availability
 from vorch.codec import decode
-from vorch.decide import agree, barred, estimate, move, send
+from vorch.decide import agree, barred, copies, crossing, estimate, move, send
+from vorch.decide.move import need_free_to_move
 from vorch.decide.place import NOTHING_KEPT, Keeping
 from vorch.decide.records import is_on, known_power
-from vorch.errors import BadConfig, Invalid, NoRoom
+from vorch.errors import BadConfig, Invalid, NoRoom, VorchError
+from vorch.inside import Inside
 from vorch.model import (
     Cluster,
     Task,
     Vm,
+    check_text,
     check_vm_name,
 )
 from vorch.orchestrator import kept
 from vorch.orchestrator.core import Core, Done
 from vorch.orchestrator.room_hint import with_way
+from vorch.orchestrator.words import checked_seconds
 from vorch.plan import MigrateDomain, Plan
+from vorch.ports import no_progress
 
 # How long a guest's writes are watched before it moves.
 MEASURED_FOR_S = 1
@@ -40,6 +46,19 @@ class _Wishes:
 
 
 AS_SET = _Wishes()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Crossing:
+    """How somebody wants a move to the other hypervisor to be."""
+
+    start: bool
+    expect: str
+    timeout_s: float
+    unchecked: bool
+    unread: bool
+    rollback: bool
+    force: bool
 
 
 class Moves(Core):
@@ -186,14 +205,52 @@ class Moves(Core):
         name: str,
         node: str,
         *,
+        start: bool = True,
+        expect: str = "",
+        timeout_s: float | None = None,
+        unchecked: bool = False,
+        unread: bool = False,
+        rollback: bool = False,
         force: bool = False,
         dry_run: bool = False,
         wait_s: float | None = None,
     ) -> Done:
-        """Let a VM that is off start on another host from now on.
+        """Let a VM that is off start on another host from now on, also between KVM and Xen.
 
+        Between those two its disk is looked into first, a snapshot of its disks is taken and it is
+        started there; if its guest does not come up within `timeout_s`, it is off where it was.
+        `start`: else it is only recorded. `expect`: text that its console shows when it is up.
+        `unchecked`: also when it would not start there; `unread`: also when its disk could not be
+        looked into. `rollback`: when it goes back, what it wrote there is lost.
         `force`: also where a rule keeps it from.
         """
+        check_vm_name(name)
+        cluster = self.look()
+        between = self._crossing(cluster, name, node)
+        if between is not None:
+            return self._cross(
+                name,
+                node,
+                between[1],
+                _Crossing(
+                    start=start,
+                    expect=check_text(expect, "text to be expected", 256),
+                    timeout_s=checked_seconds(
+                        self.settings.guest_up_s if timeout_s is None else timeout_s
+                    ),
+                    unchecked=unchecked,
+                    unread=unread,
+                    rollback=rollback,
+                    force=force,
+                ),
+                dry_run=dry_run,
+                wait_s=wait_s,
+            )
+        if expect or timeout_s is not None or unchecked or unread or rollback or not start:
+            raise Invalid(
+                f"cannot relocate VM {name!r} to {node!r} with a look into its disk or a start:"
+                " both hosts run the same hypervisor, where it is only recorded; leave that away"
+            )
 
         def decide(cluster: Cluster) -> Plan:
             ha = kept.availability(self.world.state)
@@ -205,9 +262,127 @@ class Moves(Core):
             dry_run=dry_run,
             wait_s=wait_s,
             hosts=lambda c: [c.vm(name).node, node],
-            about=(f"vm/{check_vm_name(name)}",),
+            about=(f"vm/{name}",),
             networks=self._networks_of(name),
         )
+
+    def _crossing(
+        self, cluster: Cluster, name: str, node: str
+    ) -> tuple[crossing.Runs, crossing.Runs] | None:
+        hosts = [cluster.vm(name).node, cluster.node(node).name]
+        if self._find_facts(cluster, hosts):
+            cluster = self.look()
+        return crossing.crosses(cluster, name, node)
+
+    def _cross(
+        self,
+        name: str,
+        node: str,
+        runs: crossing.Runs,
+        wishes: _Crossing,
+        *,
+        dry_run: bool,
+        wait_s: float | None,
+    ) -> Done:
+        fresh = self._fresh()
+        snapshot = f"relocate-{fresh.token[:8]}"
+        trial = (
+            crossing.Trial(timeout_s=wishes.timeout_s, expect=wishes.expect)
+            if wishes.start
+            else None
+        )
+        # What the disk holds does not change while it is off: it is looked into once.
+        looked: dict[str, Inside | None] = {}
+
+        def decide(cluster: Cluster) -> Plan:
+            vm, ha = cluster.vm(name), kept.availability(self.world.state)
+            need_free_to_move(cluster, name, node)
+            if name not in looked:
+                looked[name] = self._inside(vm)
+            seen = self._ruled(cluster, ha, name, force=wishes.force)
+            plan = crossing.cross(
+                seen,
+                name,
+                node,
+                crossing.findings(looked[name], vm, runs),
+                trial=trial,
+                overhead_mib=self.settings.vm_overhead_mib,
+                unchecked=wishes.unchecked,
+                unread=wishes.unread,
+                keeping=Keeping(ha=ha, force=wishes.force),
+            )
+            return agree.moved(plan, ha, name) if trial is None else agree.started(plan, ha, name)
+
+        def go(*, dry_run: bool) -> Done:
+            return self._do(
+                decide,
+                dry_run=dry_run,
+                wait_s=wait_s,
+                hosts=lambda c: [c.vm(name).node, node],
+                about=(f"vm/{name}",),
+                networks=self._networks_of(name),
+            )
+
+        def taken(cluster: Cluster) -> Plan:
+            said = f"before it went to {node}"
+            return copies.snapshot_create(
+                cluster, name, snapshot, fresh, freeze=False, description=said
+            )
+
+        # All that can be refused is refused before there is a snapshot.
+        whole = go(dry_run=True)
+        with_disks = bool(self.look().vm(name).data_disks)
+        if dry_run:
+            first = (
+                self._on_vm(name, taken, dry_run=True, wait_s=wait_s).plan if with_disks else None
+            )
+            steps = (*(first.steps if first is not None else ()), *whole.plan.steps)
+            return Done(dataclasses.replace(whole.plan, steps=steps), None)
+        if with_disks:
+            self._on_vm(name, taken, dry_run=False, wait_s=wait_s)
+        try:
+            return go(dry_run=False)
+        except VorchError as exc:
+            raise self._went_back(exc, name, snapshot if with_disks else "", wishes) from exc
+
+    def _went_back(
+        self, exc: VorchError, name: str, snapshot: str, wishes: _Crossing
+    ) -> VorchError:
+        """The same error with what has become of the disks."""
+        task = exc.fields.get("task")
+        document = None if task is None else self.world.state.get(f"task/{task}")
+        over = document is not None and decode(Task, document.body).over
+        if not snapshot:
+            return exc
+        if not over:
+            # It is still under way, or was never begun.
+            told = f"its snapshot {snapshot!r} is kept"
+        elif wishes.rollback:
+            try:
+                self._on_vm(
+                    name,
+                    lambda cluster: copies.snapshot_rollback(cluster, name, snapshot),
+                    dry_run=False,
+                    wait_s=None,
+                )
+                told = f"its disks are as they were (snapshot {snapshot!r})"
+            except VorchError as failed:
+                told = f"its disks could not be set back to snapshot {snapshot!r}: {failed.message}"
+        else:
+            told = (
+                f"what it wrote there is kept; `vorch snapshot rollback {name} {snapshot}` sets its"
+                " disks back"
+            )
+        return type(exc)(f"{exc.message}; {told}", **{**exc.fields, "snapshot": snapshot})
+
+    def _inside(self, vm: Vm) -> Inside | None:
+        """What is in the disk that it starts from. One that cannot be read is said to be so."""
+        disk = crossing.boot_disk(vm)
+        if disk is None or disk.volume is None:
+            return None
+        images = self.world.images(disk.volume.pool)
+        with images.content(disk.volume.name, None, no_progress) as content:
+            return self.world.media.look_into(content)
 
     def send(
         self,

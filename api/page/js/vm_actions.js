@@ -51,7 +51,7 @@ export function may(verb, row, ctx) { return ctx.can(verb) && (!FITS[verb] || FI
 
 // What `change` begins from, so that only what is changed is sent.
 export function changeable(vm) {
-  const names = ["vcpus", "vcpus_max", "memory_mib", "memory_max_mib", "cpu", "hypervisor", "xen_kind", "machine", "firmware", "secure_boot", "tpm", "graphics", "agent", "watchdog", "tags", "require_tags", "huge_pages", "one_numa_cell", "description"];
+  const names = ["vcpus", "vcpus_max", "memory_mib", "memory_max_mib", "cpu", "hypervisor", "xen_kind", "xen_loader", "machine", "firmware", "secure_boot", "tpm", "graphics", "agent", "watchdog", "tags", "require_tags", "huge_pages", "one_numa_cell", "description"];
   return Object.fromEntries(names.filter((one) => vm[one] !== undefined).map((one) => [one, vm[one]]));
 }
 

@@ -232,6 +232,7 @@ def test_what_vms_have_in_common_is_what_each_alone_asks_for() -> None:
         {"one_numa_cell": True},
         {"hypervisor": "any"},
         {"hypervisor": "any", "xen_kind": "pvh"},
+        {"hypervisor": "any", "xen_loader": "pvgrub"},
         {"hypervisor": "any", "watchdog": Watchdog.RESET},
         {"hypervisor": "xen"},
     ]

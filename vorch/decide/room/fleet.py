@@ -56,6 +56,8 @@ class Host:
     cpu_models: frozenset[str] = frozenset()
     machines: frozenset[str] = frozenset()
     xen_kinds: frozenset[str] = frozenset()
+    # What guests of Xen need to start there and is absent, and why.
+    no_loaders: Mapping[str, str] = field(default_factory=dict)
     uefi: bool = True
     secure_boot: bool = True
     tpm: bool = True
@@ -107,6 +109,7 @@ class Needs:
     # why none of them can run it.
     machine: str = ""
     xen_kind: str = ""
+    xen_loader: str = ""
     not_on_xen: str = ""
     uefi: bool = False
     secure_boot: bool = False

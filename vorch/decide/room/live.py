@@ -39,7 +39,7 @@ from vorch.decide.room.fleet import (
 )
 from vorch.decide.rules import Placement, resolve
 from vorch.model import Cluster, Domain, Firmware, HostFacts, Node, Vm
-from vorch.xen_guests import lacks
+from vorch.xen_guests import lacks, loader, without_loaders
 
 # vCPUs per processor at most, on hosts that say nothing else: few guests are busy all the time.
 CPU_RATIO = 16.0
@@ -270,6 +270,7 @@ class _Look:
                 vm.machine,
                 vm.hypervisor,
                 vm.xen_kind,
+                loader(vm),
                 _not_on_xen(vm),
                 vm.firmware,
                 vm.secure_boot,
@@ -338,6 +339,7 @@ def host_of(
         cpu_models=frozenset(facts.cpu_models),
         machines=frozenset(facts.machines),
         xen_kinds=frozenset(facts.xen_kinds),
+        no_loaders=without_loaders(facts),
         uefi=facts.uefi,
         secure_boot=facts.secure_boot,
         tpm=facts.tpm,
@@ -417,6 +419,7 @@ def needs_of(cluster: Cluster, placement: Placement, vm: Vm, domain: Domain | No
         cpu_model=vm.cpu if vm.cpu not in ("default", "host") else "",
         machine=vm.machine,
         xen_kind=vm.xen_kind,
+        xen_loader=loader(vm),
         not_on_xen=_not_on_xen(vm),
         uefi=vm.firmware is Firmware.UEFI,
         secure_boot=vm.secure_boot,

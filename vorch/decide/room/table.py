@@ -383,6 +383,8 @@ def lacking(host: Host, needs: Needs) -> str | None:
             return needs.not_on_xen
         if needs.xen_kind and host.xen_kinds and needs.xen_kind not in host.xen_kinds:
             return no_such_kind(needs.xen_kind)
+        if needs.xen_loader in host.no_loaders:
+            return host.no_loaders[needs.xen_loader]
     if needs.uefi and not host.uefi:
         return "it has no UEFI firmware; install the package ovmf there"
     if needs.secure_boot and not host.secure_boot:

@@ -40,7 +40,7 @@ function entriesOf(ctx, one) {
     ["node_maintenance", { name, on: true }, { text: t("host.maintenance_on"), title: t("host.maintenance_on_of", { name }), icon: "shield" }],
     ["node_maintenance", { name, on: false }, { text: t("host.maintenance_off"), title: t("host.maintenance_off_of", { name }), icon: "play" }],
     ["node_probe", { name }, { unless: silent, icon: "refresh" }],
-    ["node_change", { name }, { icon: "edit", current: { reserve_mib: one.node.reserve_mib, storage_address: one.node.storage_address, bmc: one.node.bmc, tags: one.node.tags, cpu_ratio: one.node.cpu_ratio } }],
+    ["node_change", { name }, { icon: "edit", current: { reserve_mib: one.node.reserve_mib, storage_address: one.node.storage_address, bmc: one.node.bmc, tags: one.node.tags, cpu_ratio: one.node.cpu_ratio, ssh: one.node.ssh } }],
     null,
     ["node_fence", { name }, { danger: true, icon: "plug" }],
     ["node_unfence", { name }, { icon: "plug" }],

@@ -157,7 +157,7 @@ function render(root, ctx) {
           [t("vms.tags"), vm.tags.length ? vm.tags.join(", ") : t("none")],
           vm.require_tags.length > 0 && [t("vm.require_tags"), vm.require_tags.join(", ")],
           [t("vm.machine"), `${vm.machine}, ${vm.firmware.toUpperCase()}`],
-          [t("field.hypervisor"), vm.hypervisor === "kvm" ? t("vm.hypervisor_kvm") : t(vm.hypervisor === "xen" ? "vm.hypervisor_xen" : "vm.hypervisor_any", { kind: vm.xen_kind.toUpperCase() })],
+          [t("field.hypervisor"), vm.hypervisor === "kvm" ? t("vm.hypervisor_kvm") : t(vm.hypervisor === "xen" ? "vm.hypervisor_xen" : "vm.hypervisor_any", { kind: vm.xen_kind.toUpperCase() + (vm.xen_kind !== "hvm" && vm.xen_loader === "pvgrub" ? `, ${vm.xen_loader}` : "") })],
           [t("vm.options"), options.join(", ") || t("none")],
           [t("vm.wanted"), word("power", vm.wanted)],
           vm.home && [t("vm.home"), vm.home],
