@@ -146,8 +146,12 @@ class _Opened:
 
 
 def _settle(shelf: Path, finished: Path) -> None:
-    if not finished.exists():
-        shelf.rename(finished)
+    if finished.exists():
+        return
+    for other in finished.parent.glob(f"{finished.name.rpartition('-')[0]}-*"):
+        # Of earlier packages: nothing would ever use it again.
+        shutil.rmtree(other, ignore_errors=True)
+    shelf.rename(finished)
 
 
 def _initrd(work: guest.Workshop) -> guest.Archive:
