@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,8 @@ from . import simulate_room
 from .group import noun
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from vorch.simulate import Failure, Played
 
 # How often the line is written anew that says how far it is.
@@ -79,7 +82,8 @@ def simulate_faults(
     numbers = range(first, first + seeds)
     count = _Count(seeds)
     try:
-        failure = simulate.play_seeds(numbers, hosts=hosts, vms=vms, jobs=jobs, told=count)
+        with count.heard():
+            failure = simulate.play_seeds(numbers, hosts=hosts, vms=vms, jobs=jobs, told=count)
     except KeyboardInterrupt:
         count.clear()
         _tell_broken_off(count.played, seeds, first, as_json=as_json)
@@ -102,8 +106,29 @@ class _Count:
         self._seeds = seeds
         self._shows = render.is_terminal(sys.stderr)
         self._shown_at = 0.0
+        self._broken_off = False
+
+    @contextlib.contextmanager
+    def heard(self) -> Iterator[None]:
+        """A Ctrl-C counts, wherever it comes.
+
+        What is played has processes that die and calls that fail, and is made to go on after that:
+        an exception that comes out of nowhere may be taken for one of those.
+        """
+
+        def note(*_: object) -> None:
+            self._broken_off = True
+            raise KeyboardInterrupt
+
+        before = signal.signal(signal.SIGINT, note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def __call__(self, played: int) -> None:
+        if self._broken_off:
+            raise KeyboardInterrupt
         self.played = played
         now = time.monotonic()
         if self._shows and now - self._shown_at >= SHOWN_EVERY_S:

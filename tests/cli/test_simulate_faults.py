@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -13,6 +14,8 @@ import sys
 import time
 
 import pytest
+
+from vorch_cli.commands.simulate import _Count
 
 # More than anybody waits for, of small clusters.
 ENDLESS = ["--seeds", "1000000", "--first", "5"]
@@ -84,3 +87,16 @@ def test_where_nobody_looks_nothing_is_drawn() -> None:
     )
     assert done.stderr == ""
     assert done.stdout == "2 schedule(s) from 0 on, 2 hosts, 2 VMs: nothing was lost\n"
+
+
+def test_one_that_was_taken_for_a_fault_of_the_game_counts_when_that_is_over() -> None:
+    count = _Count(10)
+    with count.heard():
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            count(1)
+    assert count.played == 0
+    # Afterwards it is whose it was before.
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
