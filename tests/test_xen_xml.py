@@ -47,6 +47,7 @@ from vorch.xen_xml import (
     add_image,
     disk_xml,
     drop_image,
+    nic_xml,
     place_of,
     xen_domain_xml,
 )
@@ -237,3 +238,11 @@ def test_a_disk_that_the_vm_has_not_yet_gets_the_place_that_it_will_have() -> No
     assert place_of(RBD) in text
     # One that it has is the same one.
     assert disk_xml(running, disk("root", "vda"), RBD).count('dev="xvda"') == 1
+
+
+def test_a_card_that_is_plugged_in_has_a_name_by_which_its_figures_are_found() -> None:
+    plugged = nic("extra", "wire", 7)
+    text = nic_xml(vm(), plugged, Network(name="wire", kind="bridge", bridge="br0"))
+    name = re.findall(r'target dev="(\w+)"', text)
+    assert name == ["vx" + plugged.mac.replace(":", "")[-8:]]
+    assert len(name[0]) + len("-emu") <= 15

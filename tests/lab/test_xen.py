@@ -122,6 +122,7 @@ KEPT = (
     "test_its_clock_is_compared_with_ours",
     "test_a_key_that_it_was_never_given_is_forgotten",
     "test_a_disk_is_plugged_in_once",
+    "test_a_disk_that_was_never_there_is_unplugged",
     "test_a_guest_lets_go_of_a_disk",
 )
 # Those that need what a Xen host lacks, by the verb of the table that says why.

@@ -345,7 +345,7 @@ class XenHost(LibvirtHost):
     # -- devices ----------------------------------------------------------------------------
 
     def _nic_xml(self, vm: Vm, nic: Nic, network: Network) -> str:
-        return domain_xml.to_text(xen_xml.nic_element(vm, nic, {network.name: network}))
+        return xen_xml.nic_xml(vm, nic, network)
 
     def _ask_out(self, domain: Handle, device: Element) -> None:
         """libxl finds a device by what it looks like, not by its alias."""
