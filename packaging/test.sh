@@ -18,7 +18,7 @@ unset VORCH_FAILED_TESTS VORCH_CRASHES
 # More than so many are no accident.
 most=10
 # The second try has an end, as the first one's tests have.
-longest=10m
+longest=15m
 
 kept=$(mktemp)
 crashes=$(mktemp -d)

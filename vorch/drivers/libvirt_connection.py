@@ -236,9 +236,16 @@ class _Opening:
 class Connection:
     """A libvirt URI that stays open. Safe to use from many threads."""
 
-    def __init__(self, uri: str, *, open_timeout_s: float = OPEN_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        uri: str,
+        *,
+        open_timeout_s: float = OPEN_TIMEOUT_S,
+        keepalive_count: int = KEEPALIVE_COUNT,
+    ) -> None:
         self.uri = uri
         self.open_timeout_s = open_timeout_s
+        self._keepalive_count = keepalive_count
         parts = urlsplit(uri)
         # Files and addresses of this machine are the host's own.
         self.local = not parts.netloc
@@ -257,7 +264,7 @@ class Connection:
         handle = self._opened()
         # A driver inside this process has no wire that could break, and refuses.
         with contextlib.suppress(libvirt.libvirtError):
-            handle.setKeepAlive(KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT)
+            handle.setKeepAlive(KEEPALIVE_INTERVAL_S, self._keepalive_count)
             handle.registerCloseCallback(self._closed_by_the_other_side, None)
         self.opened += 1
         return handle

@@ -23,6 +23,7 @@ from vorch.availability import Ending
 from vorch.domain_xml import Element, Mark
 from vorch.drivers import libvirt_disks, libvirt_migration, libvirt_networks, libvirt_xml
 from vorch.drivers.libvirt_connection import (
+    KEEPALIVE_COUNT,
     OPEN_TIMEOUT_S,
     Connection,
     Handle,
@@ -83,10 +84,15 @@ _STATS = (
     | libvirt.VIR_DOMAIN_STATS_VCPU
 )
 _LIVE = libvirt.VIR_DOMAIN_AFFECT_LIVE
+# A start whose caller was lost may take so long; each look at it waits for half a minute.
+START_UNDER_WAY_S = 120.0
 
 
 class LibvirtHost:
     """One host, by the URI of its node. `facts` and `probe` are for the kinds of host to say."""
+
+    # Its daemon may leave so many questions whether it is there without an answer.
+    KEEPALIVE_COUNT = KEEPALIVE_COUNT
 
     def __init__(
         self,
@@ -96,7 +102,9 @@ class LibvirtHost:
         timeout_s: float = OPEN_TIMEOUT_S,
     ) -> None:
         self.node = node
-        self.connection = Connection(node.uri, open_timeout_s=timeout_s)
+        self.connection = Connection(
+            node.uri, open_timeout_s=timeout_s, keepalive_count=self.KEEPALIVE_COUNT
+        )
         self._events = LibvirtEvents(self.connection)
         self._clock = clock
         # vorch's mark of each running domain, by UUID and libvirt's number of that run, which is
@@ -300,18 +308,35 @@ class LibvirtHost:
                     )
                 # Crashed and kept: what is left of it holds the disks open. Or it is being started
                 # by a call whose connection broke, which takes its time.
-                try:
-                    existing.destroy()
-                except libvirt.libvirtError as exc:
-                    late = code_of(exc) == libvirt.VIR_ERR_OPERATION_TIMEOUT
-                    now, _ = power_of(*existing.state())
-                    if not late or now not in (Power.RUNNING, Power.PAUSED):
-                        raise
+                if self._clear(existing):
                     return
             name = self._free_name(handle, vm)
             self._create(handle, vm, name, sources, networks, facts, cpu, flags)
 
         self._call(what, work)
+
+    @staticmethod
+    def _clear(domain: Handle) -> bool:
+        """End what is left of a domain; True when it has begun to run meanwhile, as it was to."""
+        until = time.monotonic() + START_UNDER_WAY_S
+        while True:
+            try:
+                domain.destroy()
+                return False
+            except libvirt.libvirtError as exc:
+                if code_of(exc) == libvirt.VIR_ERR_NO_DOMAIN:
+                    return False
+                late = code_of(exc) == libvirt.VIR_ERR_OPERATION_TIMEOUT
+                if not late or time.monotonic() >= until:
+                    raise
+            try:
+                power, _ = power_of(*domain.state())
+            except libvirt.libvirtError as exc:
+                if code_of(exc) == libvirt.VIR_ERR_NO_DOMAIN:
+                    return False
+                raise
+            if power in (Power.RUNNING, Power.PAUSED):
+                return True
 
     @staticmethod
     def _free_name(handle: Handle, vm: Vm) -> str:

@@ -94,6 +94,10 @@ WITHOUT: Mapping[str, str] = {
 class XenHost(LibvirtHost):
     """xen:///system and the same from afar."""
 
+    # The dom0 serves the disks and cards of all guests by the few processors that it has, and its
+    # libvirtd is kept waiting. Whether a host is lost is judged by other limits than this one.
+    KEEPALIVE_COUNT = 10
+
     # With the number of the connection that it was found by.
     _static: tuple[int, HostFacts] | None = None
 
