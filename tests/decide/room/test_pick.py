@@ -53,10 +53,16 @@ def test_never_over_and_never_against_a_rule(fleet: Fleet) -> None:
         assert not target.closed
         assert set(fleet.guest(one.guest).needs.tags) <= target.tags
         for rule in fleet.rules:
-            # Those that have to be on one host go as one: their fellows are there already.
-            if rule.hard and one.guest in rule.guests and not isinstance(rule, Together):
+            # Those that have to be on one host go as one: their fellows are there already. A spread
+            # is right when all are where they belong: who comes first may be told last.
+            if rule.hard and one.guest in rule.guests and not isinstance(rule, Together | Spread):
                 assert not judge.barred(fleet, rule, one.guest, one.host, now)
         now[one.guest] = one.host
+    for rule in fleet.rules:
+        for one in answer.placed:
+            if rule.hard and isinstance(rule, Spread) and one.host and one.guest in rule.guests:
+                others = {guest: host for guest, host in now.items() if guest != one.guest}
+                assert not judge.barred(fleet, rule, one.guest, one.host, others)
     for target_name in set(answer.hosts.values()):
         assert judge.memory_free(fleet, fleet.host(target_name), now) >= 0
         assert judge.vcpus_free(fleet, fleet.host(target_name), now) >= 0
@@ -315,3 +321,21 @@ def test_a_batch_is_no_worse_than_one_by_one(name: str) -> None:
     for row in rows:
         assert single.take([row]).host
     assert together.score.whole() <= single.score.whole() + 1e-9
+
+
+def test_two_of_three_go_where_one_is_alone_when_the_third_is_elsewhere() -> None:
+    """The second of the two comes last, and is told of before the third."""
+    hosts = tuple(
+        Host(name=f"h{number}", cpus=1, memory_mib=2048, tags=frozenset({f"rack:r{number // 3}"}))
+        for number in range(4)
+    )
+    guests = tuple(Guest(name=f"g{number}", memory_mib=1024, vcpus=1) for number in range(3))
+    names = tuple(one.name for one in guests)
+    rules = (
+        Together(name="t", guests=names[:2], hard=False),
+        Spread(name="s", guests=names, over="rack", max_skew=1, hard=True),
+    )
+    fleet = Fleet(hosts=hosts, guests=guests, rules=rules, policy=Policy(spare="ignore"))
+    where = place(fleet).hosts
+    assert where["g0"] == where["g1"] == "h3"
+    assert where["g2"] in ("h0", "h1", "h2")
