@@ -59,6 +59,7 @@ LONG = (
     "tests/lab/test_failover.py",
     "tests/lab/test_kill.py",
     "tests/lab/test_failover_many.py",
+    "tests/lab/test_xen_cluster.py",
     "tests/lab/test_migrate.py",
     "tests/lab/test_fencing.py",
     "tests/contract/test_rbd.py",
