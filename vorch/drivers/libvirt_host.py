@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar
 
@@ -41,6 +42,7 @@ from vorch.drivers.libvirt_figures import (
     routes,
     version_text,
 )
+from vorch.drivers.libvirt_migration import Way
 from vorch.drivers.libvirt_unplug import unplug
 from vorch.drivers.side_by_side import side_by_side
 from vorch.errors import Conflict, Invalid, NotFound, TimedOut, Unsupported, VorchError
@@ -134,10 +136,36 @@ class LibvirtHost:
         """A card as it is plugged into a guest that runs."""
         return domain_xml.nic_xml(vm, nic, network, self.facts())
 
-    def _ask_out(self, domain: Handle, device: Element) -> None:
+    def _ask_out(self, domain: Handle, device: Element, again: bool) -> None:
         """Tell the guest to let go of a device."""
         alias = domain_xml.attribute_of(device, "alias", "name")
-        domain.detachDeviceAlias(alias, _LIVE)
+        try:
+            domain.detachDeviceAlias(alias, _LIVE)
+        except libvirt.libvirtError as exc:
+            granted = code_of(exc) in (libvirt.VIR_ERR_DEVICE_MISSING, libvirt.VIR_ERR_NO_DOMAIN)
+            # Asked for the second time, QEMU complains that the first is on its way still.
+            if not again and not granted:
+                raise
+
+    # How a guest gets to another host. Where it is on its way counts, whoever began that.
+
+    def _direction(self, domain: Handle) -> Literal["in", "out", "torn"] | None:
+        return libvirt_migration.direction(domain)
+
+    def _send(self, domain: Handle, way: Way, progress: Progress) -> MoveFigures:
+        while True:
+            cached = frozenset(n for n, source in way.copies.items() if self._is_cached(source))
+            try:
+                return libvirt_migration.send(domain, replace(way, cached=cached), progress)
+            except libvirt.libvirtError as exc:
+                if not self._learn_cached(exc, way.copies.values()):
+                    raise
+
+    def _follow(self, domain: Handle, progress: Progress) -> MoveFigures:
+        return libvirt_migration.follow(domain, progress)
+
+    def _end_move(self, domain: Handle, what: str) -> None:
+        libvirt_migration.abort(domain, what)
 
     def _press_power_button(self, domain: Handle) -> None:
         domain.shutdown()
@@ -534,22 +562,19 @@ class LibvirtHost:
     ) -> MoveFigures:
         what = f"move VM {vm.name!r} to {node!r}"
         begun = False
-
-        def way() -> libvirt_migration.Way:
-            return libvirt_migration.Way(
-                vm=vm,
-                node=node,
-                uri=uri,
-                pause_limit_ms=pause_limit_ms,
-                bandwidth_mib_s=bandwidth_mib_s,
-                postcopy_after_s=postcopy_after_s,
-                copies=copies,
-                elsewhere=elsewhere,
-                bridges=bridges,
-                cell=cell,
-                live=live,
-                cached=frozenset(n for n, source in copies.items() if self._is_cached(source)),
-            )
+        way = Way(
+            vm=vm,
+            node=node,
+            uri=uri,
+            pause_limit_ms=pause_limit_ms,
+            bandwidth_mib_s=bandwidth_mib_s,
+            postcopy_after_s=postcopy_after_s,
+            copies=copies,
+            elsewhere=elsewhere,
+            bridges=bridges,
+            cell=cell,
+            live=live,
+        )
 
         def work(handle: Handle) -> MoveFigures:
             nonlocal begun
@@ -557,21 +582,16 @@ class LibvirtHost:
                 # The connection was lost on its way, and it has gone meanwhile.
                 return MoveFigures()
             domain = self._running(handle, vm.id, what)
-            seen = libvirt_migration.direction(domain)
+            seen = self._direction(domain)
             if seen == "torn":
-                return libvirt_migration.take_up(domain, way(), progress)
+                return libvirt_migration.take_up(domain, way, progress)
             if begun or seen == "out":
-                figures = libvirt_migration.follow(domain, progress)
+                figures = self._follow(domain, progress)
                 if self._find(handle, vm.id) is not None:
                     raise libvirt_migration.broke_off(what)
                 return figures
             begun = True
-            while True:
-                try:
-                    return libvirt_migration.send(domain, way(), progress)
-                except libvirt.libvirtError as exc:
-                    if not self._learn_cached(exc, copies.values()):
-                        raise
+            return self._send(domain, way, progress)
 
         return self._call(what, work)
 
@@ -594,7 +614,7 @@ class LibvirtHost:
     def migration(self, vm_id: str) -> Literal["in", "out", "torn"] | None:
         def work(handle: Handle) -> Literal["in", "out", "torn"] | None:
             domain = self._find(handle, vm_id)
-            return None if domain is None else libvirt_migration.direction(domain)
+            return None if domain is None else self._direction(domain)
 
         return self._call(f"see whether VM {vm_id} is on its way", work)
 
@@ -604,7 +624,7 @@ class LibvirtHost:
         def work(handle: Handle) -> None:
             domain = self._find(handle, vm_id)
             if domain is not None:
-                libvirt_migration.abort(domain, what)
+                self._end_move(domain, what)
 
         self._call(what, work)
 

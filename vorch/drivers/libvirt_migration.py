@@ -48,7 +48,7 @@ FLAGS = (
     | libvirt.VIR_MIGRATE_ABORT_ON_ERROR
     | _CONVERGE
 )
-_OVER = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID)
+OVER = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID)
 MIB = 1024**2
 
 # Why a domain stands still, or runs, in the time of its post-copy and when that broke off.
@@ -94,7 +94,7 @@ def direction(domain: Handle) -> Literal["in", "out", "torn"] | None:
         # What is arriving has a job that only the source can tell of.
         if code_of(exc) == libvirt.VIR_ERR_OPERATION_UNSUPPORTED:
             return "in"
-        if code_of(exc) in _OVER:
+        if code_of(exc) in OVER:
             return None
         raise
     if _does(stats, libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN):
@@ -332,7 +332,7 @@ def figures_of_arrival(domain: Handle) -> MoveFigures | None:
     try:
         stats = domain.jobStats(flags)
     except libvirt.libvirtError as exc:
-        if code_of(exc) in (*_OVER, libvirt.VIR_ERR_OPERATION_UNSUPPORTED):
+        if code_of(exc) in (*OVER, libvirt.VIR_ERR_OPERATION_UNSUPPORTED):
             return None
         raise
     if stats.get("operation") != libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from vorch.domain_xml import Element
-from vorch.drivers.libvirt_connection import Handle, code_of, libvirt
+from vorch.drivers.libvirt_connection import Handle
 from vorch.errors import TimedOut
 
 POLL_S = 0.2
@@ -17,12 +17,13 @@ ASK_AGAIN_S = 3.0
 def unplug(
     what: str,
     find: Callable[[], tuple[Handle, Element] | None],
-    ask: Callable[[Handle, Element], None],
+    ask: Callable[[Handle, Element, bool], None],
     timeout_s: float,
 ) -> None:
     """Ask, wait until the device is off the list, and ask again now and then.
 
-    `find` gives the domain, and the device as it is in there, while it is.
+    `find` gives the domain, and the device as it is in there, while it is. `ask` is told whether it
+    was asked before.
     """
     deadline = time.monotonic() + timeout_s
     ask_at = 0.0
@@ -37,11 +38,5 @@ def unplug(
         if now < ask_at:
             time.sleep(max(0.0, min(POLL_S, deadline - now)))
             continue
-        try:
-            ask(*found)
-        except libvirt.libvirtError as exc:
-            granted = code_of(exc) in (libvirt.VIR_ERR_DEVICE_MISSING, libvirt.VIR_ERR_NO_DOMAIN)
-            # Asked for the second time, QEMU complains that the first is on its way still.
-            if ask_at == 0 and not granted:
-                raise
+        ask(*found, ask_at > 0)
         ask_at = now + ASK_AGAIN_S

@@ -18,7 +18,7 @@ from typing import Literal
 from vorch import domain_xml, xen_guests, xen_xml
 from vorch.decide.abilities import LIVE_PV
 from vorch.domain_xml import Element
-from vorch.drivers import libvirt_migration, xen_migration
+from vorch.drivers import xen_migration
 from vorch.drivers.libvirt_connection import (
     OPEN_TIMEOUT_S,
     Handle,
@@ -28,10 +28,11 @@ from vorch.drivers.libvirt_connection import (
 )
 from vorch.drivers.libvirt_figures import power_of, version_text
 from vorch.drivers.libvirt_host import REMOTE_CALLS, LibvirtHost
+from vorch.drivers.libvirt_migration import Way
 from vorch.drivers.side_by_side import side_by_side
 from vorch.drivers.ssh import Shell
 from vorch.drivers.xen_disks import PLACE, XenDisks
-from vorch.errors import Conflict, StepFailed, TimedOut, Unsupported, VorchError
+from vorch.errors import Conflict, StepFailed, Unsupported, VorchError
 from vorch.model import (
     WAITS_FOR_DISK,
     Check,
@@ -47,21 +48,18 @@ from vorch.model import (
     Nic,
     NicFigures,
     Node,
-    NumaCell,
     Power,
     RbdSource,
     Source,
     Vm,
 )
-from vorch.ports import NO_SOURCES, Progress
+from vorch.ports import Progress
 
 # The dom0 shows itself as a domain; it is the host, not a guest.
 DOM0 = 0
 SSH_TIMEOUT_S = 30.0
 # Those that are not there.
 SEE_FILES = 'for file; do test -e "$file" || echo "$file"; done'
-# A guest that was still booting when it was asked for a disk has not heard of it.
-ASK_AGAIN_S = 1.0
 # A guest's kernel reads its disk as soon as it has it.
 READS_AFTER_S = 30.0
 NOT_YET = "vorch does not do it on Xen hosts yet"
@@ -351,88 +349,58 @@ class XenHost(LibvirtHost):
     def _nic_xml(self, vm: Vm, nic: Nic, network: Network) -> str:
         return xen_xml.nic_xml(vm, nic, network)
 
-    def _ask_out(self, domain: Handle, device: Element) -> None:
-        """libxl finds a device by what it looks like, not by its alias."""
-        domain.detachDeviceFlags(domain_xml.to_text(device), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+    def _ask_out(self, domain: Handle, device: Element, again: bool) -> None:
+        """libxl finds a device by what it looks like, not by its alias, and waits for its end."""
+        text = domain_xml.to_text(device)
+        if device.tag != "disk":
+            domain.detachDeviceFlags(text, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+            return
+        with self._gone_is_well():
+            try:
+                domain.detachDeviceFlags(text, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+            except libvirt.libvirtError:
+                # A guest that is still booting has not heard of it: it is asked again.
+                return
+            self._let_go(domain, domain_xml.place_of(device) or "")
 
     # -- moves ------------------------------------------------------------------------------
 
-    def migrate(
-        self,
-        vm: Vm,
-        node: str,
-        uri: str,
-        *,
-        pause_limit_ms: int,
-        bandwidth_mib_s: int,
-        progress: Progress,
-        postcopy_after_s: float | None = None,
-        copies: Mapping[str, Source] = NO_SOURCES,
-        elsewhere: Mapping[str, Source] = NO_SOURCES,
-        bridges: Mapping[str, str] = {},
-        cell: NumaCell | None = None,
-        live: bool = True,
-    ) -> MoveFigures:
+    def _direction(self, domain: Handle) -> Literal["in", "out", "torn"] | None:
+        return xen_migration.direction(domain)
+
+    def _send(self, domain: Handle, way: Way, progress: Progress) -> MoveFigures:
         """How long the pause is and how fast it goes is Xen's own affair; it never goes over."""
-        what = f"move VM {vm.name!r} to {node!r}"
-        if copies or elsewhere:
+        what = f"move VM {way.vm.name!r} to {way.node!r}"
+        if way.copies or way.elsewhere:
             raise Unsupported(
                 f"cannot {what} with its disks: libvirt's driver for Xen copies none along; move"
                 " them to a pool that both hosts reach first",
-                vm=vm.name,
+                vm=way.vm.name,
             )
-        begun = False
+        try:
+            return xen_migration.send(domain, way, progress)
+        except libvirt.libvirtError as exc:
+            if not (way.live and way.vm.xen_kind == "pv" and _went_wrong_inside(exc)):
+                raise
+            # What lies behind it is in the log of the host alone.
+            raise StepFailed(
+                f"cannot {what} while it goes on: {reason_of(exc)}. Most hypervisors are built"
+                " without what PV guests need for that (shadow paging, for log-dirty mode); let it"
+                f" stand still while its memory is sent (vorch migrate {way.vm.name} --still)",
+                vm=way.vm.name,
+                node=way.node,
+            ) from exc
 
-        def work(handle: Handle) -> MoveFigures:
-            nonlocal begun
-            if begun and self._find(handle, vm.id) is None:
-                # The connection was lost on its way, and it has gone meanwhile.
-                return MoveFigures()
-            domain = self._running(handle, vm.id, what)
-            if begun or xen_migration.direction(domain) == "out":
-                figures = xen_migration.follow(domain, progress)
-                if self._find(handle, vm.id) is not None:
-                    raise libvirt_migration.broke_off(what)
-                return figures
-            begun = True
-            way = xen_migration.Way(node=node, uri=uri, live=live, bridges=bridges)
-            try:
-                return xen_migration.send(domain, way, progress)
-            except libvirt.libvirtError as exc:
-                if not (live and vm.xen_kind == "pv" and _went_wrong_inside(exc)):
-                    raise
-                # What lies behind it is in the log of the host alone.
-                raise StepFailed(
-                    f"cannot {what} while it goes on: {reason_of(exc)}. Most hypervisors are built"
-                    " without what PV guests need for that (shadow paging, for log-dirty mode); let"
-                    f" it stand still while its memory is sent (vorch migrate {vm.name} --still)",
-                    vm=vm.name,
-                    node=node,
-                ) from exc
+    def _follow(self, domain: Handle, progress: Progress) -> MoveFigures:
+        return xen_migration.follow(domain, progress)
 
-        return self._call(what, work)
+    def _end_move(self, domain: Handle, what: str) -> None:
+        """Xen cannot end it, so its end is waited for."""
+        xen_migration.await_end(domain, what)
 
     def moved_figures(self, vm_id: str) -> MoveFigures | None:
         """libxl keeps none."""
         return None
-
-    def migration(self, vm_id: str) -> Literal["in", "out", "torn"] | None:
-        def work(handle: Handle) -> Literal["in", "out"] | None:
-            domain = self._find(handle, vm_id)
-            return None if domain is None else xen_migration.direction(domain)
-
-        return self._call(f"see whether VM {vm_id} is on its way", work)
-
-    def migration_abort(self, vm_id: str) -> None:
-        """Xen cannot end it, so its end is waited for."""
-        what = f"end the migration of VM {vm_id}"
-
-        def work(handle: Handle) -> None:
-            domain = self._find(handle, vm_id)
-            if domain is not None:
-                xen_migration.await_end(domain, what)
-
-        self._call(what, work)
 
     # -- images in RBD, by the hook and by ssh -----------------------------------------------
 
@@ -508,37 +476,6 @@ class XenHost(LibvirtHost):
                 raise
 
         self._on_domain(f"plug disk {disk.name!r} into VM {vm.name!r}", vm.id, work)
-
-    def detach_disk(self, vm: Vm, disk: Disk, timeout_s: float) -> None:
-        what = f"unplug disk {disk.name!r} from VM {vm.name!r}"
-        deadline = time.monotonic() + timeout_s
-
-        def work(handle: Handle) -> None:
-            while True:
-                domain = self._find(handle, vm.id)
-                if domain is None or not domain.isActive():
-                    return
-                with self._gone_is_well():
-                    there = domain_xml.find_disk(self._live_xml(domain), disk.name)
-                    if there is None:
-                        return
-                    try:
-                        domain.detachDeviceFlags(
-                            domain_xml.to_text(there), libvirt.VIR_DOMAIN_AFFECT_LIVE
-                        )
-                    except libvirt.libvirtError as exc:
-                        if time.monotonic() < deadline:
-                            time.sleep(ASK_AGAIN_S)
-                            continue
-                        raise TimedOut(
-                            f"cannot {what}: the guest has not let go of it in {timeout_s:g} s; see"
-                            " that nothing in the guest uses it, and that the guest has booted",
-                            timeout_s=timeout_s,
-                        ) from exc
-                    self._let_go(domain, domain_xml.place_of(there) or "")
-                    return
-
-        self._call(what, work)
 
     def _let_go(self, domain: Handle, place: str) -> None:
         if place.startswith(f"{xen_xml.LINKS}/"):

@@ -13,31 +13,18 @@ its own connection (a tunnel), but when Xen gives a migration up in there, both 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from vorch import domain_xml
 from vorch.drivers.libvirt_connection import Handle, code_of, libvirt
-from vorch.drivers.libvirt_migration import ARRIVE_TIMEOUT_S, POLL_S, Call
+from vorch.drivers.libvirt_migration import ARRIVE_TIMEOUT_S, OVER, POLL_S, Call, Way
 from vorch.errors import TimedOut
 from vorch.model import MoveFigures
 from vorch.ports import Progress
 
 _JOBS = (libvirt.VIR_DOMAIN_JOB_BOUNDED, libvirt.VIR_DOMAIN_JOB_UNBOUNDED)
-_OVER = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
-    """How a guest is to get to another host."""
-
-    node: str
-    uri: str
-    live: bool
-    # By NIC: the bridge there, where it has another name.
-    bridges: Mapping[str, str] = field(default_factory=dict)
 
 
 def direction(domain: Handle) -> Literal["in", "out"] | None:
@@ -47,7 +34,7 @@ def direction(domain: Handle) -> Literal["in", "out"] | None:
             return None
         return "out" if domain.isActive() else "in"
     except libvirt.libvirtError as exc:
-        if code_of(exc) in _OVER:
+        if code_of(exc) in OVER:
             return None
         raise
 
