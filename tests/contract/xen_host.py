@@ -90,10 +90,6 @@ class XenUnderTest(Host):
             "direct_boot": boot,
         }
         settings |= changes
-        # The contract's VMs may have an empty CD drive, which a PV guest has not.
-        settings["disks"] = tuple(
-            disk for disk in settings.get("disks", ()) if disk.device != "cdrom"
-        )
         return super().vm(name, **settings)
 
     def volume(self, name: str, size_bytes: int = 16 * MIB) -> Source:

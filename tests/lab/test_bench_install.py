@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +10,11 @@ from pathlib import Path
 import pytest
 
 import vorch
+from tests.lab.xen_labs import ready, xen_lab_up
 from tests.thorough import much
 from vorch import Invalid, Orchestrator
-from vorch import lab as labs
-from vorch.lab import Lab, guest, xen_image
+from vorch.lab import Lab, guest
 from vorch.lab.joining import ceph_uri
-from vorch.lab.pytest_plugin import clear_remains, why_not
 from vorch_install_time import Benchmark, Request, Results, differences, read, write_report
 from vorch_install_time.marks import PHASES
 
@@ -31,16 +29,8 @@ TRIES = 3
 
 @pytest.fixture(scope="module")
 def xen_lab() -> Iterator[Lab]:
-    reason = why_not()
-    if reason is not None:
-        pytest.skip(reason)
-    clear_remains()
-    xen_image.build()
-    made = labs.up(f"x{os.getpid()}", hosts=1, xen=1, osds=1)
-    try:
+    with xen_lab_up(ready(), osds=1) as made:
         yield made
-    finally:
-        labs.down(made.spec.name)
 
 
 @pytest.fixture(scope="module")

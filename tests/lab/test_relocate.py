@@ -15,13 +15,12 @@ import pytest
 from tests.lab import bare
 from tests.lab.acks import Acks
 from tests.lab.clusters import cluster_on, disk_of, import_writer, slow_down
+from tests.lab.xen_labs import ready, xen_lab_up
 from tests.thorough import much
 from vorch import Orchestrator
-from vorch import lab as labs
 from vorch.drivers import guest_kernel
 from vorch.errors import StepFailed, TimedOut, Unsupported, VorchError
-from vorch.lab import CEPH_USER, Lab, guest, verify_disk, xen_image
-from vorch.lab.pytest_plugin import clear_remains, why_not
+from vorch.lab import CEPH_USER, Lab, guest, verify_disk
 from vorch.model import Power
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(1500)]
@@ -33,17 +32,8 @@ GUEST_TIMEOUT_S = 400.0
 
 @pytest.fixture(scope="module")
 def xen_lab() -> Iterator[Lab]:
-    reason = why_not()
-    if reason is not None:
-        pytest.skip(reason)
-    clear_remains()
-    xen_image.build()
-    name = f"z{os.getpid()}"
-    made = labs.up(name, hosts=1, xen=1, osds=3)
-    try:
+    with xen_lab_up(ready(), osds=3) as made:
         yield made
-    finally:
-        labs.down(name)
 
 
 class Both:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,11 +14,10 @@ from tests.contract.hypervisors import a_disk
 from tests.contract.xen_host import IMAGES, XenUnderTest
 from tests.lab import bare
 from tests.lab.test_up_down import left, traces
-from vorch import lab as labs
+from tests.lab.xen_labs import ready, xen_lab_up
 from vorch.drivers.xen import LACKS
-from vorch.lab import Lab, xen_image
+from vorch.lab import Lab
 from vorch.lab.lab import HostRow
-from vorch.lab.pytest_plugin import clear_remains, why_not
 from vorch.model import Source, Vm
 from vorch.ports import no_progress
 
@@ -32,19 +30,10 @@ GUEST_TIMEOUT_S = 180.0
 
 @pytest.fixture(scope="module")
 def xen_lab() -> Iterator[Lab]:
-    reason = why_not()
-    if reason is not None:
-        pytest.skip(reason)
-    clear_remains()
-    # Of what may be built on the way, nothing belongs to the lab.
-    xen_image.build()
-    name = f"x{os.getpid()}"
+    name = ready()
     before = traces(name)
-    made = labs.up(name, hosts=1, xen=1, osds=0)
-    try:
+    with xen_lab_up(name) as made:
         yield made
-    finally:
-        labs.down(name)
     # Not files: other tests write theirs in the minutes between.
     gone = ("processes", "links", "sockets")
     assert not {kind for kind in left(before, traces(name)) if kind in gone}

@@ -6,7 +6,6 @@ which write all the while. At the end their disks tell whether two ever wrote at
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,13 +15,12 @@ import pytest
 from tests.lab import bare
 from tests.lab.test_fencing import entries, start_elsewhere
 from tests.lab.watched import Watched, watched_on
+from tests.lab.xen_labs import ready, xen_lab_up
 from tests.thorough import much
-from vorch import lab as labs
 from vorch.availability import HaVm, NodeState
 from vorch.drivers.xen_disks import PLACE
 from vorch.errors import Conflict, Unreachable, Unsupported
-from vorch.lab import CEPH_USER, Lab, xen_image
-from vorch.lab.pytest_plugin import clear_remains, why_not
+from vorch.lab import CEPH_USER, Lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -34,17 +32,8 @@ WRITER = "w1"
 
 @pytest.fixture(scope="module")
 def xen_lab() -> Iterator[Lab]:
-    reason = why_not()
-    if reason is not None:
-        pytest.skip(reason)
-    clear_remains()
-    xen_image.build()
-    name = f"y{os.getpid()}"
-    made = labs.up(name, hosts=1, xen=2, osds=3)
-    try:
+    with xen_lab_up(ready(), xen=2, osds=3) as made:
         yield made
-    finally:
-        labs.down(name)
 
 
 @pytest.fixture(scope="module")
