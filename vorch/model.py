@@ -1310,6 +1310,11 @@ class Node:
             return ""
 
     @property
+    def local(self) -> bool:
+        """Its URI says nothing to any other host."""
+        return self.uri.startswith(("qemu", "xen")) and ":///" in self.uri
+
+    @property
     def peer_uri(self) -> str:
         """How the other hosts reach it: without what is told to this machine's client alone."""
         return self.uri.partition("?")[0]

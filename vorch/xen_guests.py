@@ -11,6 +11,8 @@ from collections.abc import Mapping
 
 from vorch.model import Disk, Firmware, HostFacts, Vm, Watchdog, XenKind
 
+# What people call the hypervisors.
+NAMES: Mapping[str, str] = {"kvm": "KVM", "xen": "Xen"}
 # The first sixteen are the ones that every kernel knows.
 _LETTERS = "abcdefghijklmnop"
 # Where an emulated machine has drives, in the order in which CDs take them.
@@ -104,9 +106,8 @@ def has_drive(vm: Vm, disk: Disk) -> bool:
 
 def other_hypervisor(there: str, asked: str) -> str:
     """Why a host takes no VM that is for the other hypervisor."""
-    names = {"xen": "Xen", "kvm": "KVM"}
     return (
-        f"it runs {names.get(there, there)}, and the VM is for {names.get(asked, asked)} alone"
+        f"it runs {NAMES.get(there, there)}, and the VM is for {NAMES.get(asked, asked)} alone"
         " (--hypervisor any lets it run on both)"
     )
 

@@ -111,6 +111,7 @@ def with_cd(pool: str) -> Vm:
 
 
 LOCAL = dataclasses.replace(host("h2"), uri="qemu:///system")
+LOCAL_XEN = dataclasses.replace(host("h2"), uri="xen:///system")
 OTHER_CPU = host("h2", cpu_model="Skylake")
 
 
@@ -124,6 +125,7 @@ OTHER_CPU = host("h2", cpu_model="Skylake")
         (world(vm(firmware=Firmware.UEFI)), Unsupported, "no UEFI firmware"),
         (world(vm(cpu="Icelake")), Unsupported, "no CPU model 'Icelake'"),
         (world(vm(), nodes=three(h2=LOCAL)), Unsupported, "no other host reaches it"),
+        (world(vm(), nodes=three(h2=LOCAL_XEN)), Unsupported, "no other host reaches it"),
         (world(vm(cpu="host"), nodes=three(h2=OTHER_CPU)), Unsupported, "has the CPU of its host"),
         (world(on_disk("folder")), Unsupported, "disk 'root' is in pool 'folder'"),
         (world(with_cd("folder")), Unsupported, "disk 'cd' .* eject it"),

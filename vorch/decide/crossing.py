@@ -21,11 +21,11 @@ from vorch.errors import Unsupported
 from vorch.inside import Boot, Inside, Kernel
 from vorch.model import Cluster, Disk, DiskBus, NicModel, Vm
 from vorch.plan import AwaitGuest, Plan, StartDomain, Step
+from vorch.xen_guests import NAMES
 
 # "unread": it could not be looked into, so nobody knows. "error": it would not start there.
 Level = Literal["note", "warning", "unread", "error"]
 Runs = Literal["kvm", "xen"]
-NAMES: dict[Runs, str] = {"kvm": "KVM", "xen": "Xen"}
 # Options of a mount without which a system waits for the device, or does not start.
 _MAY_BE_MISSING = {"nofail", "noauto"}
 _DRIVERS_OF_BUS: dict[DiskBus, tuple[str, ...]] = {

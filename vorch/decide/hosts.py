@@ -172,16 +172,11 @@ def partners(cluster: Cluster, node: Node, most: int) -> tuple[Node, ...]:
     like = []
     for name in sorted(cluster.nodes):
         other = cluster.nodes[name]
-        if name == node.name or local(other) or name in cluster.silent:
+        if name == node.name or other.local or name in cluster.silent:
             continue
         if other.facts is None or node.facts is None or unlike(other.facts, node.facts) is None:
             like.append(other)
     return tuple(like[:most])
-
-
-def local(node: Node) -> bool:
-    """Its URI says nothing to any other host."""
-    return node.uri.startswith(("qemu", "xen")) and ":///" in node.uri
 
 
 def unlike(one: HostFacts, other: HostFacts) -> str | None:

@@ -288,7 +288,7 @@ def _need_shared_disks(cluster: Cluster, vm: Vm, verb: str, why: str) -> None:
 
 def _unlike(source: Node, target: Node, vm: Vm) -> str | None:
     """Why a VM that runs on the one cannot go on on the other."""
-    if target.uri.startswith("qemu") and ":///" in target.uri:
+    if target.local:
         return (
             f"its libvirt is known as {target.uri!r}, where no other host reaches it; add it by its"
             " address"

@@ -325,7 +325,7 @@ class Nodes(Rounds):
         """Whether a machine comes here from other hosts, and gets back to them."""
         if (len(cluster.nodes) < 2 and node.name in cluster.nodes) or not cluster.nodes:
             return ()
-        if hosts.local(node):
+        if node.local:
             return (hosts.no_moves(node),)
         if node.facts is not None and node.facts.hypervisor == "xen":
             return (hosts.unlike_moves(),)
