@@ -76,30 +76,19 @@ def own_files() -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
 
 
-def kernel_package() -> tuple[str, str]:
+def kernel_package(say: Say) -> tuple[str, str]:
     """The package behind the metapackage, and its version."""
-    record = guest.run(["apt-cache", "--no-all-versions", "show", KERNEL])
-    version = re.search(r"^Version: (\S+)", record, re.MULTILINE)
-    package = re.search(r"^Depends:.*?\b(linux-image-[0-9]\S*-cloud-amd64)\b", record, re.MULTILINE)
-    if not version or not package:
-        raise Unsupported(
-            f"cannot make an installer: this machine's apt knows no package {KERNEL!r}; it has to"
-            " have Debian's archive, and its lists (apt-get update)"
-        )
-    return package[1], version[1]
-
-
-def versions_of(names: tuple[str, ...]) -> dict[str, str]:
-    """Of packages, as apt would fetch them now."""
-    records = guest.run(["apt-cache", "--no-all-versions", "show", *names])
-    return dict(re.findall(r"^Package: (\S+)\n(?:.+\n)*?Version: (\S+)", records, re.MULTILINE))
+    try:
+        return guest.kernel_package(say, KERNEL)
+    except guest.GuestBuildError as exc:
+        raise Unsupported(str(exc)) from exc
 
 
 def debootstrap_medium(cache: Path, say: Say) -> Medium:
     """The debootstrap-style installer, out of the cache or made now."""
-    kernel, version = kernel_package()
+    kernel, version = kernel_package(say)
     # boot.sh and its like are the lab's: a change there is a change here.
-    packages = versions_of(("busybox-static", *PROGRAMS)) | {kernel: version}
+    packages = guest.versions_of(("busybox-static", *PROGRAMS)) | {kernel: version}
     digest = hashlib.sha256(repr(sorted(packages.items())).encode())
     for module in (__file__, guest.__file__):
         digest.update(Path(module).read_bytes())
@@ -195,7 +184,7 @@ def _tree(root: Path) -> Iterator[tuple[str, Path]]:
 
 def installer_medium(cache: Path, say: Say) -> Medium:
     """The distribution's installer, as its package for network boots has it."""
-    packages = versions_of((DI_PACKAGE,))
+    packages = guest.versions_of((DI_PACKAGE,))
     if DI_PACKAGE not in packages:
         raise Unsupported(
             f"cannot install by Debian's installer: this machine's apt knows no {DI_PACKAGE!r};"
@@ -204,7 +193,7 @@ def installer_medium(cache: Path, say: Say) -> Medium:
     digest = hashlib.sha256(repr([*packages.items(), *sorted(own_files().items())]).encode())
     finished = cache / f"debian-installer-{digest.hexdigest()[:12]}"
     if not finished.exists():
-        kernel, _ = kernel_package()
+        kernel, _ = kernel_package(say)
         with _workshop(cache, kernel, say) as work:
             say("fetching the distribution's installer")
             work.fetch([DI_PACKAGE])

@@ -123,9 +123,9 @@ class Mirror:
 
     def make_short(self) -> str:
         """The small archive, of packages that apt brings; what its kernel's package is there."""
-        kernel, version = media.kernel_package()
+        kernel, version = media.kernel_package(self._say)
         names = (*media.SHORT_BASE, kernel)
-        versions = media.versions_of(names) | {kernel: version}
+        versions = guest.versions_of(names) | {kernel: version}
         marked = hashlib.sha256(repr(sorted(versions.items())).encode()).hexdigest()[:12]
         folder = self._folder / "short"
         note = folder / "made-of"

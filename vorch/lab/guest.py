@@ -289,25 +289,31 @@ def run(command: Sequence[str], *, cwd: Path | None = None) -> str:
     return done.stdout
 
 
-def kernel_package(say: Report) -> tuple[str, str]:
+def versions_of(names: Sequence[str]) -> dict[str, str]:
+    """Of packages, as apt would fetch them now."""
+    records = run(["apt-cache", "--no-all-versions", "show", *names])
+    return dict(re.findall(r"^Package: (\S+)\n(?:.+\n)*?Version: (\S+)", records, re.MULTILINE))
+
+
+def kernel_package(say: Report, wanted: str = KERNEL) -> tuple[str, str]:
     """The kernel package behind the metapackage, and its version, as apt knows it."""
-    wanted = ["apt-cache", "--no-all-versions", "show", KERNEL]
+    asked = ["apt-cache", "--no-all-versions", "show", wanted]
     try:
-        record = run(wanted)
+        record = run(asked)
     except GuestBuildError:
         if os.geteuid() != 0:
             raise GuestBuildError(
-                f"cannot build a guest: apt knows no package '{KERNEL}'; "
+                f"cannot build a guest: apt knows no package '{wanted}'; "
                 "run apt-get update as root (the recipe needs Debian's archive)"
             ) from None
         say("apt's lists are missing: apt-get update")
         run(["apt-get", "update"])
-        record = run(wanted)
+        record = run(asked)
     version = re.search(r"^Version: (\S+)", record, re.MULTILINE)
     package = re.search(r"^Depends:.*?\b(linux-image-[0-9]\S*-amd64)\b", record, re.MULTILINE)
     if not version or not package:
         raise GuestBuildError(
-            f"cannot build a guest: the package '{KERNEL}' of this machine's archive names no "
+            f"cannot build a guest: the package '{wanted}' of this machine's archive names no "
             "kernel; the recipe needs Debian's archive"
         )
     return package[1], version[1]

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
@@ -446,13 +446,16 @@ class LabHost:
             libvirt = "dead"
         else:
             libvirt = "hung" if daemon.state == "T" else "running"
+        return self._status(libvirt, self.vms())
+
+    def _status(self, libvirt: str, vms: Iterable[str]) -> HostStatus:
         return HostStatus(
             name=self.name,
             power=self.is_on,
             management=self._state_of("management"),
             storage=self._state_of("storage"),
             libvirt=libvirt,
-            vms=tuple(sorted(self.vms())),
+            vms=tuple(sorted(vms)),
             osds=tuple(sorted(self.osds())),
         )
 

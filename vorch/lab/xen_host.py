@@ -362,15 +362,7 @@ class LabXenHost(LabHost):
                     letter = self._libvirt_letter()
                     libvirt = {"": "dead", "T": "hung"}.get(letter, "running")
                     vms = self.guests()
-        return HostStatus(
-            name=self.name,
-            power=self.is_on,
-            management=self._state_of("management"),
-            storage=self._state_of("storage"),
-            libvirt=libvirt,
-            vms=vms,
-            osds=(),
-        )
+        return self._status(libvirt, vms)
 
 
 def way_in(

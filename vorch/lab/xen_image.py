@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -88,10 +88,25 @@ def build(*, cache: Path | None = None, report: Report | None = None) -> XenImag
     say = report or (lambda _: None)
     _check_machine()
     kernel, version = guest.kernel_package(say)
-    finished = folder / _name(kernel, version)
+
+    def make(scratch: Path) -> Path:
+        packages = folder / "packages"
+        packages.mkdir(exist_ok=True)
+        return _Yard(scratch, packages, kernel, say).build()
+
+    # The images with another hypervisor, `live-*`, are xen_live's.
+    return kept(folder / _name(kernel, version), "xen-*", make, say)
+
+
+def kept(finished: Path, earlier: str, make: Callable[[Path], Path], say: Report) -> XenImage:
+    """What lies there, or what `make` makes in a folder to work in, put there now.
+
+    `earlier`: how the folders are called that it takes the place of.
+    """
     found = load(finished)
     if found:
         return found
+    folder = finished.parent
     folder.mkdir(parents=True, exist_ok=True)
     # The key to every dom0 made of it lies there.
     folder.chmod(0o700)
@@ -100,12 +115,9 @@ def build(*, cache: Path | None = None, report: Report | None = None) -> XenImag
         found = load(finished)
         if found:
             return found
-        packages = folder / "packages"
-        packages.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as scratch:
-            shelf = _Yard(Path(scratch), packages, kernel, say).build()
-            # The images with another hypervisor, `live-*`, are xen_live's.
-            for other in folder.glob("xen-*"):
+            shelf = make(Path(scratch))
+            for other in folder.glob(earlier):
                 # Of an earlier release or recipe; a lab that stands holds its files open.
                 shutil.rmtree(other, ignore_errors=True)
             shelf.rename(finished)
@@ -397,10 +409,8 @@ def _last_words(log: Path) -> str:
     return " / ".join(lines[-6:]) or "(nothing)"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m vorch.lab.xen_image", description="Builds the image of the lab's Xen hosts."
-    )
+def main(build: Callable[..., XenImage], program: str, description: str) -> int:
+    parser = argparse.ArgumentParser(prog=program, description=description)
     parser.add_argument("--cache", type=Path, help="where images are kept")
     chosen = parser.parse_args()
     try:
@@ -413,4 +423,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(
+        main(build, "python -m vorch.lab.xen_image", "Builds the image of the lab's Xen hosts.")
+    )

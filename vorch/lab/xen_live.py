@@ -10,15 +10,12 @@ one of its own: a saved state belongs to one hypervisor.
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import hashlib
 import importlib.resources
 import os
-import re
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 from vorch.lab import guest, xen_image
@@ -35,31 +32,15 @@ def build(*, cache: Path | None = None, report: Report | None = None) -> XenImag
     """The image out of the cache, or built now and put there, after the plain one it stands on."""
     say = report or (lambda _: None)
     plain = xen_image.build(cache=cache, report=say)
-    folder = plain.folder.parent
-    finished = folder / _name(plain)
-    found = xen_image.load(finished)
-    if found:
-        return found
-    with guest.locked(folder / "lock", say):
-        # Another process may have built it while this one waited.
-        found = xen_image.load(finished)
-        if found:
-            return found
-        with tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as scratch:
-            shelf = Path(scratch) / "shelf"
-            take_over(plain.folder, shelf)
-            _rebuild(Path(scratch), shelf, say)
-            xen_image.save_state(shelf, Path(scratch), say)
-            for other in folder.glob("live-*"):
-                # Of an earlier release or recipe; a lab that stands holds its files open.
-                shutil.rmtree(other, ignore_errors=True)
-            shelf.rename(finished)
-    found = xen_image.load(finished)
-    if found is None:
-        raise GuestBuildError(
-            f"cannot build a Xen host: {finished} is incomplete; delete it and try again"
-        )
-    return found
+
+    def make(scratch: Path) -> Path:
+        shelf = scratch / "shelf"
+        take_over(plain.folder, shelf)
+        _rebuild(scratch, shelf, say)
+        xen_image.save_state(shelf, scratch, say)
+        return shelf
+
+    return xen_image.kept(plain.folder.parent / _name(plain), "live-*", make, say)
 
 
 def take_over(plain: Path, shelf: Path) -> None:
@@ -78,14 +59,13 @@ def _script() -> bytes:
 def _name(plain: XenImage) -> str:
     """By the plain image, the recipe, and the release that the source is looked for by."""
     package = f"xen-hypervisor-{SERIES}-amd64"
-    record = guest.run(["apt-cache", "--no-all-versions", "show", package])
-    version = re.search(r"^Version: (\S+)", record, re.MULTILINE)
+    version = guest.versions_of((package,)).get(package)
     if version is None:
         raise GuestBuildError(
             f"cannot build a Xen host: apt knows no version of {package}; the recipe needs Debian's"
             " archive of the release that has it (apt-get update)"
         )
-    digest = hashlib.sha256(f"{plain.folder.name} {version[1]}\n".encode())
+    digest = hashlib.sha256(f"{plain.folder.name} {version}\n".encode())
     digest.update(Path(__file__).read_bytes())
     digest.update(_script())
     return f"live-{digest.hexdigest()[:12]}"
@@ -112,21 +92,6 @@ def _rebuild(scratch: Path, shelf: Path, say: Report) -> None:
     shutil.rmtree(root)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m vorch.lab.xen_live",
-        description="Builds the image of the lab's Xen hosts that move PV guests live.",
-    )
-    parser.add_argument("--cache", type=Path, help="where images are kept")
-    chosen = parser.parse_args()
-    try:
-        image = build(cache=chosen.cache, report=lambda text: print(text, file=sys.stderr))
-    except GuestBuildError as error:
-        print(f"vorch: {error}", file=sys.stderr)
-        return 1
-    print(image.folder)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    what = "Builds the image of the lab's Xen hosts that move PV guests live."
+    sys.exit(xen_image.main(build, "python -m vorch.lab.xen_live", what))
