@@ -74,9 +74,16 @@ class Cancelling:
         self.cluster = cluster
         self.seen: list[float] = []
         self.raised: list[BaseException] = []
+        self.wished = threading.Event()
 
     def _watch(self, task: Task) -> None:
         self.seen.append(task.percent)
+        # The work is held up here until the wish is there: a fast disk would be done before it.
+        if self._on_its_way():
+            self.wished.wait(60)
+
+    def _on_its_way(self) -> bool:
+        return len({percent for percent in self.seen if percent}) > 2
 
     def _run(self, act: Callable[[Orchestrator], object]) -> None:
         folder = folder_of(self.cluster)
@@ -94,9 +101,10 @@ class Cancelling:
             task = eventually(
                 lambda: [one for one in self.cluster.task_list() if one.id not in before], bool
             )[0]
-            eventually(lambda: len({percent for percent in self.seen if percent}) > 2, bool)
+            eventually(self._on_its_way, bool)
             self.cluster.task_cancel(task.id)
         finally:
+            self.wished.set()
             thread.join()
         return self.cluster.task_show(task.id)
 
