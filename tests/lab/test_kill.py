@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -39,6 +40,9 @@ MIB = 1024**2
 LOTS = much(12, 5)
 # As many as the machine bears at once.
 AT_ONCE = 4
+# What librados 16.2 ends its process with, about once in 600 of these (a thread of its own meets a
+# lock that is gone, while the process waits in librbd's opening of an image).
+LIBRADOS_GAVE_UP = "what():  Invalid argument"
 # Drains of a guest that writes, which go one after the other.
 DRAINS = much(9, 3)
 
@@ -55,6 +59,10 @@ def die(cluster: Orchestrator, story: str, point: int, *words: str) -> int | Non
         timeout=240,
     )
     if done.returncode == -signal.SIGKILL:
+        return None
+    if done.returncode == -signal.SIGABRT and LIBRADOS_GAVE_UP in done.stderr:
+        # Dead as well, at a point of librados' own; and nothing may be left of it, either.
+        warnings.warn(f"librados ended the process of {story} {words}", stacklevel=1)
         return None
     assert done.returncode == 0, done.stderr[-3000:]
     return int(done.stdout)
