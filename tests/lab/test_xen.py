@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -177,6 +178,13 @@ def idle(host: XenUnderTest) -> tuple[Vm, dict[str, Source]]:
 @pytest.fixture
 def booted(host: XenUnderTest) -> Vm:
     return host.booted()
+
+
+def test_no_program_gets_another_one_s_registers(xen_lab: Lab) -> None:
+    """Emulated, Xen must not leave them to whoever had them last: docs/adr/0025."""
+    said = on_it(xen_lab, "xl", "dmesg")
+    for kind in ("PV", "HVM"):
+        assert re.search(rf"Support for {kind} VMs:.* EAGER_FPU", said), said
 
 
 def test_every_test_of_the_contract_is_accounted_for() -> None:

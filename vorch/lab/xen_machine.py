@@ -28,7 +28,7 @@ PROCESSOR = (
 )
 XEN_WORDS = (
     f"console=com1 com1=115200,8n1 dom0_mem={DOM0_MIB}M,max:{DOM0_MIB}M loglvl=warning"
-    " guest_loglvl=warning sched=credit spec-ctrl=no xpti=no pv-l1tf=no tsc=unstable"
+    " guest_loglvl=warning sched=credit spec-ctrl=no,eager-fpu xpti=no pv-l1tf=no tsc=unstable"
 )
 DOM0_WORDS = "console=hvc0 net.ifnames=0 mitigations=off quiet cryptomgr.notests"
 # Where the dom0 listens for the lab, behind QEMU's own small network; and outside of it.
