@@ -80,6 +80,13 @@ def test_a_system_that_fits_both_is_found_to_do_so(runs: Runs) -> None:
         (kernel(unread="the kernel: LZ4", entries=None), "xen", {}, "unread", "the kernel: LZ4"),
         (dataclasses.replace(FIT, boots=()), "xen", {}, "error", "pygrub finds no configuration"),
         (
+            dataclasses.replace(FIT, boots=(dataclasses.replace(BOOT, file="/grub/menu.lst"),)),
+            "xen",
+            {"xen_loader": "pvgrub"},
+            "error",
+            "pvgrub finds no configuration of a boot loader in it (/boot/grub/grub.cfg",
+        ),
+        (
             dataclasses.replace(FIT, boots=(dataclasses.replace(BOOT, file="/syslinux.cfg"),)),
             "xen",
             {},

@@ -23,7 +23,6 @@ KVM, XEN = "h1", "x1"
 IMAGES = Path("var/lib/libvirt/images")
 # The machine may have other things to do.
 RUN_TIMEOUT_S = 600.0
-TRIES = 3
 
 
 @pytest.fixture(scope="module")

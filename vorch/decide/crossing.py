@@ -26,6 +26,11 @@ from vorch.xen_guests import NAMES
 # "unread": it could not be looked into, so nobody knows. "error": it would not start there.
 Level = Literal["note", "warning", "unread", "error"]
 Runs = Literal["kvm", "xen"]
+# Configurations that each boot loader of Xen reads.
+_READ_BY = {
+    "pygrub": "grub.cfg, menu.lst, extlinux.conf",
+    "pvgrub": "/boot/grub/grub.cfg, /grub/grub.cfg",
+}
 # Options of a mount without which a system waits for the device, or does not start.
 _MAY_BE_MISSING = {"nofail", "noauto"}
 _DRIVERS_OF_BUS: dict[DiskBus, tuple[str, ...]] = {
@@ -102,8 +107,7 @@ def findings(inside: Inside | None, vm: Vm, runs: Runs) -> tuple[Finding, ...]:
         )
         for where in inside.in_use
     ]
-    pygrub = runs == "xen" and vm.xen_kind != "hvm"
-    boot = _boot(inside, pygrub=pygrub)
+    boot = _boot(inside, vm, runs)
     kernel = _kernel(inside, boot)
     found += _loader(inside, vm, runs, boot)
     if kernel is None:
@@ -117,11 +121,15 @@ def findings(inside: Inside | None, vm: Vm, runs: Runs) -> tuple[Finding, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _boot(inside: Inside, *, pygrub: bool) -> Boot | None:
-    """What is started first there. pygrub does not read the configuration of SYSLINUX."""
+def _boot(inside: Inside, vm: Vm, runs: Runs) -> Boot | None:
+    """What is started first there, by whatever reads it: not each loader reads all of them."""
     readable = [one for one in inside.boots if not one.file.endswith("syslinux.cfg")]
-    plain = [one for one in inside.boots if one not in readable]
-    choice = readable if pygrub else [*plain, *readable]
+    if runs == "xen" and vm.xen_kind != "hvm":
+        if vm.xen_loader == "pvgrub":
+            readable = [one for one in readable if one.file.endswith("/grub/grub.cfg")]
+        choice = readable
+    else:
+        choice = [*(one for one in inside.boots if one not in readable), *readable]
     return choice[0] if choice else None
 
 
@@ -148,9 +156,9 @@ def _loader(inside: Inside, vm: Vm, runs: Runs, boot: Boot | None) -> list[Findi
         return [
             Finding(
                 level=level,
-                why="pygrub finds no configuration of a boot loader in it (grub.cfg, menu.lst,"
-                " extlinux.conf), so it would not know which kernel to start; install GRUB in the"
-                " guest, or make it an HVM guest (--xen-kind hvm)",
+                why=f"{vm.xen_loader} finds no configuration of a boot loader in it"
+                f" ({_READ_BY[vm.xen_loader]}), so it would not know which kernel to start;"
+                " install GRUB in the guest, or make it an HVM guest (--xen-kind hvm)",
             )
         ]
     return []
