@@ -21,7 +21,7 @@ from vorch.availability import HaVm, NodeState
 from vorch.drivers.xen_disks import PLACE
 from vorch.errors import Conflict, Unreachable, Unsupported
 from vorch.lab import CEPH_USER, Lab
-from vorch.model import Power
+from vorch.model import Power, XenKind
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -64,7 +64,7 @@ def volume_of(watched: Watched, vm: str) -> str:
     return volume.name
 
 
-def create(watched: Watched, name: str, node: str) -> None:
+def create(watched: Watched, name: str, node: str, kind: XenKind = "pv") -> None:
     watched.cluster.create(
         name,
         image="writer",
@@ -72,6 +72,7 @@ def create(watched: Watched, name: str, node: str) -> None:
         networks=("lan",),
         node=node,
         hypervisor="xen",
+        xen_kind=kind,
         vcpus_max=1,
         start=True,
     )
@@ -176,6 +177,30 @@ def test_a_guest_moves_standing_still_where_xen_cannot_move_it_live(watched: Wat
     cluster.migrate(WRITER, X1, still=True)
     watched.acks.await_more(3)
     assert watched.boots() == boots
+
+
+@pytest.mark.parametrize("kind", much(("pvh", "hvm"), ("pvh",)))
+def test_a_guest_that_is_no_pv_guest_moves_while_it_writes(watched: Watched, kind: XenKind) -> None:
+    lab, cluster = watched.lab, watched.cluster
+    before = watched.boots()
+    create(watched, kind, X1, kind)
+    watched.await_new(before, 1)
+    (boot,) = watched.boots() - before
+    cluster.migrate(kind, X2)
+    assert kind in row(lab, X2)
+    assert kind not in row(lab, X1)
+    there = len(watched.acks.of([boot]))
+    bare.eventually(
+        lambda: len(watched.acks.of([boot])) >= there + 3,
+        f"{kind} writes on {X2} as it did on {X1}",
+        GUEST_TIMEOUT_S,
+    )
+    volume = volume_of(watched, kind)
+    assert volume not in mapped(lab, X1)
+    recorded = cluster.look().clients[cluster.show(kind).vm.id]
+    assert (recorded.node, dict(recorded.disks)) == (X2, {"root": mapped(lab, X2)[volume]})
+    # Its disk is looked at with those of the others.
+    cluster.stop(kind, force=True)
 
 
 def test_a_fenced_host_s_guest_writes_no_more_and_its_images_are_closed_before_it_is_let_in(
@@ -287,4 +312,4 @@ def test_the_power_of_a_xen_host_is_cut_and_its_guests_start_on_the_other(
     watched.await_all_online()
     assert mapped(lab, X1) == {}
     watched.stop_watching()
-    watched.check_disks(vms)
+    watched.check_disks(tuple(cluster.look().vms))
