@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.decide import worlds
@@ -53,6 +53,7 @@ def runs(cluster: Cluster, name: str) -> tuple[str, ...]:
     st.integers(1, 3),
     st.sets(st.integers(0, 5), max_size=2),
 )
+@example(where=["r1"], at=[0], kind="spread", skew=1, cordoned={0})
 def test_the_engine_and_the_cluster_say_the_same(
     where: list[str], at: list[int], kind: str, skew: int, cordoned: set[int]
 ) -> None:

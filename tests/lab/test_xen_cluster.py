@@ -29,6 +29,7 @@ X1, X2 = "x1", "x2"
 # An emulated guest on an emulated hypervisor, on a machine that may have other things to do.
 GUEST_TIMEOUT_S = 300.0
 WRITER = "w1"
+TRIES = 3
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +187,15 @@ def test_a_guest_that_is_no_pv_guest_moves_while_it_writes(watched: Watched, kin
     create(watched, kind, X1, kind)
     watched.await_new(before, 1)
     (boot,) = watched.boots() - before
-    cluster.migrate(kind, X2)
+    # Xen gives up a move now and then where it is emulated (one of six); then the guest goes on.
+    for _ in range(TRIES):
+        try:
+            cluster.migrate(kind, X2)
+            break
+        except Conflict as exc:
+            assert f"VM {kind!r} goes on on {X1!r}" in exc.message
+            assert kind in row(lab, X1)
+            assert watched.boots() - before == {boot}
     assert kind in row(lab, X2)
     assert kind not in row(lab, X1)
     there = len(watched.acks.of([boot]))

@@ -99,6 +99,8 @@ def _too_many(
     key, found = rule.over, {}
     used = sorted(domains((nodes[name] for name in taking if name in nodes), key))
     ordered = sorted(counts.get(name, 0) for name in used)
+    # Where no domain takes VMs there is nothing to be even with but an empty one.
+    lowest = ordered[0] if ordered else 0
     for name, node in nodes.items():
         here = domain(node, key)
         if here is None:
@@ -107,7 +109,7 @@ def _too_many(
         held = counts.get(here, 0)
         # A domain that alone holds the fewest rises with what lands in it.
         alone = ordered[:1] == [held] and (len(ordered) < 2 or ordered[1] > held) and here in used
-        if not ordered or alone or held + 1 - ordered[0] <= rule.max_skew:
+        if alone or held + 1 - lowest <= rule.max_skew:
             continue
         found[name] = (
             f"rule {rule.name!r}: {key} {here!r} holds {held} of them already, and no {key} may"
