@@ -121,15 +121,21 @@ def findings(inside: Inside | None, vm: Vm, runs: Runs) -> tuple[Finding, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def _by_bios(vm: Vm, runs: Runs) -> bool:
+    """The first sector of its disk starts it there; else a boot loader of Xen looks into it."""
+    return runs == "kvm" or vm.xen_kind == "hvm"
+
+
 def _boot(inside: Inside, vm: Vm, runs: Runs) -> Boot | None:
     """What is started first there, by whatever reads it: not each loader reads all of them."""
-    readable = [one for one in inside.boots if not one.file.endswith("syslinux.cfg")]
-    if runs == "xen" and vm.xen_kind != "hvm":
-        if vm.xen_loader == "pvgrub":
-            readable = [one for one in readable if one.file.endswith("/grub/grub.cfg")]
-        choice = readable
+    plain = [one for one in inside.boots if one.file.endswith("syslinux.cfg")]
+    readable = [one for one in inside.boots if one not in plain]
+    if _by_bios(vm, runs):
+        choice = [*plain, *readable]
+    elif vm.xen_loader == "pvgrub":
+        choice = [one for one in readable if one.file.endswith("/grub/grub.cfg")]
     else:
-        choice = [*(one for one in inside.boots if one not in readable), *readable]
+        choice = readable
     return choice[0] if choice else None
 
 
@@ -142,7 +148,7 @@ def _kernel(inside: Inside, boot: Boot | None) -> Kernel | None:
 
 
 def _loader(inside: Inside, vm: Vm, runs: Runs, boot: Boot | None) -> list[Finding]:
-    by_bios = runs == "kvm" or vm.xen_kind == "hvm"
+    by_bios = _by_bios(vm, runs)
     if by_bios and not inside.bios_starts:
         return [
             Finding(
@@ -170,8 +176,7 @@ def _of_kernel(kernel: Kernel, vm: Vm, runs: Runs) -> list[Finding]:
         found.append(Finding(level="unread", why=kernel.unread))
     whose = f"its kernel {kernel.version or kernel.path}"
     entries = kernel.entries
-    by_xen = runs == "xen" and vm.xen_kind != "hvm"
-    if by_xen and entries is not None and vm.xen_kind not in entries:
+    if not _by_bios(vm, runs) and entries is not None and vm.xen_kind not in entries:
         option = "CONFIG_XEN_PV" if vm.xen_kind == "pv" else "CONFIG_XEN_PVH"
         kind = vm.xen_kind.upper()
         why = f"{whose} cannot be started as a {kind} guest: it was built without {option}"

@@ -100,7 +100,7 @@ def _too_many(
     used = sorted(domains((nodes[name] for name in taking if name in nodes), key))
     ordered = sorted(counts.get(name, 0) for name in used)
     # Where no domain takes VMs there is nothing to be even with but an empty one.
-    lowest = ordered[0] if ordered else 0
+    lowest = min(ordered, default=0)
     for name, node in nodes.items():
         here = domain(node, key)
         if here is None:
