@@ -207,6 +207,8 @@ def _interrupted() -> dict[str, object]:
         message += f"; {session.current.goes_on}"
     elif task is not None and task.state.value == "cancelled":
         message += "; what had been done was undone"
+    elif task is not None and task.state.value == "done":
+        message = "cannot interrupt it: it was done already"
     elif task is not None and not task.over:
         message += (
             f"; task {task.id} is not undone yet, the next command or `vorch recover` does that"

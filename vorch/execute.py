@@ -284,6 +284,9 @@ class _Run:
             job=one.job,
             started_at=now,
         )
+        # The journal of a commit that this process has not seen the end of.
+        self.tried: tuple[Journal | None] | None = None
+        self.closed = False
         self.lock = threading.RLock()
         self.reported_at = now
         self.undoing = False
@@ -312,34 +315,53 @@ class _Run:
             for key, version in self.plan.turns.items()
         ]
         self._say()
-        self.version = self._commit(
-            [
-                *claims,
-                *reads,
-                *turns,
-                Change(self.plan_key, 0, encode(self.journal)),
-                Change(self.task_key, 0, Coded(self.task)),
-            ],
-            self.journal,
-        )
+        task = Change(self.task_key, 0, Coded(self.task))
+        self._commit(self.journal, *claims, *reads, *turns, task)
         self._hook("opened")
 
-    def _commit(self, changes: Sequence[Change], journal: Journal | None) -> int:
-        """A commit that leaves the journal so. One whose answer was lost is looked up, not guessed.
-
-        Else the version known here would be wrong from then on, and this process would take its own
-        write for that of another one.
-        """
+    def _commit(self, journal: Journal | None, *changes: Change) -> None:
+        """A commit that leaves the journal so, None: gone. Ours only while we own it."""
+        self._look_back()
+        body = None if journal is None else encode(journal)
+        self.tried = (journal,)
         try:
-            return self.world.state.commit(changes, lease=self.lease)
+            self.version = self.world.state.commit(
+                [*changes, Change(self.plan_key, self.version, body)], lease=self.lease
+            )
         except Unreachable:
-            document = self.world.state.get(self.plan_key)
-            if document is None:
-                if journal is None:
-                    return self.version
-            elif journal is not None and document.read(Journal) == journal:
-                return document.version
+            if not self._look_back():
+                raise
+        except Conflict:
+            self.tried = None
             raise
+        else:
+            self._kept(journal)
+
+    def _look_back(self) -> bool:
+        """Whether the last commit whose end this process did not see has come to pass.
+
+        Its answer was lost, or Ctrl-C came amid it. It is looked up, not guessed: else the version
+        known here would be wrong from then on, and this process would take its own write for that
+        of another one.
+        """
+        if self.tried is None:
+            return False
+        (journal,) = self.tried
+        document = self.world.state.get(self.plan_key)
+        if document is None:
+            came_to_pass = journal is None
+        else:
+            came_to_pass = journal is not None and document.read(Journal) == journal
+        if came_to_pass:
+            self.version = self.version if document is None else document.version
+            self._kept(journal)
+        self.tried = None
+        return came_to_pass
+
+    def _kept(self, journal: Journal | None) -> None:
+        self.closed = journal is None
+        self.journal = journal or self.journal
+        self.tried = None
 
     def adopt(self) -> None:
         """Become the one who works on an abandoned plan."""
@@ -355,14 +377,7 @@ class _Run:
         with self.lock:
             journal = replace(self.journal, **{"beat_at": self.world.clock.now(), **changed})
             try:
-                self.version = self._commit(
-                    [
-                        *extra,
-                        Change(self.plan_key, self.version, encode(journal)),
-                        Change(self.task_key, None, Coded(self.task)),
-                    ],
-                    journal,
-                )
+                self._commit(journal, *extra, Change(self.task_key, None, Coded(self.task)))
             except Conflict as exc:
                 if exc.fields.get("key") == self.plan_key or "lease" in exc.fields:
                     raise _Lost(
@@ -372,7 +387,6 @@ class _Run:
                         key=self.plan_key,
                     ) from exc
                 raise
-            self.journal = journal
 
     def _close(self, state: TaskState, *extra: Change) -> None:
         """The last commit: the journal and the claims go, the task says how it ended."""
@@ -388,17 +402,14 @@ class _Run:
             self._hook("closing")
             entry = audit.of_task(self.task)
             cancel = self.world.state.get(f"cancel/{self.task.id}")
-            self.version = self._commit(
-                [
-                    *extra,
-                    Change(self.plan_key, self.version, None),
-                    *(Change(claim_key(key), None, None) for key in self.plan.claims),
-                    *([Change(cancel.key, None, None)] if cancel is not None else []),
-                    Change(self.task_key, None, Coded(self.task)),
-                    # In the same commit: what was done is in the log, whoever ended it.
-                    Change(f"audit/{entry.id}", None, Coded(entry)),
-                ],
+            self._commit(
                 None,
+                *extra,
+                *(Change(claim_key(key), None, None) for key in self.plan.claims),
+                *([Change(cancel.key, None, None)] if cancel is not None else []),
+                Change(self.task_key, None, Coded(self.task)),
+                # In the same commit: what was done is in the log, whoever ended it.
+                Change(f"audit/{entry.id}", None, Coded(entry)),
             )
         self.world.audit(entry)
         if int(self.journal.id[:4], 16) % TRIM_EVERY == 0:
@@ -495,6 +506,12 @@ class _Run:
 
         None when it could only be finished, and is.
         """
+        with self.lock:
+            self._look_back()
+        if self.closed:
+            # What came, came after its end.
+            self._tell()
+            return exc
         error = self._as_error(exc)
         # A step that was refused has not happened, so what was before it can go back, unless that
         # is of the kind that cannot. Of one that failed in another way nobody knows.
@@ -745,9 +762,12 @@ class _Heartbeat:
                 with self.run.lock:
                     if not self.over.is_set():
                         self.run._write()
-            except VorchError:
-                # The run itself meets the same trouble at its next commit, and deals with it.
+            except _Lost:
+                # The run itself meets it at its next commit.
                 return
+            except VorchError:
+                # A store that was silent once must not make this process silent for good.
+                continue
 
 
 def _filled(step: Save, outcomes: dict[str, Any]) -> dict[str, Any] | None:

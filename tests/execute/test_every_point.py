@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,8 +17,9 @@ from tests.execute.scenarios import Story, leaks, stories
 from vorch import Orchestrator
 from vorch.drivers.memory import MemoryWorld, ProcessDied
 from vorch.drivers.memory_faults import When
+from vorch.drivers.memory_state import MemoryState
 from vorch.plan import Journal
-from vorch.ports import World
+from vorch.ports import Change, World
 
 _numbers = itertools.count()
 
@@ -310,6 +312,52 @@ def test_ctrl_c_undoes(images: tuple[str, str], places: Places) -> None:
     cluster.executor.hook = None
     assert leaks(cluster) == []
     assert _names(cluster) == frozenset()
+
+
+@pytest.mark.parametrize("written", [True, False], ids=["after", "before"])
+def test_ctrl_c_amid_a_commit_is_no_other_process(
+    images: tuple[str, str], places: Places, monkeypatch: pytest.MonkeyPatch, written: bool
+) -> None:
+    """A signal comes while the store writes; what was written then is known all the same."""
+    cluster = places.connect()
+    cluster.image_import("debian", images[0])
+    # What a first VM brings along, as the host's record, is there.
+    cluster.create("web", image="debian", networks=(), start=True)
+    cluster.recover()
+    cluster.delete("web", force=True, purge=True)
+    commit = MemoryState.commit
+    left = 0
+
+    def interrupted(self: MemoryState, changes: Sequence[Change], **more: Any) -> int:
+        nonlocal left
+        left -= any(change.key.startswith("plan/") for change in changes)
+        if left == 0 and not written:
+            raise KeyboardInterrupt
+        version = commit(self, changes, **more)
+        if left == 0:
+            raise KeyboardInterrupt
+        return version
+
+    monkeypatch.setattr(MemoryState, "commit", interrupted)
+    ends = []
+    # The first commit is the one that opens the task: what is cut off there was never begun here.
+    for number in itertools.count(2):
+        before = {task.id for task in cluster.task_list()}
+        left = number
+        try:
+            cluster.create("web", image="debian", networks=(), start=True)
+        except KeyboardInterrupt:
+            left = 0
+        if left > 0:
+            break
+        (task,) = (task for task in cluster.task_list() if task.id not in before)
+        ends.append(task.state.value)
+        there = task.state.value == "done"
+        assert _names(cluster) == (frozenset({"web"}) if there else frozenset())
+        assert leaks(cluster) == []
+        if there:
+            cluster.delete("web", force=True, purge=True)
+    assert ends == ["cancelled", "done" if written else "cancelled"]
 
 
 def test_an_answer_that_was_lost_is_asked_for_again(
