@@ -43,6 +43,17 @@ def lowest(values: Floats) -> tuple[Ints, Ints]:
     return row, column
 
 
+def meetings(wanted: Ints, there: Ints) -> tuple[Ints, Ints]:
+    """All pairs of an index into `wanted` and one into `there` at which the same stands."""
+    order = np.argsort(there, kind="stable")
+    ordered = there[order]
+    start = np.searchsorted(ordered, wanted)
+    count = np.searchsorted(ordered, wanted, side="right") - start
+    one = np.repeat(np.arange(len(wanted)), count)
+    number = np.arange(len(one)) - np.repeat(np.cumsum(count) - count, count)
+    return one, order[start[one] + number]
+
+
 def change(
     term: Term,
     share: Floats,

@@ -27,9 +27,11 @@ _CROSSINGS = 4
 # How often single moves are traded under the limit.
 _TRADES = 10
 # Work, in pairs of guest and place that are looked at, for doing two hosts at a time anew, and then
-# a few: so many at a time, in turn.
-_PAIRS = 6_000_000
-_HANDFULS = 12_000_000
+# a few: so many at a time, in turn; and so many times that where it matters more which guests go,
+# as they do not cost the same.
+_PAIRS = 3_000_000
+_HANDFULS = 4_000_000
+_CLOSELY = 2
 _HOSTS = (2, 5, 3, 4)
 # What is so much worse than the best by then is not looked at more closely.
 _PROMISING = 1.01
@@ -52,6 +54,8 @@ class Improving:
         self.search = search
         self.bounds = bounds
         self.thorough = thorough
+        alike = all(np.ptp(one.price) < _TINY for one in bounds if len(one.price))
+        self.work = thorough * (1 if alike else _CLOSELY)
         self.best_at: Ints = search.table.at.copy()
         self.best = self._value()
         # In a large fleet a pass makes many moves; polishing goes on as long as it is asked for.
@@ -192,7 +196,7 @@ class Improving:
         Which hosts, says each turn; it ends after so much work, or so many turns without use.
         """
         search = self.search
-        most, idle = search.looked + work * self.thorough, 0
+        most, idle = search.looked + work * self.work, 0
         # What was sent home already without use, from where it stands.
         tried: set[tuple[int, ...]] = set()
         for some in turns:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vorch.decide.room.changes import change, product, slope_of, spreads, spreads_bend
+from vorch.decide.room.changes import change, meetings, product, slope_of, spreads, spreads_bend
 from vorch.decide.room.evenness import BROKEN
 from vorch.decide.room.standing import Standing
 from vorch.decide.room.table import Floats, Ints
@@ -94,20 +94,24 @@ class Worth(Standing):
         bend = self.bend()
         slope, curve = bend
         size, unit = self.sizes[:, rows], self.units
-        right = np.concatenate((slope * unit, curve[:, None] * unit * unit))
-        total = product(np.concatenate((size, size * size)).T, right)
-        total += self.leaving(rows, rate, bend)[:, None]
+        # What does not depend on the host is one more quantity, of which each host counts one.
+        left = np.concatenate((size, size * size, self.leaving(rows, rate, bend)[None, :]))
+        right = np.ones((len(left), unit.shape[1]))
+        right[: len(size)] = slope * unit
+        right[len(size) : -1] = curve[:, None] * unit * unit
+        total = product(left.T, right)
         at, home = table.at[rows], self.home[rows]
         gone = np.flatnonzero(at != home)
         total[gone, home[gone]] -= rate * self.prices[rows[gone]]
-        off = table.memory[rows][:, None] > (table.free_mib - self.slack_mib)[None, :]
+        memory = table.memory[rows]
+        off = memory[:, None] > (table.free_mib - self.slack_mib)[None, :]
         # Who has to leave takes room that is left free else.
         wrong = self.relief[rows] > 0
         if self.crowded:
             wrong |= (table.free_mib[at] < 0) | (table.free_vcpus[at] < 0)
         pressed = np.flatnonzero(wrong)
         if len(pressed):
-            off[pressed] = table.memory[rows[pressed]][:, None] > table.free_mib[None, :]
+            off[pressed] = memory[pressed][:, None] > table.free_mib[None, :]
         off |= table.vcpus[rows][:, None] > table.free_vcpus[None, :]
         off |= ~(self.reach if len(rows) == len(self.rows) else self.reach[rows])
         off[np.arange(len(rows)), at] = True
@@ -122,28 +126,31 @@ class Worth(Standing):
         d1, d2 = self.sizes[:, first], self.sizes[:, second]
         sloped, curved = slope * self.units, curve[:, None] * self.units * self.units
         s1, s2, r1, r2 = sloped[:, a], sloped[:, b], curved[:, a], curved[:, b]
-        left = np.concatenate((s1 - 2 * d1 * r1, d1, r1, d1 * d1))
-        right = np.concatenate((d2, s2 - 2 * d2 * r2, d2 * d2, r2))
         alone: Floats = self._priced(first, rate) - self._mended(first)
         alone += np.add.reduce(d1 * (d1 * r1 - s1), axis=0)
         facing: Floats = self._priced(second, rate) - self._mended(second)
         facing += np.add.reduce(d2 * (d2 * r2 - s2), axis=0)
+        each, other = np.ones((1, len(first))), np.ones((1, len(second)))
+        left = np.concatenate((s1 - 2 * d1 * r1, d1, r1, d1 * d1, alone[None, :], each))
+        right = np.concatenate((d2, s2 - 2 * d2 * r2, d2 * d2, r2, other, facing[None, :]))
         total = product(left.T, right)
-        total += alone[:, None]
-        total += facing[None, :]
         if rate:
-            cost = rate * self.prices
-            total -= (self.home[first][:, None] == b[None, :]) * cost[first][:, None]
-            total -= (self.home[second][None, :] == a[:, None]) * cost[second][None, :]
-        more_mib = table.memory[second][None, :] - table.memory[first][:, None]
+            # Only who is away already may come home by it.
+            gone = np.flatnonzero(self.home[first] != a)
+            i, j = meetings(self.home[first[gone]], b)
+            total[gone[i], j] -= rate * self.prices[first[gone[i]]]
+            gone = np.flatnonzero(self.home[second] != b)
+            i, j = meetings(self.home[second[gone]], a)
+            total[j, gone[i]] -= rate * self.prices[second[gone[i]]]
         # Who takes the smaller one of two is no fuller than before.
         spare_mib = np.maximum(table.free_mib - self.slack_mib, 0)
-        off = more_mib > spare_mib[a][:, None]
-        off |= more_mib < -spare_mib[b][None, :]
-        more_vcpus = table.vcpus[second][None, :] - table.vcpus[first][:, None]
-        off |= more_vcpus > table.free_vcpus[a][:, None]
-        off |= more_vcpus < -table.free_vcpus[b][None, :]
-        off |= a[:, None] == b[None, :]
+        # vCPUs are whole ones.
+        spare_vcpus = np.floor(table.free_vcpus)
+        off = a[:, None] == b[None, :]
+        for size, spare in ((table.memory, spare_mib), (table.vcpus, spare_vcpus)):
+            one, two = size[first], size[second]
+            off |= two[None, :] > (one + spare[a])[:, None]
+            off |= one[:, None] > (two + spare[b])[None, :]
         # Most may be anywhere; only the others are looked up.
         some = np.flatnonzero(self.confined[first])
         off[some] |= ~self.reach[first[some]][:, b]
