@@ -503,10 +503,11 @@ def start_domain(step: StartDomain, world: World, progress: Progress) -> Outcome
     except Conflict:
         host.cut(vm.id)
         raise
+    outcome = {"clients": seen, **_run(vm, world)}
     # Who stood still for long writes to the journal now, and is told if it is not his any more.
     progress(percent=90.0)
     host.resume(vm.id)
-    return {"clients": seen}
+    return outcome
 
 
 def _alone(vm: Vm, world: World) -> dict[str, str]:
@@ -556,6 +557,8 @@ def clients_seen(
     `left` are those of the host that it came from. What is not certain is left out, and so can be
     told apart from what is known. The VM runs, so that is no reason to fail.
     """
+    # First of all: a reboot after that is told by the number.
+    run = _run(vm, world)
     seen: dict[str, str] = {}
     for disk in vm.written_disks:
         if disk.volume is None:
@@ -570,7 +573,19 @@ def clients_seen(
             progress(line=f"the client of disk {disk.name!r} cannot be told from others")
         else:
             seen[disk.name] = client
-    return {"clients": seen}
+    return {"clients": seen, **run}
+
+
+def _run(vm: Vm, world: World) -> Outcome:
+    """Which run of it that is, where its host counts them. Unknown, it is seen to later."""
+    host = world.hypervisor(vm.node)
+    if not host.counts_runs:
+        return {}
+    try:
+        domain = host.domain(vm.id)
+    except VorchError:
+        return {}
+    return {} if domain is None else {"run": domain.run}
 
 
 def forget_domain(step: ForgetDomain, world: World, progress: Progress) -> None:

@@ -646,6 +646,8 @@ class Domain:
     cpu_time_ns: int = 0
     # Made by vorch (it carries vorch's metadata), as opposed to somebody else's on the same host.
     ours: bool = True
+    # Which run of it this is, where the host starts a guest anew that reboots; 0 where it goes on.
+    run: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -1394,6 +1396,8 @@ class Clients:
     node: str
     # The client's address by disk; "" where the storage knows no clients (a folder).
     disks: dict[str, str] = field(default_factory=dict)
+    # The domain's, where its host counts runs.
+    run: int = 0
 
     def __post_init__(self) -> None:
         check_uuid(self.vm)

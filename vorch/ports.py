@@ -520,6 +520,11 @@ class Hypervisor(Protocol):
     `sources` maps disk names to places; an empty CD drive has none.
     """
 
+    @property
+    def counts_runs(self) -> bool:
+        """A guest that reboots is ended and started anew here, and other clients have its disks."""
+        ...
+
     def facts(self) -> HostFacts:
         """What this host is, quickly: accelerator as last probed, or unknown ("")."""
         ...

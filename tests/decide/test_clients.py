@@ -46,6 +46,14 @@ def test_what_is_lacking_is_told() -> None:
     assert "not recorded" in lack()
     assert "disk 'root'" in lack(known())
     assert "of 'h2'" in lack(known("h2", root=A.address))
+    # Xen starts a guest anew that reboots, with other clients.
+    look = running(known(root=A.address))
+    (domain,) = look.domains.values()
+    look = dataclasses.replace(look, domains={domain.id: dataclasses.replace(domain, run=7)})
+    assert "rebooted" in clients.lacking(look, look.vm("web"))
+    same = dataclasses.replace(known(root=A.address), run=7)
+    look = dataclasses.replace(look, clients={same.vm: same})
+    assert clients.lacking(look, look.vm("web")) == ""
     # Folders show no clients, and what is off has none.
     assert lack(pools={"local": Pool(name="local", url="dir:///pool")}) == ""
     assert lack(domains={}) == ""
@@ -75,7 +83,7 @@ def test_the_record_goes_when_the_vm_stops() -> None:
     assert kinds(lifecycle.stop(off, "web", timeout_s=5, force=False)) == ["save", "save"]
     started = lifecycle.start(off, "web", overhead_mib=OVERHEAD).steps[-1]
     assert isinstance(started, Save)
-    assert started.fill == {"disks": "clients"}
+    assert started.fill == {"disks": "clients", "run": "run"}
 
 
 def test_what_is_only_read_has_no_writer() -> None:

@@ -133,3 +133,22 @@ def test_a_renamed_or_deleted_vm_leaves_no_wrong_record(cluster: Orchestrator) -
     assert cluster.look().clients == {}
     cluster.undelete("copy")
     assert cluster.look().clients == {}
+
+
+def test_a_guest_that_xen_starts_anew_is_recorded_anew(
+    world: MemoryWorld, cluster: Orchestrator
+) -> None:
+    world.host("h2").run_xen()
+    cluster.node_probe("h2")
+    cluster.create("web", disk_gib=1, networks=(), hypervisor="any", node="h2", start=True)
+    first = recorded(cluster)["root"]
+    assert cluster.recover() == ()
+    machine = world.host("h2")
+    world.guest("web").start_anew(machine.ceph.client(machine))
+    assert recorded(cluster)["root"] == first
+    assert any("rebooted" in check.detail for check in cluster.doctor() if "VM web" in check.name)
+    (task,) = cluster.recover()
+    assert task.verb == "clients record"
+    assert recorded(cluster)["root"] not in ("", first)
+    assert cluster.recover() == ()
+    assert leaks(cluster) == []

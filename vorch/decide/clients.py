@@ -30,7 +30,7 @@ def save_clients(cluster: Cluster, vm: Vm) -> Save:
     """What the step before it has seen of a VM that has just come to run on its node."""
     before = cluster.clients.get(vm.id)
     seen = Clients(vm=vm.id, node=vm.node)
-    return save("clients", vm.id, before, seen, {"disks": "clients"})
+    return save("clients", vm.id, before, seen, {"disks": "clients", "run": "run"})
 
 
 def drop_clients(cluster: Cluster, vm: Vm) -> tuple[Save, ...]:
@@ -60,7 +60,9 @@ def lacking(cluster: Cluster, vm: Vm) -> str:
     if domain is None or not is_on(domain.power):
         return ""
     recorded = cluster.clients.get(vm.id)
-    if recorded is not None and recorded.node == domain.node and _all_known(vm, recorded):
+    here = recorded is not None and recorded.node == domain.node
+    same_run = recorded is not None and recorded.run == domain.run
+    if here and same_run and recorded is not None and _all_known(vm, recorded):
         return ""
     shared = [
         disk.name
@@ -75,6 +77,8 @@ def lacking(cluster: Cluster, vm: Vm) -> str:
         return "the clients that write its disks are not recorded"
     if recorded.node != domain.node:
         return f"the clients that are recorded for it are of {recorded.node!r}"
+    if not same_run:
+        return "its guest has rebooted since the clients that write its disks were recorded"
     missing = [name for name in shared if name not in recorded.disks]
     return f"the client of disk {missing[0]!r} is not recorded" if missing else ""
 

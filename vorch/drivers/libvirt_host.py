@@ -95,6 +95,8 @@ class LibvirtHost:
 
     # Its daemon may leave so many questions whether it is there without an answer.
     KEEPALIVE_COUNT = KEEPALIVE_COUNT
+    # A guest of QEMU that reboots is the same process all the while.
+    counts_runs = False
 
     def __init__(
         self,
@@ -258,6 +260,7 @@ class LibvirtHost:
             # Where nothing runs, libvirt gives the time of something else.
             cpu_time_ns=0 if power is Power.STOPPED else cpu_time_ns,
             ours=mark is not None,
+            run=max(0, domain.ID()) if self.counts_runs else 0,
         )
 
     def domains(self) -> tuple[Domain, ...]:

@@ -122,6 +122,7 @@ class MemoryGuest:
         self.frozen = False
         self.ran_s = 0.0
         self.boots = 1
+        self.run = 1
         self.typed = b""
         self._began_to_boot_at = self.started_at
         self._settled_at = self.started_at
@@ -416,6 +417,12 @@ class MemoryGuest:
         return self.disks[disk]
 
     # -- what a guest does, for tests
+
+    def start_anew(self, client: MemoryClient) -> None:
+        """It reboots on a host that ends it for that and starts it anew, as Xen does."""
+        self.arrive(self.host, client)
+        self.run += 1
+        self.press_reset()
 
     def write(self, disk: str, offset: int, data: bytes) -> None:
         held = self._held(disk)

@@ -64,6 +64,10 @@ class MemoryHost:
 
     # -- the host
 
+    @property
+    def counts_runs(self) -> bool:
+        return self._machine.facts.hypervisor == "xen"
+
     @gated
     def facts(self) -> HostFacts:
         return self._machine.facts
@@ -130,6 +134,7 @@ class MemoryHost:
             generation=guest.vm.generation if guest.ours else 0,
             cpu_time_ns=self._cpu_time_ns(guest),
             ours=guest.ours,
+            run=guest.run if self.counts_runs else 0,
         )
 
     def _cpu_time_ns(self, guest: MemoryGuest) -> int:

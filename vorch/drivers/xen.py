@@ -95,6 +95,8 @@ class XenHost(LibvirtHost):
     # The dom0 serves the disks and cards of all guests by the few processors that it has, and its
     # libvirtd is kept waiting. Whether a host is lost is judged by other limits than this one.
     KEEPALIVE_COUNT = 10
+    # libvirt ends a guest that reboots and starts it anew.
+    counts_runs = True
 
     # With the number of the connection that it was found by.
     _static: tuple[int, HostFacts] | None = None
