@@ -6,6 +6,7 @@ import gzip
 import os
 import shutil
 import subprocess
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,14 @@ class Both:
         change(f"{raw}@@{guest.BOOT_OFFSET}", self.folder)
         self.cluster.image_import(name, str(raw), pool="fast")
         self.create(name, name, image.memory_mib, start=False)
+
+    def told_by_xen(self) -> str:
+        """What the host's own logs say, as nobody could look there later."""
+        tail = "tail -n 40 /var/log/libvirt/libxl/*.log /var/log/xen/*.log; xl list; xl info"
+        done = subprocess.run(
+            self.lab.command(XEN, ["sh", "-c", tail]), capture_output=True, text=True, timeout=60
+        )
+        return done.stdout + done.stderr
 
     def where(self, name: str) -> tuple[str, str, Power]:
         status = self.cluster.show(name)
@@ -138,16 +147,22 @@ def test_an_image_without_the_driver_is_refused_with_the_reason(both: Both) -> N
 
 def test_one_that_does_not_boot_goes_back_by_itself(both: Both) -> None:
     both.changed("headless", without_init)
-    with pytest.raises(VorchError) as caught:
-        both.cluster.relocate("headless", XEN, timeout_s=150)
-    assert isinstance(caught.value, (TimedOut, StepFailed))
-    assert "what had been done was undone" in caught.value.message
-    assert both.where("headless") == (KVM, "kvm", Power.STOPPED)
-    task = both.cluster.task_show(str(caught.value.fields["task"]))
-    assert task.error is not None
-    assert "its guest" in str(task.error["message"])
-    (snapshot,) = both.cluster.show("headless").vm.snapshots
-    assert snapshot.description == f"before it went to {XEN}"
+    for number in range(1, 4):
+        with pytest.raises(VorchError) as caught:
+            both.cluster.relocate("headless", XEN, timeout_s=150)
+        assert isinstance(caught.value, (TimedOut, StepFailed))
+        assert "what had been done was undone" in caught.value.message
+        assert both.where("headless") == (KVM, "kvm", Power.STOPPED)
+        snapshots = both.cluster.show("headless").vm.snapshots
+        assert [one.description for one in snapshots] == [f"before it went to {XEN}"] * number
+        task = both.cluster.task_show(str(caught.value.fields["task"]))
+        assert task.error is not None
+        said = str(task.error["message"])
+        if "failed to create" not in said:
+            break
+        # On a busy machine the host may not get as far as a guest; it went back all the same.
+        warnings.warn(f"{said}: {both.told_by_xen()}", stacklevel=1)
+    assert "its guest" in said
     assert [row.vms for row in both.lab.status().hosts if row.name == XEN] == [()]
 
 
