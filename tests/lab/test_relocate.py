@@ -147,6 +147,7 @@ def test_an_image_without_the_driver_is_refused_with_the_reason(both: Both) -> N
 
 def test_one_that_does_not_boot_goes_back_by_itself(both: Both) -> None:
     both.changed("headless", without_init)
+    said = ""
     for number in range(1, 4):
         with pytest.raises(VorchError) as caught:
             both.cluster.relocate("headless", XEN, timeout_s=150)
