@@ -518,7 +518,10 @@ class _Run:
         begun = self.journal.position + (not isinstance(exc, REFUSALS))
         if not all(step.undoable for step in self.plan.steps[:begun]):
             self._stuck(error)
-        self.task = replace(self.task, error=error.as_dict())
+        # It may have been about to be closed as done.
+        self.task = replace(
+            self.task, error=error.as_dict(), state=TaskState.RUNNING, finished_at=None
+        )
         done = self.plan.steps[: self.journal.position]
         self._backward(
             TaskState.CANCELLED if isinstance(error, Cancelled) else TaskState.FAILED,
