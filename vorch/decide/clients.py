@@ -60,9 +60,12 @@ def lacking(cluster: Cluster, vm: Vm) -> str:
     if domain is None or not is_on(domain.power):
         return ""
     recorded = cluster.clients.get(vm.id)
-    here = recorded is not None and recorded.node == domain.node
-    same_run = recorded is not None and recorded.run == domain.run
-    if here and same_run and recorded is not None and _all_known(vm, recorded):
+    if (
+        recorded is not None
+        and recorded.node == domain.node
+        and domain.run in (0, recorded.run)
+        and _all_known(vm, recorded)
+    ):
         return ""
     shared = [
         disk.name
@@ -77,7 +80,7 @@ def lacking(cluster: Cluster, vm: Vm) -> str:
         return "the clients that write its disks are not recorded"
     if recorded.node != domain.node:
         return f"the clients that are recorded for it are of {recorded.node!r}"
-    if not same_run:
+    if domain.run not in (0, recorded.run):
         return "its guest has rebooted since the clients that write its disks were recorded"
     missing = [name for name in shared if name not in recorded.disks]
     return f"the client of disk {missing[0]!r} is not recorded" if missing else ""
