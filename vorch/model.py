@@ -646,8 +646,8 @@ class Domain:
     cpu_time_ns: int = 0
     # Made by vorch (it carries vorch's metadata), as opposed to somebody else's on the same host.
     ours: bool = True
-    # Which run of it this is, where the host starts a guest anew that reboots; 0 where it goes on, or
-    # nobody knows.
+    # Which run of it this is, where the host starts a guest anew that reboots; 0 where it goes on,
+    # or nobody knows.
     run: int = 0
 
 

@@ -273,10 +273,14 @@ def logs(
     name: LabName = DEFAULT_NAME,
 ) -> None:
     """The last lines of the logs of a host, of a Ceph daemon or of the lab itself."""
-    for file in _find(name).log_files(part):
+    lab = _find(name)
+    for file in lab.log_files(part):
         with file.open(errors="replace") as text:
             last = text.readlines()[-lines:]
         render.out(render.clean(f"==> {file}\n{''.join(last)}"))
+    own = lab.own_logs(part, lines)
+    if own:
+        render.out(render.clean(own))
 
 
 # --- faults -----------------------------------------------------------------------------------

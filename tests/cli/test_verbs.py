@@ -47,7 +47,7 @@ OF_THE_COMMAND_LINE_ALONE = {
 LAB_IN_PYTHON_ALONE = {
     "find",  # --name
     "command",  # `vorch lab shell`
-    "log_files",  # `vorch lab logs`
+    *("log_files", "own_logs"),  # `vorch lab logs`
     "names",  # `vorch lab down --all`
     "acks_in",  # --acks
 }

@@ -221,6 +221,8 @@ def test_what_xen_destroys_is_gone(
     """By Xen's own tools: libvirt hears of it afterwards, and vorch of libvirt."""
     vm, _ = idle
     assert row(xen_lab).vms == (vm.name,)
+    # libvirt notes there what it has Xen start.
+    assert "==> /var/log/libvirt/libxl/" in xen_lab.own_logs(XEN, 5)
     assert xen_lab.kill_qemu(XEN, vm.name) == (vm.name,)
     assert host.hypervisor.await_end(vm.id, GUEST_TIMEOUT_S, no_progress)
     assert row(xen_lab).vms == ()
@@ -259,6 +261,7 @@ def test_a_power_cut_ends_it_at_once_and_it_comes_back_in_seconds(xen_lab: Lab) 
     xen_lab.power_off(XEN)
     seen = row(xen_lab)
     assert (seen.power, seen.libvirt, seen.management) == (False, "off", "off")
+    assert xen_lab.own_logs(XEN, 5) == ""
     assert not answers(address)
     xen_lab.heal()
     assert row(xen_lab).libvirt == "running"

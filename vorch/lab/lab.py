@@ -47,6 +47,7 @@ PROGRAMS_FOR_CEPH = {
 }
 DAEMON_TIMEOUT_S = 30.0
 GONE_TIMEOUT_S = 20.0
+LOGS_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +175,7 @@ class Lab:
         spec = self.spec
         if part in spec.host_names:
             files = [spec.log_folder / f"{kind}-{part}.log" for kind in ("console", "bmc")]
-            # Those of a Xen host are in its own disk, and shown by a shell there.
+            # Those of a Xen host are in its own disk (`own_logs`).
             files += sorted((spec.host_folder(part) / "disk/var/log/libvirt").rglob("*.log"))
         elif part == "lab":
             files = [spec.log_folder / "daemon.log", spec.log_folder / "dhcp.log"]
@@ -187,6 +188,20 @@ class Lab:
                 f" ({', '.join(spec.host_names)}), a daemon such as osd.0, mon.a or mgr.x, or lab"
             )
         return found
+
+    def own_logs(self, host: str, lines: int) -> str:
+        """The last lines of what a Xen host logs in its own disk; "" while it does not answer."""
+        if host not in self.spec.xen_names:
+            return ""
+        places = "/var/log/libvirt /var/log/xen"
+        line = f"find {places} -name '*.log' -size +0 -exec tail -v -n {lines} {{}} +"
+        try:
+            done = subprocess.run(
+                self.command(host, ["sh", "-c", line]), capture_output=True, timeout=LOGS_TIMEOUT_S
+            )
+        except (Conflict, subprocess.TimeoutExpired):
+            return ""
+        return done.stdout.decode(errors="replace")
 
     def _call(self, verb: str, *, say: Say | None = None, **arguments: Any) -> Any:
         return control.call(self.spec.control, verb, say=say, **arguments)
