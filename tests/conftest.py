@@ -79,8 +79,16 @@ def _turn(nodeid: str) -> int:
     return next((turn for turn, name in enumerate(LONG) if nodeid.startswith(name)), len(LONG))
 
 
+# Of tests that compute for many examples, beside guests that want the processors as well.
+EXAMPLES_TIMEOUT_S = 600
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        of_examples = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+        if of_examples and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(EXAMPLES_TIMEOUT_S))
     # Whoever runs them one after the other wants to hear of the quick ones first.
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: _turn(item.nodeid))

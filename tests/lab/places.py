@@ -167,10 +167,12 @@ def place_on(lab: Lab, folder: Path, *, apart: bool = False) -> Iterator[Place]:
                     path.mkdir()
                     cluster.pool_add(host, f"dir://{path}", node=host)
             place = Place(lab, cluster, acks, folder, "h1" if apart else "fast")
-            yield place
-            for vm in cluster.look().vms:
-                with contextlib.suppress(vorch.VorchError):
-                    cluster.stop(vm, force=True)
+            try:
+                yield place
+            finally:
+                for vm in cluster.look().vms:
+                    with contextlib.suppress(vorch.VorchError):
+                        cluster.stop(vm, force=True)
     finally:
         acks.close()
         for path in folders.values():

@@ -30,12 +30,13 @@ from vorch.availability import (
     VmState,
 )
 from vorch.codec import decode, encode
-from vorch.errors import Unreachable
+from vorch.errors import Unreachable, VorchError
 from vorch.lab import CEPH_USER, Lab, verify_disk
 from vorch.ports import Change
 
 # Ten times what it takes on an idle machine.
 TIMEOUT_S = 600.0
+ENDS_S = 60.0
 _STARTING_UP = re.compile(r"^(\S+ \S+): starting up libvirt", re.MULTILINE)
 
 
@@ -51,7 +52,13 @@ class Watcher:
         with log.open("ab") as out:
             self.process = subprocess.Popen(
                 lab.command(home, words) if home else words,
-                env={**os.environ, "VORCH_CONFIG": str(config), "PYTHONUNBUFFERED": "1"},
+                env={
+                    **os.environ,
+                    "VORCH_CONFIG": str(config),
+                    "PYTHONUNBUFFERED": "1",
+                    # What each thread is at, where it has to be aborted.
+                    "PYTHONFAULTHANDLER": "1",
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -79,7 +86,14 @@ class Watcher:
         with contextlib.suppress(ProcessLookupError):
             self.go_on()
             self.process.terminate()
-        return self.process.wait(60)
+        try:
+            return self.process.wait(ENDS_S)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)
+            self.process.wait()
+            raise AssertionError(
+                f"vorch serve did not end in {ENDS_S:g} s:\n{self.said()[-12000:]}"
+            ) from None
 
 
 class Watched:
@@ -291,5 +305,10 @@ def watched_on(lab: Lab, folder: Path, *, host_timeout_s: float = 10.0) -> Itera
                 yield found
             finally:
                 found.stop_watching()
+    except BaseException:
+        # What runs there would take the time of all tests to come.
+        with contextlib.suppress(VorchError):
+            lab.reset()
+        raise
     finally:
         acks.close()
