@@ -164,3 +164,33 @@ def test_this_machine_s_own_commands_need_no_ssh() -> None:
     with pytest.raises(Unreachable, match="is not there"):
         shell.run(["no-such-program"], timeout_s=20)
     shell.close()
+
+
+@pytest.mark.parametrize(
+    ("first", "tries"),
+    [
+        ("Connection timed out during banner exchange", 2),
+        # What ssh says when the connection that serves all commands breaks.
+        ("", 2),
+        ("Permission denied (publickey)", 1),
+    ],
+)
+def test_what_never_ran_is_run_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str, tries: int
+) -> None:
+    asked = tmp_path / "asked"
+    program = tmp_path / "ssh"
+    program.write_text(
+        f"#!/bin/sh\necho once >>{asked}\n[ $(wc -l <{asked}) -gt 1 ] && exec echo done\n"
+        f"[ -z '{first}' ] || echo '{first}' >&2\nexit 255\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    shell = Shell(Node(name="x1", uri="xen+tls://x1/system"))
+    if tries == 2:
+        assert shell.run(["true"], timeout_s=20) == b"done\n"
+    else:
+        with pytest.raises(Unreachable, match="Permission denied"):
+            shell.run(["true"], timeout_s=20)
+    assert len(asked.read_text().split()) == tries
+    shell.close()

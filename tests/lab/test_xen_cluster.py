@@ -39,11 +39,24 @@ def xen_lab() -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="module")
-def watched(xen_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+def one_cluster(xen_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     # Its libvirts are emulated, and may share two cores with much else.
     folder = tmp_path_factory.mktemp("watched")
     with watched_on(xen_lab, folder, host_timeout_s=30.0) as found:
         yield found
+
+
+@pytest.fixture
+def watched(one_cluster: Watched) -> Watched:
+    """In order again, where a test before has failed on its way."""
+    lab, cluster = one_cluster.lab, one_cluster.cluster
+    one_cluster.stop_watching()
+    if any(not row.power or row.libvirt != "running" for row in lab.status().hosts):
+        lab.heal()
+    for host in {X1, X2} - set(cluster.look().nodes):
+        cluster.node_add(host, lab.spec.uri(host), ssh=lab.spec.ssh(host), install_hook=True)
+    cluster.recover()
+    return one_cluster
 
 
 def on(lab: Lab, host: str, line: str) -> str:

@@ -22,6 +22,13 @@ CONNECT_TIMEOUT_S = 15
 OWN_FAILURE = 255
 
 
+def _never_ran(said: bytes) -> bool:
+    """The connection that serves all commands broke, of which whoever was on it hears nothing; or
+    the host has answered, and its sshd had no time.
+    """
+    return not said.strip() or b"during banner exchange" in said
+
+
 class Shell:
     """A host's shell, as root. One connection serves all commands while they come."""
 
@@ -48,8 +55,7 @@ class Shell:
         command = [*self._ssh(), shlex.join(words)] if self.way else list(words)
         try:
             done = subprocess.run(command, input=data, capture_output=True, timeout=timeout_s)
-            if self.way and done.returncode == OWN_FAILURE and not done.stderr.strip():
-                # The connection that serves all commands broke; whoever was on it hears nothing.
+            if self.way and done.returncode == OWN_FAILURE and _never_ran(done.stderr):
                 done = subprocess.run(command, input=data, capture_output=True, timeout=timeout_s)
         except subprocess.TimeoutExpired as exc:
             raise Unreachable(
