@@ -17,8 +17,8 @@ shift
 unset VORCH_FAILED_TESTS VORCH_CRASHES
 # More than so many are no accident.
 most=10
-# The second try has an end, as the first one's tests have.
-longest=15m
+# All of it has an end, in seconds: the second try has what the first one left of it, five minutes at least.
+altogether=4500
 
 kept=$(mktemp)
 crashes=$(mktemp -d)
@@ -42,6 +42,8 @@ fi
 .venv/bin/python -m pytest -n 0 -q --collect-only -m 'not lab and not real' "${failed[@]}" >/dev/null 2>&1
 [ $? -eq 5 ] || exit "$status"
 
+longest=$((altogether - SECONDS))
+[ "$longest" -ge 300 ] || longest=300
 echo "make test: ${#failed[@]} on real parts failed beside others; once more, alone"
 timeout --foreground --kill-after=60 "$longest" .venv/bin/python -m pytest -n 0 "${failed[@]}" || exit "$status"
 echo "make test: unsteady, to be looked into (failed beside others, passed alone):"

@@ -150,7 +150,7 @@ def test_one_that_does_not_boot_goes_back_by_itself(both: Both) -> None:
     said = ""
     for number in range(1, 4):
         with pytest.raises(VorchError) as caught:
-            both.cluster.relocate("headless", XEN, timeout_s=150)
+            both.cluster.relocate("headless", XEN, timeout_s=90)
         assert isinstance(caught.value, (TimedOut, StepFailed))
         assert "what had been done was undone" in caught.value.message
         assert both.where("headless") == (KVM, "kvm", Power.STOPPED)
