@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import libvirt
 import pytest
 
 from tests.test_domain_xml import disk, nic, vm
-from vorch.drivers.xen import LACKS, XenHost
+from vorch.drivers.xen import LACKS, SCRIPT_TIMEOUT_S, XenHost
 from vorch.errors import Unsupported
 from vorch.model import FileSource, Node
 from vorch.ports import no_progress
@@ -49,3 +50,45 @@ def test_what_it_lacks_is_refused_in_words_and_without_asking(host: XenHost, ver
     assert caught.value.message.startswith("cannot ")
     assert LACKS[verb] in caught.value.message
     assert "'x1'" in caught.value.message
+
+
+class Slow:
+    """A libvirt that fails to create a domain so many times, each after so long."""
+
+    def __init__(
+        self, takes_s: float, fails: int, code: int = libvirt.VIR_ERR_INTERNAL_ERROR
+    ) -> None:
+        self.now, self.takes_s, self.fails, self.code, self.asked = 0.0, takes_s, fails, code, 0
+
+    def createXML(self, text: str, flags: int) -> str:  # noqa: N802 - libvirt's own name
+        self.asked += 1
+        self.now += self.takes_s
+        if self.asked > self.fails:
+            return text
+        error = libvirt.libvirtError("libxenlight failed to create new domain")
+        error.err = (self.code, 0, "", 0, None, None, None, 0, 0)
+        raise error
+
+
+@pytest.mark.parametrize(
+    ("slow", "asked", "made"),
+    [
+        (Slow(1, fails=0), 1, True),
+        # Its scripts had no time, as on a host where many start at once.
+        (Slow(SCRIPT_TIMEOUT_S + 5, fails=1), 2, True),
+        (Slow(SCRIPT_TIMEOUT_S + 5, fails=2), 2, False),
+        # What fails at once would fail again.
+        (Slow(1, fails=1), 1, False),
+        (Slow(SCRIPT_TIMEOUT_S + 5, fails=1, code=libvirt.VIR_ERR_NO_DOMAIN), 1, False),
+    ],
+)
+def test_a_start_that_ran_out_of_xen_s_time_is_tried_once_more(
+    slow: Slow, asked: int, made: bool
+) -> None:
+    host = XenHost(Node(name="x1", uri="xen:///system"), clock=lambda: slow.now)
+    if made:
+        assert host._created(slow, "<domain/>", 0) == "<domain/>"
+    else:
+        with pytest.raises(libvirt.libvirtError):
+            host._created(slow, "<domain/>", 0)
+    assert slow.asked == asked

@@ -62,6 +62,8 @@ SSH_TIMEOUT_S = 30.0
 SEE_FILES = 'for file; do test -e "$file" || echo "$file"; done'
 # A guest's kernel reads its disk as soon as it has it.
 READS_AFTER_S = 30.0
+# So long libxl waits for its scripts, which make a guest's disks and cards, and kills them then.
+SCRIPT_TIMEOUT_S = 40.0
 NOT_YET = "vorch does not do it on Xen hosts yet"
 
 # Verb of the port → why a Xen host cannot. What is not here, it can.
@@ -301,10 +303,10 @@ class XenHost(LibvirtHost):
         text = xen_xml.xen_domain_xml(
             vm, name=name, sources=sources, networks=networks, facts=facts
         )
-        # Xen's script for disks has 40 s, and many at once make each other late.
+        # Xen's script for disks has its time, and many at once make each other late.
         with self._starting:
             self._check_unshared(handle, vm, sources)
-            domain = handle.createXML(text, flags)
+            domain = self._created(handle, text, flags)
         # libxl says that it is made before the guest has executed anything.
         try:
             power, _ = power_of(*domain.state())
@@ -319,6 +321,18 @@ class XenHost(LibvirtHost):
                 vm=vm.name,
                 node=self.node.name,
             )
+
+    def _created(self, handle: Handle, text: str, flags: int) -> Handle:
+        """libvirt does not tell why Xen made none; what takes so long to fail ran out of time."""
+        began = self._clock()
+        try:
+            return handle.createXML(text, flags)
+        except libvirt.libvirtError as exc:
+            late = self._clock() - began >= SCRIPT_TIMEOUT_S
+            if not late or code_of(exc) != libvirt.VIR_ERR_INTERNAL_ERROR:
+                raise
+        # Nothing of it is left, and the host may be less busy by now.
+        return handle.createXML(text, flags)
 
     def _check_unshared(self, handle: Handle, vm: Vm, sources: Mapping[str, Source]) -> None:
         """QEMU locks its files, Xen's kernel does not: two guests would write to one disk."""
