@@ -29,6 +29,14 @@ OF_THE_MACHINE = (
 )
 
 
+# Whole machines are emulated for them, each as thirsty as a lab: never two of these at a time.
+OF_XEN = (
+    "tests/lab/test_xen",
+    "tests/lab/test_relocate.py",
+    "tests/lab/test_bench_install.py",
+)
+
+
 def _of_the_machine(nodeid: str) -> bool:
     return nodeid.startswith(OF_THE_MACHINE) or "[libvirt" in nodeid
 
@@ -36,12 +44,15 @@ def _of_the_machine(nodeid: str) -> bool:
 class ByPlace(LoadScopeScheduling):  # type: ignore[misc]
     """What runs side by side (`-n`): files do, and each worker has a lab of its own.
 
-    What is about this machine as a whole stays in one worker, wherever it is written.
+    What is about this machine as a whole stays in one worker, wherever it is written, and so does
+    what emulates hosts with Xen.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         if _of_the_machine(nodeid):
             return "machine"
+        if nodeid.startswith(OF_XEN):
+            return "xen"
         return nodeid.split("::", 1)[0]
 
     def _assign_work_unit(self, node: Any) -> None:
@@ -56,10 +67,10 @@ class ByPlace(LoadScopeScheduling):  # type: ignore[misc]
 # in the end, and the others with nothing.
 LONG = (
     *OF_THE_MACHINE,
+    *OF_XEN,
     "tests/lab/test_failover.py",
     "tests/lab/test_kill.py",
     "tests/lab/test_failover_many.py",
-    "tests/lab/test_xen_cluster.py",
     "tests/lab/test_migrate.py",
     "tests/lab/test_fencing.py",
     "tests/contract/test_rbd.py",
