@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,9 +12,10 @@ import rbd
 import vorch
 from tests.lab import bare
 from vorch import Orchestrator
-from vorch.lab import Lab, guest
+from vorch.lab import CEPH_USER, Ack, Lab, guest, verify_disk
 from vorch.lab.joining import ceph_uri
 from vorch.lab.spec import POOL
+from vorch.lab.verify import Verdict
 from vorch.lab.writer_log import arm
 
 # Each cluster on the same lab has a store of its own.
@@ -66,10 +67,22 @@ class _RbdDisk:
 
 
 def start_writer(
-    cluster: Orchestrator, name: str, memory_mib: int, node: str, *, start: bool = True
+    cluster: Orchestrator,
+    name: str,
+    memory_mib: int,
+    node: str,
+    *,
+    start: bool = True,
+    **settings: Any,
 ) -> None:
     cluster.create(
-        name, image="writer", memory_mib=memory_mib, networks=("lan",), node=node, start=start
+        name,
+        image="writer",
+        memory_mib=memory_mib,
+        networks=("lan",),
+        node=node,
+        start=start,
+        **settings,
     )
 
 
@@ -78,3 +91,8 @@ def disk_of(cluster: Orchestrator, name: str) -> str:
     volume = cluster.show(name).vm.disk("root").volume
     assert volume is not None
     return f"rbd:{POOL}/{volume.name}"
+
+
+def verdict(lab: Lab, cluster: Orchestrator, name: str, acks: Iterable[Ack] = ()) -> Verdict:
+    """What a writer's disk tells: one writer at a time, and nothing confirmed that is lost."""
+    return verify_disk(disk_of(cluster, name), acks=acks, conf=lab.spec.ceph_conf, user=CEPH_USER)

@@ -18,10 +18,9 @@ import libvirt
 import vorch
 from tests.lab import bare
 from tests.lab.acks import Acks
-from tests.lab.clusters import cluster_on
+from tests.lab.clusters import cluster_on, verdict
 from vorch import Orchestrator
-from vorch.lab import Lab, guest, verify_disk
-from vorch.lab.spec import CEPH_USER, POOL
+from vorch.lab import Lab, guest
 
 # Slow enough to meddle: the guest's memory takes several seconds then.
 SLOW_MIB_S = 12
@@ -142,16 +141,9 @@ class Place:
 
     def verify(self) -> None:
         """The disk tells that it had one writer at a time and lost nothing."""
-        volume = self.cluster.look().vm("writer").disk("root").volume
-        assert volume is not None
-        verdict = verify_disk(
-            f"rbd:{POOL}/{volume.name}",
-            acks=self.acks.all(),
-            conf=self.lab.spec.ceph_conf,
-            user=CEPH_USER,
-        )
-        assert verdict.ok, verdict.findings
-        assert verdict.acks >= 10
+        seen = verdict(self.lab, self.cluster, "writer", self.acks.all())
+        assert seen.ok, seen.findings
+        assert seen.acks >= 10
 
 
 @contextmanager

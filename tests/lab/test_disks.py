@@ -21,11 +21,10 @@ import vorch
 from tests.execute.scenarios import leaks
 from tests.lab import bare
 from tests.lab.acks import Acks
-from tests.lab.clusters import cluster_on, disk_of, import_writer, start_writer
+from tests.lab.clusters import cluster_on, import_writer, start_writer, verdict
 from vorch import Orchestrator
 from vorch.domain_xml import find_disk, parse, place_of, read_domain
-from vorch.lab import Lab, verify_disk
-from vorch.lab.spec import CEPH_USER
+from vorch.lab import Lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -118,14 +117,9 @@ class Place:
         assert volume is not None
         if volume.pool == "folder":
             self.cluster.disk_move("writer", pool="fast")
-        verdict = verify_disk(
-            disk_of(self.cluster, "writer"),
-            acks=self.acks.all(),
-            conf=self.lab.spec.ceph_conf,
-            user=CEPH_USER,
-        )
-        assert verdict.ok, verdict.findings
-        assert verdict.acks >= 10
+        seen = verdict(self.lab, self.cluster, "writer", self.acks.all())
+        assert seen.ok, seen.findings
+        assert seen.acks >= 10
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import rbd
 import vorch
 from tests.lab import bare
 from tests.lab.acks import Acks
-from tests.lab.clusters import ceph_url, cluster_on, disk_of, import_writer, start_writer
+from tests.lab.clusters import ceph_url, cluster_on, import_writer, start_writer, verdict
 from vorch import Orchestrator
 from vorch import lab as labs
 from vorch.availability import Knock
@@ -28,7 +28,7 @@ from vorch.drivers.rbd_locks import lock_owners
 from vorch.drivers.rbd_pool import rbd_address
 from vorch.drivers.witness import HostWitness
 from vorch.errors import Conflict, FenceFailed, Unreachable
-from vorch.lab import CEPH_USER, Lab, verify_disk
+from vorch.lab import CEPH_USER, Lab
 from vorch.lab.spec import POOL
 from vorch.model import Cluster, Node, Pool, Volume
 from vorch.plan import Plan, StartDomain
@@ -112,11 +112,9 @@ def start_elsewhere(cluster: Orchestrator, name: str, node: str) -> None:
 
 def check_disk(lab: Lab, cluster: Orchestrator, acks: Acks) -> None:
     """One writer at a time, and nothing that was confirmed is lost."""
-    verdict = verify_disk(
-        disk_of(cluster, WRITER), acks=acks.all(), conf=lab.spec.ceph_conf, user=CEPH_USER
-    )
-    assert verdict.ok, verdict.findings
-    assert verdict.acks >= 10
+    seen = verdict(lab, cluster, WRITER, acks.all())
+    assert seen.ok, seen.findings
+    assert seen.acks >= 10
 
 
 def entries(lab: Lab) -> dict[str, float]:
@@ -152,9 +150,7 @@ def test_a_guest_that_writes_is_stopped_at_once_and_goes_on_elsewhere(
         assert entries(lab)[f"{address}:0/0"] > time.time() + 0.9 * YEAR_S
         # It runs, and that is no matter.
         assert runs(lab, "h2") == (WRITER,)
-        written = verify_disk(
-            disk_of(cluster, WRITER), conf=lab.spec.ceph_conf, user=CEPH_USER
-        ).records
+        written = verdict(lab, cluster, WRITER).records
         start_elsewhere(cluster, WRITER, "h3")
         acks.await_more(5)
         assert runs(lab, "h2") == runs(lab, "h3") == (WRITER,)

@@ -26,11 +26,11 @@ import pytest
 from tests.boot_sector import SLEEPS
 from tests.lab import bare
 from tests.lab.acks import Acks
-from tests.lab.clusters import cluster_on, disk_of, import_writer, start_writer
+from tests.lab.clusters import cluster_on, import_writer, start_writer, verdict
 from tests.lab.remains import remains
 from tests.thorough import much
 from vorch import Orchestrator
-from vorch.lab import CEPH_USER, Lab, guest, verify_disk
+from vorch.lab import Lab, guest
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -247,12 +247,7 @@ def test_a_drain_that_is_killed(fresh_lab: Lab) -> None:
             _all_on(lab, cluster, "h1")
             assert remains(lab, cluster) == []
             cluster.stop("writer", force=True)
-            seen = verify_disk(
-                disk_of(cluster, "writer"),
-                acks=acks.all(),
-                conf=lab.spec.ceph_conf,
-                user=CEPH_USER,
-            )
+            seen = verdict(lab, cluster, "writer", acks.all())
             assert seen.ok, seen.findings
     finally:
         acks.close()

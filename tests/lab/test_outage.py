@@ -16,12 +16,12 @@ import pytest
 
 from tests.lab import bare
 from tests.lab.acks import Acks
-from tests.lab.clusters import cluster_on, disk_of, import_writer, slow_down, start_writer
+from tests.lab.clusters import cluster_on, import_writer, slow_down, start_writer, verdict
 from tests.lab.remains import remains
 from tests.thorough import much
 from vorch import Orchestrator
 from vorch.errors import Conflict, StepFailed, Unreachable, VorchError
-from vorch.lab import CEPH_USER, Lab, verify_disk
+from vorch.lab import Lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -162,14 +162,8 @@ def test_a_while_without_ceph(fresh_lab: Lab, lost: str) -> None:
                 cluster.stop(name, force=True)
             assert remains(lab, cluster) == [], Counter(one.code for one in problems)
             for name in writers:
-                seen = verify_disk(disk_of(cluster, name), conf=lab.spec.ceph_conf, user=CEPH_USER)
-                boots = [epoch.boot for epoch in seen.epochs]
-                seen = verify_disk(
-                    disk_of(cluster, name),
-                    acks=acks.of(boots),
-                    conf=lab.spec.ceph_conf,
-                    user=CEPH_USER,
-                )
+                boots = [epoch.boot for epoch in verdict(lab, cluster, name).epochs]
+                seen = verdict(lab, cluster, name, acks.of(boots))
                 assert seen.ok, (name, seen.findings)
                 assert len(seen.epochs) == 1, name
                 assert seen.acks >= 10

@@ -15,13 +15,13 @@ import pytest
 
 from tests.lab import bare
 from tests.lab.acks import Acks
-from tests.lab.clusters import cluster_on, disk_of, import_writer, slow_down
+from tests.lab.clusters import cluster_on, import_writer, slow_down, verdict
 from tests.lab.xen_labs import ready, xen_lab_up
 from tests.thorough import much
 from vorch import Orchestrator
 from vorch.drivers import guest_kernel
 from vorch.errors import StepFailed, TimedOut, Unsupported, VorchError
-from vorch.lab import CEPH_USER, Lab, guest, verify_disk
+from vorch.lab import Lab, guest
 from vorch.model import Power
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(1500)]
@@ -66,14 +66,6 @@ class Both:
         self.cluster.image_import(name, str(raw), pool="fast")
         self.create(name, name, image.memory_mib, start=False)
 
-    def told_by_xen(self) -> str:
-        """What the host's own logs say, as nobody could look there later."""
-        tail = "tail -n 40 /var/log/libvirt/libxl/*.log /var/log/xen/*.log; xl list; xl info"
-        done = subprocess.run(
-            self.lab.command(XEN, ["sh", "-c", tail]), capture_output=True, text=True, timeout=60
-        )
-        return done.stdout + done.stderr
-
     def where(self, name: str) -> tuple[str, str, Power]:
         status = self.cluster.show(name)
         return status.vm.node, status.vm.hypervisor, status.power
@@ -88,11 +80,10 @@ class Both:
 
     def check(self, name: str, boots: int) -> None:
         """One writer at a time, and nothing that was confirmed is lost."""
-        options: dict[str, Any] = {"conf": self.lab.spec.ceph_conf, "user": CEPH_USER}
-        verdict = verify_disk(disk_of(self.cluster, name), acks=self.acks.all(), **options)
-        assert verdict.ok, verdict.findings
-        assert verdict.acks >= 3 * boots
-        assert len({epoch.boot for epoch in verdict.epochs}) == boots
+        seen = verdict(self.lab, self.cluster, name, self.acks.all())
+        assert seen.ok, seen.findings
+        assert seen.acks >= 3 * boots
+        assert len({epoch.boot for epoch in seen.epochs}) == boots
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +153,7 @@ def test_one_that_does_not_boot_goes_back_by_itself(both: Both) -> None:
         if "failed to create" not in said:
             break
         # On a busy machine the host may not get as far as a guest; it went back all the same.
-        warnings.warn(f"{said}: {both.told_by_xen()}", stacklevel=1)
+        warnings.warn(f"{said}: {both.lab.own_logs(XEN, 40)}", stacklevel=1)
     assert "its guest" in said
     assert [row.vms for row in both.lab.status().hosts if row.name == XEN] == [()]
 

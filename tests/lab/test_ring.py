@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.lab.acks import Acks
 from tests.lab.boots import plight, start_and_await
-from tests.lab.clusters import cluster_on, disk_of, import_writer, slow_down, start_writer
+from tests.lab.clusters import cluster_on, import_writer, slow_down, start_writer, verdict
 from tests.lab.remains import remains
 from tests.thorough import much
 from vorch import Orchestrator
-from vorch.lab import CEPH_USER, Ack, Lab, verify_disk
-from vorch.lab.verify import Verdict
+from vorch.lab import Lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -34,10 +32,6 @@ FALLEN = much(2, 1)
 MOVES = 3
 # All of them beside whatever else the machine does.
 WRITE_TIMEOUT_S = 600.0
-
-
-def verdict(lab: Lab, cluster: Orchestrator, name: str, acks: Iterable[Ack] = ()) -> Verdict:
-    return verify_disk(disk_of(cluster, name), acks=acks, conf=lab.spec.ceph_conf, user=CEPH_USER)
 
 
 def places(cluster: Orchestrator) -> dict[str, str]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab import bare
+from tests.lab.clusters import start_writer
 from tests.lab.test_fencing import entries, start_elsewhere
 from tests.lab.watched import Watched, watched_on
 from tests.lab.xen_labs import ready, xen_lab_up
@@ -79,16 +80,14 @@ def volume_of(watched: Watched, vm: str) -> str:
 
 
 def create(watched: Watched, name: str, node: str, kind: XenKind = "pv") -> None:
-    watched.cluster.create(
+    start_writer(
+        watched.cluster,
         name,
-        image="writer",
-        memory_mib=watched.memory_mib,
-        networks=("lan",),
-        node=node,
+        watched.memory_mib,
+        node,
         hypervisor="xen",
         xen_kind=kind,
         vcpus_max=1,
-        start=True,
     )
 
 

@@ -14,10 +14,10 @@ import pytest
 import vorch
 from tests.lab import bare
 from tests.lab.acks import Acks
-from tests.lab.clusters import ceph_url, disk_of, import_writer, slow_down
+from tests.lab.clusters import ceph_url, import_writer, slow_down, start_writer, verdict
 from tests.lab.xen_labs import ready, xen_lab_up
 from tests.thorough import much
-from vorch.lab import CEPH_USER, Lab, verify_disk
+from vorch.lab import Lab
 from vorch.model import Power
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -77,16 +77,8 @@ if much(True, False):
                 cluster.network_create("lan", kind="bridge", bridge="br0")
                 memory_mib = import_writer(cluster)
                 slow_down(lab, cluster, 1)
-                cluster.create(
-                    "w1",
-                    image="writer",
-                    memory_mib=memory_mib,
-                    networks=("lan",),
-                    node=X1,
-                    hypervisor="xen",
-                    xen_kind="pv",
-                    vcpus_max=1,
-                    start=True,
+                start_writer(
+                    cluster, "w1", memory_mib, X1, hypervisor="xen", xen_kind="pv", vcpus_max=1
                 )
                 bare.eventually(lambda: acks.all()[3:], "it writes", GUEST_TIMEOUT_S)
                 (boot,) = {ack.boot for ack in acks.all()}
@@ -101,13 +93,8 @@ if much(True, False):
                 acks.await_more(3)
                 assert {ack.boot for ack in acks.all()} == {boot}
                 cluster.stop("w1", force=True)
-                verdict = verify_disk(
-                    disk_of(cluster, "w1"),
-                    acks=acks.all(),
-                    conf=lab.spec.ceph_conf,
-                    user=CEPH_USER,
-                )
-                assert verdict.ok, verdict.findings
+                seen = verdict(lab, cluster, "w1", acks.all())
+                assert seen.ok, seen.findings
                 cluster.delete("w1", purge=True)
         finally:
             acks.close()
