@@ -685,6 +685,16 @@ def test_a_vm_that_moves_is_marked_for_its_new_host() -> None:
     assert replace(after, mark=before.mark) == before
 
 
+def test_a_vm_that_moves_leaves_librbd_s_cache_behind() -> None:
+    one = vm(disks=(disk(),))
+    text = domain_xml.domain_xml(
+        one, name="web", sources={"root": image("a")}, networks={}, facts=KVM
+    )
+    before = text.replace('cache="none"', 'cache="writeback"')
+    assert before != text
+    assert domain_xml.moved_xml(before, "h9") == domain_xml.moved_xml(text, "h9")
+
+
 def test_a_vm_is_put_into_a_cell_of_the_host_that_it_moves_to() -> None:
     case = CASES["numa-cell"]
     text = case.xml()

@@ -291,12 +291,9 @@ def _disk(vm: Vm, disk: Disk, source: Source | None, cached: bool) -> Element:
     if not cdrom:
         # CDs keep the host's cache (many VMs read the same one) and report their scratches;
         # disks bypass it, and stop the guest on an error instead of damaging its file systems.
-        if isinstance(source, RbdSource):
-            # librbd's own cache honours the guest's flushes, and is written out when the
-            # exclusive lock moves, as in a live migration.
-            driver.set("cache", "writeback")
-        else:
-            driver.set("cache", "writeback" if cached else "none")
+        # librbd's own cache as well: it loses errors, docs/adr/0029.
+        driver.set("cache", "writeback" if cached else "none")
+        if not isinstance(source, RbdSource):
             driver.set("io", "threads")
         driver.set("discard", "unmap")
         driver.set("error_policy", "stop")
@@ -643,6 +640,9 @@ def moved_xml(
         drive.set("type", _disk_type(source))
         for number, tag in enumerate(("driver", "source")):
             drive.insert(number, made.find(tag))
+    for driver in domain.iterfind("devices/disk[@device='disk']/source[@protocol='rbd']/../driver"):
+        # Of one that was started by an earlier vorch.
+        driver.set("cache", "none")
     for name, bridge in bridges.items():
         nic = find_nic(domain, name)
         wire = None if nic is None or nic.get("type") != "bridge" else nic.find("source")

@@ -116,7 +116,7 @@ def domain_xml(lab: Lab, name: str, image: str, memory_mib: int, secret: str) ->
   <on_crash>destroy</on_crash>
   <devices>
     <disk type='network' device='disk'>
-      <driver name='qemu' type='raw' cache='writeback' error_policy='stop'/>
+      <driver name='qemu' type='raw' cache='none' error_policy='stop'/>
       <auth username='{CEPH_USER}'><secret type='ceph' uuid='{secret}'/></auth>
       <source protocol='rbd' name='{POOL}/{image}'>{mons}</source>
       <target dev='vda' bus='virtio'/>

@@ -218,6 +218,31 @@ def test_the_drill_passes_and_leaves_nothing(fresh_lab: Lab) -> None:
         assert not [name for name in rbd.RBD().list(pool) if "drill" in name]
 
 
+def write_and_flush(image: rbd.Image, pause_s: float) -> None:
+    image.write(b"b" * 4096, 0)
+    time.sleep(pause_s)
+    image.flush()
+
+
+def test_a_write_that_is_refused_is_never_called_done(fresh_lab: Lab) -> None:
+    """librbd's cache forgets the failure, if a flush comes just after it: docs/adr/0029."""
+    lab = fresh_lab
+    with ceph_of(lab) as ours:
+        blocklist = Blocklist(ours, [rbd_address(ceph_url(lab, "rbd"))])
+        rbd.RBD().create(ours.ioctx(POOL), "one", 1 << 22, old_format=False, features=13)
+        for number in range(6):
+            with ceph_of(lab) as cut:
+                image = rbd.Image(cut.ioctx(POOL), "one")
+                image.write(b"a" * 4096, 0)
+                image.flush()
+                blocklist.add([str(cut.handle().get_addrs())])
+                blocklist.barrier(None, time.monotonic() + 60)
+                with pytest.raises(rbd.Error):
+                    write_and_flush(image, pause_s=number / 1000)
+                with contextlib.suppress(rbd.Error):
+                    image.close()
+
+
 def test_the_drill_says_when_caps_do_not_suffice(fresh_lab: Lab) -> None:
     lab = fresh_lab
     conf = lab.spec.ceph_conf

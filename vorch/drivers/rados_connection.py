@@ -268,6 +268,8 @@ class RadosCluster:
                 cluster.conf_set(option, str(math.ceil(self.timeout_s)))
             for option, longest_s in _MAP_OPTIONS.items():
                 cluster.conf_set(option, str(min(longest_s, self.timeout_s / 4)))
+            # Of librbd, whose cache loses errors: docs/adr/0029.
+            cluster.conf_set("rbd_cache", "false")
             cluster.connect()
         except rados.Error as exc:
             if cluster is not None:
