@@ -6,7 +6,7 @@ VENV := .venv/bin
 # More words for the tool behind a target: make test ARGS="-k disks"
 ARGS ?=
 # Most of what tests do is wait, for guests and for Ceph, so this many run side by side; the first does the quick ones.
-WORKERS ?= 4
+WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 # The targets share .venv and one libvirt: never at the same time.

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
+from tests.thorough import much
+
 # `lab` and `fresh_lab`: a real cluster, one for the whole run.
 pytest_plugins = ["vorch.lab.pytest_plugin"]
 
@@ -29,7 +31,7 @@ OF_THE_MACHINE = (
 )
 
 
-# Whole machines are emulated for them, each as thirsty as a lab: never two of these at a time.
+# Whole machines are emulated for them. packaging/test.sh runs these last, and alone.
 OF_XEN = (
     "tests/lab/test_xen",
     "tests/lab/test_relocate.py",
@@ -44,15 +46,12 @@ def _of_the_machine(nodeid: str) -> bool:
 class ByPlace(LoadScopeScheduling):  # type: ignore[misc]
     """What runs side by side (`-n`): files do, and each worker has a lab of its own.
 
-    What is about this machine as a whole stays in one worker, wherever it is written, and so does
-    what emulates hosts with Xen.
+    What is about this machine as a whole stays in one worker, wherever it is written.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         if _of_the_machine(nodeid):
             return "machine"
-        if nodeid.startswith(OF_XEN):
-            return "xen"
         return nodeid.split("::", 1)[0]
 
     def _assign_work_unit(self, node: Any) -> None:
@@ -67,7 +66,6 @@ class ByPlace(LoadScopeScheduling):  # type: ignore[misc]
 # in the end, and the others with nothing.
 LONG = (
     *OF_THE_MACHINE,
-    *OF_XEN,
     "tests/lab/test_failover.py",
     "tests/lab/test_kill.py",
     "tests/lab/test_failover_many.py",
@@ -94,8 +92,19 @@ def _turn(nodeid: str) -> int:
 EXAMPLES_TIMEOUT_S = 600
 
 
+def _is_wanted(item: pytest.Item) -> bool:
+    part = os.environ.get("VORCH_PART", "")
+    if part and (part == "xen") != item.nodeid.startswith(OF_XEN):
+        return False
+    return item.get_closest_marker("thorough") is None or much(True, False)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out = [item for item in items if not _is_wanted(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if _is_wanted(item)]
     for item in items:
         of_examples = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
         if of_examples and item.get_closest_marker("timeout") is None:

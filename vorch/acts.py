@@ -9,11 +9,13 @@ import dataclasses
 import re
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from vorch import arrivals
+from vorch.aside import begin
 from vorch.availability import PROVEN_DEAD, NodeRecord
 from vorch.codec import decode
 from vorch.decide import clients
@@ -1282,10 +1284,9 @@ def _side_by_side(
         if over.is_set():
             raise Cancelled("cannot go on with the fence: another way has proven it")
 
-    pool = ThreadPoolExecutor(max_workers=len(ways), thread_name_prefix="fence")
+    pending = {begin(partial(attempt, way, tell), name=f"fence {way.name}") for way in ways}
+    done: set[Future[tuple[bool, str]]] = set()
     try:
-        pending = {pool.submit(attempt, fencer, tell) for fencer in ways}
-        done: set[Future[tuple[bool, str]]] = set()
         while pending and not any(one.result()[0] for one in done):
             ended, pending = wait(pending, return_when=FIRST_COMPLETED)
             done |= ended
@@ -1293,7 +1294,6 @@ def _side_by_side(
         return [one.result() for one in (*done, *ended)]
     finally:
         over.set()
-        pool.shutdown(wait=False)
 
 
 def unfence_node(step: UnfenceNode, world: World, progress: Progress) -> None:

@@ -14,11 +14,13 @@ import logging
 import re
 import threading
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
+from functools import partial
 from typing import Any
 
 from vorch.acting import Acting, acting
+from vorch.aside import Workers
 from vorch.codec import HIDDEN, decode, encode, shown
 from vorch.decide.left_jobs import failed
 from vorch.errors import Conflict, Invalid, TooMany, VorchError
@@ -50,7 +52,7 @@ class Desk:
     ) -> None:
         self._cluster = cluster
         self._most = at_once + waiting
-        self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="vorch-job")
+        self._workers = Workers(at_once, name="vorch-job")
         self._running: dict[str, Future[Job]] = {}
         self._lock = threading.Lock()
         self._taken = 0
@@ -101,7 +103,8 @@ class Desk:
             return earlier
         self._keep_beating()
         one = Acting(who=who, job=job.id, expected=dict(expected or {}))
-        self._pool.submit(self._work, job, cluster or self._cluster, dict(arguments), one, future)
+        work = (job, cluster or self._cluster, dict(arguments), one, future)
+        self._workers.submit(partial(self._work, *work))
         return job
 
     def check(self, expected: Mapping[str, int]) -> None:
@@ -152,7 +155,7 @@ class Desk:
         self._over.set()
         with self._lock:
             futures = list(self._running.values())
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._workers.drop()
         return not wait_for(futures, timeout_s).not_done
 
     # -- inside
@@ -235,7 +238,7 @@ class Desk:
         except BaseException:
             # The process ends: whoever recovers finds the job as it stands.
             self._let_go(job.id)
-            raise
+            return
         self._record_end(ended)
         future.set_result(ended)
         self._let_go(job.id)

@@ -8,13 +8,13 @@ quietly, because a plan may be carried on after a crash at any point.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, BinaryIO, Literal, Protocol, TypeVar
 
+from vorch.aside import side_by_side
 from vorch.availability import Ending, Knock
 from vorch.codec import Coded, decode
 from vorch.frozen import quick
@@ -1150,9 +1150,6 @@ class World:
         """One after the other, or side by side where there are several and threads are allowed."""
         if len(names) < 2 or not self.threads:
             return tuple(act(name) for name in names)
-        with ThreadPoolExecutor(min(most, len(names))) as pool:
-            # Each in a context of its own, which knows on whose behalf it is.
-            return tuple(
-                one.result()
-                for one in [pool.submit(copy_context().run, act, name) for name in names]
-            )
+        # Each in a context of its own, which knows on whose behalf it is.
+        runs = [(copy_context(), name) for name in names]
+        return tuple(side_by_side(lambda one: one[0].run(act, one[1]), runs, most=most))

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, TimeoutError
 from typing import Any, Generic, TypeVar
 
+from vorch.aside import begin
+
 T = TypeVar("T")
 
 
@@ -84,11 +86,9 @@ class Questions:
         self._last.pop(about, None)
 
     def _ask(self, about: str, ask: Callable[[], T]) -> Future[T]:
-        future: Future[T] = Future()
+        future = begin(ask, name=f"vorch-ask {about}")
         with self._lock:
             self._open[about] = future
-        name = f"vorch-ask {about}"
-        threading.Thread(target=_answer, args=(future, ask), name=name, daemon=True).start()
         return future
 
 
@@ -103,10 +103,3 @@ class _Given(Answer[T]):
         if self._error is not None:
             raise self._error
         return self._answer
-
-
-def _answer(future: Future[T], ask: Callable[[], T]) -> None:
-    try:
-        future.set_result(ask())
-    except BaseException as exc:  # noqa: BLE001 - raised where the answer is waited for
-        future.set_exception(exc)

@@ -14,8 +14,10 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, TypeVar
 
+from vorch.aside import begin
 from vorch.autobalance import Autobalance
 from vorch.availability import (
     PROVEN_DEAD,
@@ -743,20 +745,15 @@ class _Hands:
         if not self._watch.world.threads or errand.purpose == "register":
             self._end(errand, self._run(errand))
             return True
-        future: Future[VorchError | None] = Future()
-        self._under_way[future] = errand
-        # None that the end of the process would wait for: a host may never answer.
         name = f"vorch-ha {errand.plan.verb} {errand.plan.subject}"
-        threading.Thread(target=self._work, args=(future, errand), name=name, daemon=True).start()
+        future = begin(partial(self._in_turn, errand), name=name)
+        self._under_way[future] = errand
+        future.add_done_callback(lambda _: self._watch.wake())
         return False
 
-    def _work(self, future: Future[VorchError | None], errand: Errand) -> None:
-        try:
-            with self._turns:
-                future.set_result(self._run(errand))
-        except BaseException as exc:  # noqa: BLE001 - raised where the plan's end is noted
-            future.set_exception(exc)
-        self._watch.wake()
+    def _in_turn(self, errand: Errand) -> VorchError | None:
+        with self._turns:
+            return self._run(errand)
 
     def _run(self, errand: Errand) -> VorchError | None:
         try:

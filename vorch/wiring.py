@@ -19,12 +19,12 @@ from typing import Any, Generic, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from vorch import config
+from vorch.aside import side_by_side
 from vorch.codec import decode
 from vorch.config import Settings
 from vorch.drivers.audit_log import audit_log
 from vorch.drivers.history import FileHistory
 from vorch.drivers.passwords import Argon2Passwords
-from vorch.drivers.side_by_side import side_by_side
 from vorch.drivers.state_copy import StateCopy, check_in_use, copy_documents, reopen
 from vorch.drivers.timed_state import Observer, TimedState
 from vorch.drivers.uploads import FolderUploads

@@ -40,7 +40,7 @@ def test_unsteady_{name}():
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     (tmp_path / "packaging").mkdir()
-    shutil.copy(ROOT / "packaging" / "test.sh", tmp_path / "packaging")
+    shutil.copy(ROOT / "packaging" / "test-part.sh", tmp_path / "packaging")
     python = tmp_path / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
@@ -52,7 +52,7 @@ def tree(tmp_path: Path) -> Path:
 def run(tree: Path, text: str) -> tuple[int, str]:
     (tree / "test_it.py").write_text(f"import os, pathlib, pytest\n{text}\ndef test_ok(): pass\n")
     done = subprocess.run(
-        [tree / "packaging" / "test.sh", "1", "--timeout=60"],
+        [tree / "packaging" / "test-part.sh", "1", "--timeout=60"],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,

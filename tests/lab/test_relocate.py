@@ -136,6 +136,7 @@ def test_an_image_without_the_driver_is_refused_with_the_reason(both: Both) -> N
     assert both.cluster.show("lacking").vm.snapshots == ()
 
 
+@pytest.mark.thorough
 def test_one_that_does_not_boot_goes_back_by_itself(both: Both) -> None:
     both.changed("headless", without_init)
     said = ""

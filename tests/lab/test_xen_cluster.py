@@ -188,6 +188,7 @@ def test_disks_come_and_go_and_snapshots_are_taken_while_it_writes(watched: Watc
     cluster.snapshot_delete(WRITER, "s1")
 
 
+@pytest.mark.thorough
 def test_a_guest_moves_standing_still_where_xen_cannot_move_it_live(watched: Watched) -> None:
     lab, cluster = watched.lab, watched.cluster
     writing_on(watched, X1)
@@ -310,6 +311,7 @@ def test_what_a_host_cannot_close_keeps_it_cut_off(watched: Watched) -> None:
     assert watched.state_of(X1) is NodeState.ONLINE
 
 
+@pytest.mark.thorough
 def test_a_stopped_one_s_disk_grows_and_is_copied_and_goes_on_there(watched: Watched) -> None:
     writing_on(watched, X2)
     cluster = watched.cluster

@@ -16,7 +16,6 @@ from tests.lab import bare
 from tests.lab.acks import Acks
 from tests.lab.clusters import ceph_url, import_writer, slow_down, start_writer, verdict
 from tests.lab.xen_labs import ready, xen_lab_up
-from tests.thorough import much
 from vorch.lab import Lab
 from vorch.model import Power
 
@@ -56,45 +55,44 @@ def introduce(lab: Lab, host: str, other: str) -> None:
     subprocess.run(lab.command(host, ["sh", "-c", line]), check=True)
 
 
-if much(True, False):
-
-    def test_a_guest_moves_between_hosts_that_know_each_other_by_ssh(
-        xen_lab: Lab, tmp_path: Path
-    ) -> None:
-        lab, acks = xen_lab, Acks(xen_lab.spec.own_management)
-        settings = vorch.Settings(
-            uri=ceph_url(lab, "rados", "ssh"), ceph_timeout_s=20, host_timeout_s=30
-        )
-        try:
-            with vorch.connect(settings=settings) as cluster:
-                for host in (X1, X2):
-                    way = lab.spec.ssh(host)
-                    address = lab.spec.management_address(host)
-                    program = program_for(lab, host, tmp_path)
-                    uri = f"xen+ssh://root@{address}/system?command={program}"
-                    cluster.node_add(host, uri, ssh=way, install_hook=True)
-                cluster.pool_add("fast", ceph_url(lab, "rbd"))
-                cluster.network_create("lan", kind="bridge", bridge="br0")
-                memory_mib = import_writer(cluster)
-                slow_down(lab, cluster, 1)
-                start_writer(
-                    cluster, "w1", memory_mib, X1, hypervisor="xen", xen_kind="pv", vcpus_max=1
-                )
-                bare.eventually(lambda: acks.all()[3:], "it writes", GUEST_TIMEOUT_S)
-                (boot,) = {ack.boot for ack in acks.all()}
-                with pytest.raises(vorch.VorchError) as caught:
-                    cluster.migrate("w1", X2, still=True)
-                assert "goes on on 'x1'" in caught.value.message
-                assert (cluster.show("w1").vm.node, cluster.show("w1").power) == (X1, Power.RUNNING)
-                acks.await_more(3)
-                introduce(lab, X1, X2)
+@pytest.mark.thorough
+def test_a_guest_moves_between_hosts_that_know_each_other_by_ssh(
+    xen_lab: Lab, tmp_path: Path
+) -> None:
+    lab, acks = xen_lab, Acks(xen_lab.spec.own_management)
+    settings = vorch.Settings(
+        uri=ceph_url(lab, "rados", "ssh"), ceph_timeout_s=20, host_timeout_s=30
+    )
+    try:
+        with vorch.connect(settings=settings) as cluster:
+            for host in (X1, X2):
+                way = lab.spec.ssh(host)
+                address = lab.spec.management_address(host)
+                program = program_for(lab, host, tmp_path)
+                uri = f"xen+ssh://root@{address}/system?command={program}"
+                cluster.node_add(host, uri, ssh=way, install_hook=True)
+            cluster.pool_add("fast", ceph_url(lab, "rbd"))
+            cluster.network_create("lan", kind="bridge", bridge="br0")
+            memory_mib = import_writer(cluster)
+            slow_down(lab, cluster, 1)
+            start_writer(
+                cluster, "w1", memory_mib, X1, hypervisor="xen", xen_kind="pv", vcpus_max=1
+            )
+            bare.eventually(lambda: acks.all()[3:], "it writes", GUEST_TIMEOUT_S)
+            (boot,) = {ack.boot for ack in acks.all()}
+            with pytest.raises(vorch.VorchError) as caught:
                 cluster.migrate("w1", X2, still=True)
-                assert (cluster.show("w1").vm.node, cluster.show("w1").power) == (X2, Power.RUNNING)
-                acks.await_more(3)
-                assert {ack.boot for ack in acks.all()} == {boot}
-                cluster.stop("w1", force=True)
-                seen = verdict(lab, cluster, "w1", acks.all())
-                assert seen.ok, seen.findings
-                cluster.delete("w1", purge=True)
-        finally:
-            acks.close()
+            assert "goes on on 'x1'" in caught.value.message
+            assert (cluster.show("w1").vm.node, cluster.show("w1").power) == (X1, Power.RUNNING)
+            acks.await_more(3)
+            introduce(lab, X1, X2)
+            cluster.migrate("w1", X2, still=True)
+            assert (cluster.show("w1").vm.node, cluster.show("w1").power) == (X2, Power.RUNNING)
+            acks.await_more(3)
+            assert {ack.boot for ack in acks.all()} == {boot}
+            cluster.stop("w1", force=True)
+            seen = verdict(lab, cluster, "w1", acks.all())
+            assert seen.ok, seen.findings
+            cluster.delete("w1", purge=True)
+    finally:
+        acks.close()

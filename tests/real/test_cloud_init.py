@@ -24,6 +24,7 @@ NAME = PREFIX + "debian"
 USER_DATA = "#cloud-config\nwrite_files:\n- path: /etc/told\n  content: by the person\n"
 
 
+@pytest.mark.thorough
 def test_debian_boots_and_is_what_its_seed_says(libvirt_system: str) -> None:
     if os.geteuid() != 0:
         pytest.skip("debootstrap works as root only")

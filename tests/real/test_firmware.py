@@ -51,6 +51,7 @@ def swtpm_of(vm_id: str) -> list[str]:
     return found
 
 
+@pytest.mark.thorough
 def test_uefi_and_a_tpm_remember_and_are_forgotten(cluster: Orchestrator) -> None:
     tpm = shutil.which("swtpm") is not None
     cluster.create(NAME, image="tiny", firmware="uefi", tpm=tpm, networks=())

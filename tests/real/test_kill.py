@@ -133,7 +133,7 @@ def test_killed_at_every_point(name: str, place: Place) -> None:
     """The first points, then some. In memory, where time costs nothing, it is every one."""
     story = place.stories()[name]
     ready = False
-    for number in itertools.chain(range(much(4, 3)), itertools.count(6, much(3, 6))):
+    for number in itertools.chain(range(much(4, 2)), itertools.count(6, much(3, 9))):
         if not ready:
             place.clear()
             place.fresh()

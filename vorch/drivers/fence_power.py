@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Literal, TypeVar
 
+from vorch.aside import begin, side_by_side
 from vorch.availability import Knock
 from vorch.errors import FenceFailed, TimedOut, VorchError
 from vorch.model import Check, Node
@@ -142,8 +142,9 @@ class PowerFencer:
 
     def _answers(self, node: Node) -> str:
         """On which networks somebody is at home; "" for none."""
-        with ThreadPoolExecutor(len(NETWORKS)) as threads:
-            found = list(threads.map(lambda one: self._knock(node, one, KNOCK_S), NETWORKS))
+        found = side_by_side(
+            lambda one: self._knock(node, one, KNOCK_S), NETWORKS, most=len(NETWORKS)
+        )
         home = (Knock.ANSWER, Knock.RESET)
         return " and ".join(n for n, one in zip(NETWORKS, found, strict=True) if one in home)
 
@@ -152,10 +153,7 @@ class PowerFencer:
 
     def _within(self, act: Callable[[], T], until: float) -> T:
         """The limit holds even for a BMC that sends a byte now and then."""
-        thread = ThreadPoolExecutor(1, thread_name_prefix="bmc")
         try:
-            return thread.submit(act).result(self._left(until) + MARGIN_S)
+            return begin(act, name="bmc").result(self._left(until) + MARGIN_S)
         except TimeoutError as exc:
             raise TimedOut("its BMC does not answer") from exc
-        finally:
-            thread.shutdown(wait=False)

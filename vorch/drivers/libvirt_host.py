@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar
 
 from vorch import domain_xml
+from vorch.aside import side_by_side
 from vorch.availability import Ending
 from vorch.domain_xml import Element, Mark
 from vorch.drivers import libvirt_disks, libvirt_migration, libvirt_networks, libvirt_xml
@@ -44,7 +45,6 @@ from vorch.drivers.libvirt_figures import (
 )
 from vorch.drivers.libvirt_migration import Way
 from vorch.drivers.libvirt_unplug import unplug
-from vorch.drivers.side_by_side import side_by_side
 from vorch.errors import Conflict, Invalid, NotFound, TimedOut, Unsupported, VorchError
 from vorch.model import (
     Address,

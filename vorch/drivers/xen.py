@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Literal
 
 from vorch import domain_xml, xen_guests, xen_xml
+from vorch.aside import side_by_side
 from vorch.decide.abilities import LIVE_PV
 from vorch.domain_xml import Element
 from vorch.drivers import xen_migration
@@ -29,7 +30,6 @@ from vorch.drivers.libvirt_connection import (
 from vorch.drivers.libvirt_figures import power_of, version_text
 from vorch.drivers.libvirt_host import REMOTE_CALLS, LibvirtHost
 from vorch.drivers.libvirt_migration import Way
-from vorch.drivers.side_by_side import side_by_side
 from vorch.drivers.ssh import Shell
 from vorch.drivers.xen_disks import PLACE, XenDisks
 from vorch.errors import Conflict, StepFailed, Unsupported, VorchError
