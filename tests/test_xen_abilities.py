@@ -53,18 +53,18 @@ def test_what_it_lacks_is_refused_in_words_and_without_asking(host: XenHost, ver
 
 
 class Slow:
-    """A libvirt that fails to create a domain so many times, each after so long."""
+    """A libvirt whose calls fail so many times, each after so long."""
 
     def __init__(
         self, takes_s: float, fails: int, code: int = libvirt.VIR_ERR_INTERNAL_ERROR
     ) -> None:
         self.now, self.takes_s, self.fails, self.code, self.asked = 0.0, takes_s, fails, code, 0
 
-    def createXML(self, text: str, flags: int) -> str:  # noqa: N802 - libvirt's own name
+    def make(self) -> str:
         self.asked += 1
         self.now += self.takes_s
         if self.asked > self.fails:
-            return text
+            return "made"
         error = libvirt.libvirtError("libxenlight failed to create new domain")
         error.err = (self.code, 0, "", 0, None, None, None, 0, 0)
         raise error
@@ -82,13 +82,11 @@ class Slow:
         (Slow(SCRIPT_TIMEOUT_S + 5, fails=1, code=libvirt.VIR_ERR_NO_DOMAIN), 1, False),
     ],
 )
-def test_a_start_that_ran_out_of_xen_s_time_is_tried_once_more(
-    slow: Slow, asked: int, made: bool
-) -> None:
+def test_what_ran_out_of_xen_s_time_is_tried_once_more(slow: Slow, asked: int, made: bool) -> None:
     host = XenHost(Node(name="x1", uri="xen:///system"), clock=lambda: slow.now)
     if made:
-        assert host._created(slow, "<domain/>", 0) == "<domain/>"
+        assert host._patiently(slow.make) == "made"
     else:
         with pytest.raises(libvirt.libvirtError):
-            host._created(slow, "<domain/>", 0)
+            host._patiently(slow.make)
     assert slow.asked == asked

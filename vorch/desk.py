@@ -235,7 +235,7 @@ class Desk:
                 job=job.id,
             )
             ended = failed(job, mistake, one.tasks, clock.now())
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - nobody is there to hear of it
             # The process ends: whoever recovers finds the job as it stands.
             self._let_go(job.id)
             return

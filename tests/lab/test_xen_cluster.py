@@ -152,6 +152,7 @@ def test_a_guest_writes_to_an_image_that_the_hosts_kernel_has_mapped(watched: Wa
     assert key not in seen
 
 
+@pytest.mark.thorough
 def test_a_guest_that_reboots_is_another_client_and_recorded_anew(watched: Watched) -> None:
     lab, cluster = watched.lab, watched.cluster
     writing_on(watched, X1)
@@ -172,6 +173,7 @@ def test_a_guest_that_reboots_is_another_client_and_recorded_anew(watched: Watch
     watched.acks.await_more(3)
 
 
+@pytest.mark.thorough
 def test_disks_come_and_go_and_snapshots_are_taken_while_it_writes(watched: Watched) -> None:
     lab, cluster = watched.lab, watched.cluster
     writing_on(watched, X1)
@@ -225,7 +227,8 @@ def moved_or_goes_on(watched: Watched, vm: str, source: str, target: str) -> boo
     return not failed
 
 
-@pytest.mark.parametrize("kind", much(("pvh", "hvm"), ("pvh",)))
+@pytest.mark.thorough
+@pytest.mark.parametrize("kind", ["pvh", "hvm"])
 def test_a_guest_that_is_no_pv_guest_moves_while_it_writes(watched: Watched, kind: XenKind) -> None:
     lab, cluster = watched.lab, watched.cluster
     before = watched.boots()

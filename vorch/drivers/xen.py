@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 from vorch import domain_xml, xen_guests, xen_xml
 from vorch.aside import side_by_side
@@ -54,6 +54,8 @@ from vorch.model import (
     Vm,
 )
 from vorch.ports import Progress
+
+T = TypeVar("T")
 
 # The dom0 shows itself as a domain; it is the host, not a guest.
 DOM0 = 0
@@ -306,7 +308,7 @@ class XenHost(LibvirtHost):
         # Xen's script for disks has its time, and many at once make each other late.
         with self._starting:
             self._check_unshared(handle, vm, sources)
-            domain = self._created(handle, text, flags)
+            domain = self._patiently(lambda: handle.createXML(text, flags))
         # libxl says that it is made before the guest has executed anything.
         try:
             power, _ = power_of(*domain.state())
@@ -322,17 +324,17 @@ class XenHost(LibvirtHost):
                 node=self.node.name,
             )
 
-    def _created(self, handle: Handle, text: str, flags: int) -> Handle:
-        """libvirt does not tell why Xen made none; what takes so long to fail ran out of time."""
+    def _patiently(self, act: Callable[[], T]) -> T:
+        """libvirt does not tell why Xen did not; what takes so long to fail ran out of time."""
         began = self._clock()
         try:
-            return handle.createXML(text, flags)
+            return act()
         except libvirt.libvirtError as exc:
             late = self._clock() - began >= SCRIPT_TIMEOUT_S
             if not late or code_of(exc) != libvirt.VIR_ERR_INTERNAL_ERROR:
                 raise
         # Nothing of it is left, and the host may be less busy by now.
-        return handle.createXML(text, flags)
+        return act()
 
     def _check_unshared(self, handle: Handle, vm: Vm, sources: Mapping[str, Source]) -> None:
         """QEMU locks its files, Xen's kernel does not: two guests would write to one disk."""
@@ -485,7 +487,9 @@ class XenHost(LibvirtHost):
                 self._disks.map(source, read_only=disk.read_only)
                 self._remark(domain, lambda mark: xen_xml.add_image(mark, disk, source))
             try:
-                domain.attachDeviceFlags(text, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+                self._patiently(
+                    lambda: domain.attachDeviceFlags(text, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+                )
             except BaseException:
                 with contextlib.suppress(VorchError, libvirt.libvirtError):
                     self._let_go(domain, xen_xml.place_of(source) if source else "")
