@@ -56,7 +56,11 @@ def watched(one_cluster: Watched) -> Watched:
         lab.heal()
     for host in {X1, X2} - set(cluster.look().nodes):
         cluster.node_add(host, lab.spec.uri(host), ssh=lab.spec.ssh(host), install_hook=True)
+    bare.eventually(lambda: not cluster.look().silent, "its hosts answer", GUEST_TIMEOUT_S)
     cluster.recover()
+    # A guest that is left over makes the next test's slower; its disk is still to be looked at.
+    for name in set(cluster.look().vms) - {WRITER}:
+        cluster.stop(name, force=True)
     return one_cluster
 
 
