@@ -139,7 +139,6 @@ class Vigil:
     def __init__(self, cluster: Orchestrator, say: Callable[[str], None]) -> None:
         self._loop = WatchLoop(cluster, say=say, crashed=self._crashed)
         self._crash: BaseException | None = None
-        self._ended = threading.Event()
         self._tell: Callable[[], None] = lambda: None
 
     def on_crash(self, tell: Callable[[], None]) -> None:
@@ -161,17 +160,29 @@ class Vigil:
 
     def run(self) -> None:
         """Nothing else, until SIGTERM, Ctrl-C or a crash."""
-        self.on_crash(self._ended.set)
-        before = {
-            number: signal.signal(number, lambda *_: self._ended.set())
-            for number in (signal.SIGTERM, signal.SIGINT)
-        }
-        try:
-            with self:
-                self._ended.wait()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        # A signal may be given to any thread, and a main thread that waits for a lock sleeps on;
+        # what it reads from wakes it, whoever was given the signal.
+        hears, tells = socket.socketpair()
+        tells.setblocking(False)
+        with hears, tells:
+
+            def wake() -> None:
+                with contextlib.suppress(OSError):
+                    tells.send(b"!")
+
+            self.on_crash(wake)
+            woken = signal.set_wakeup_fd(tells.fileno(), warn_on_full_buffer=False)
+            before = {
+                number: signal.signal(number, lambda *_: None)
+                for number in (signal.SIGTERM, signal.SIGINT)
+            }
+            try:
+                with self:
+                    hears.recv(1)
+            finally:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+                signal.set_wakeup_fd(woken)
 
     def _crashed(self, exc: BaseException) -> None:
         self._crash = exc

@@ -8,6 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,6 +110,28 @@ def test_a_crash_of_the_watch_is_the_end_of_the_service(monkeypatch: pytest.Monk
             service.run()
         with pytest.raises(StepFailed, match="cannot go on watching"):
             Vigil(cluster, lambda line: None).run()
+
+
+@pytest.mark.timeout(30)
+def test_a_signal_that_another_thread_is_given_ends_the_watch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The kernel gives it to any, when the first has one waiting already."""
+    monkeypatch.setattr("vorch.loop.WatchLoop._run", lambda loop: loop._over.wait())
+    before = signal.getsignal(signal.SIGTERM)
+
+    def kill() -> None:
+        while signal.getsignal(signal.SIGTERM) is before:
+            time.sleep(0.01)
+        # By then the main thread waits.
+        time.sleep(0.3)
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+    with connect("memory:") as cluster:
+        vigil = Vigil(cluster, lambda line: None)
+        threading.Thread(target=kill, daemon=True).start()
+        vigil.run()
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_port_in_use_is_a_conflict() -> None:
