@@ -16,7 +16,7 @@ WORKERS ?= 3
 help:
 	@echo 'make run            set everything up and serve this machine on 127.0.0.1 (Ctrl-C ends it)'
 	@echo 'make lab            make a real cluster on this machine (as root); ARGS="--hosts 5" for another one'
-	@echo 'make test           all tests that this machine can run; ARGS="-k name" for some of them'
+	@echo 'make test           all tests that this machine can run; ARGS="-k name" for some of them, VORCH_THOROUGH=1 for the longest, too'
 	@echo 'make check          style, types, import rules'
 	@echo 'make docs           write the generated parts of docs/ again'
 	@echo 'make screenshots    take the pictures of the page in docs/page/ again'

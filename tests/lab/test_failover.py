@@ -152,7 +152,7 @@ def with_bmc(watched: Watched, host: str) -> Iterator[None]:
     watched.cluster.node_change(host, bmc="")
 
 
-@pytest.mark.parametrize("how", ["stuck", "silent"])
+@pytest.mark.parametrize("how", ["stuck", pytest.param("silent", marks=pytest.mark.thorough)])
 def test_a_bmc_that_lies_or_hangs_is_no_proof_and_no_hindrance(watched: Watched, how: str) -> None:
     host, lab = home_of(watched, "w1"), watched.lab
     with with_bmc(watched, host):

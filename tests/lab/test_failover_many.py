@@ -34,6 +34,7 @@ def watched_alone(
         labs.down(name)
 
 
+@pytest.mark.thorough
 def test_many_writers_on_a_host_that_loses_its_power(fresh_lab: Lab, tmp_path: Path) -> None:
     """How long it takes is measured by benchmarks/bench_failover.py."""
     names = [f"w{number}" for number in range(1, much(11, 7))]

@@ -230,7 +230,7 @@ def test_a_write_that_is_refused_is_never_called_done(fresh_lab: Lab) -> None:
     with ceph_of(lab) as ours:
         blocklist = Blocklist(ours, [rbd_address(ceph_url(lab, "rbd"))])
         rbd.RBD().create(ours.ioctx(POOL), "one", 1 << 22, old_format=False, features=13)
-        for number in range(6):
+        for number in (1, 2, 4):
             with ceph_of(lab) as cut:
                 image = rbd.Image(cut.ioctx(POOL), "one")
                 image.write(b"a" * 4096, 0)

@@ -140,7 +140,10 @@ def import_disk(cluster: Orchestrator, folder: Path) -> None:
     cluster.image_import("disk", str(disk), pool="fast")
 
 
-@pytest.mark.parametrize("live", [False, True], ids=["off", "running"])
+@pytest.mark.parametrize(
+    "live",
+    [pytest.param(False, id="off", marks=pytest.mark.thorough), pytest.param(True, id="running")],
+)
 def test_full_clones_that_are_killed(
     fresh_lab: Lab, cluster: Orchestrator, tmp_path: Path, live: bool
 ) -> None:
@@ -167,6 +170,7 @@ def test_full_clones_that_are_killed(
     assert remains(fresh_lab, cluster) == []
 
 
+@pytest.mark.thorough
 def test_group_snapshots_that_are_killed(
     fresh_lab: Lab, cluster: Orchestrator, tmp_path: Path
 ) -> None:
@@ -188,6 +192,7 @@ def test_group_snapshots_that_are_killed(
     assert remains(fresh_lab, cluster) == []
 
 
+@pytest.mark.thorough
 def test_a_frozen_guest_is_thawed_by_the_heir(fresh_lab: Lab, cluster: Orchestrator) -> None:
     image = guest.build("tiny")
     cluster.image_import("tiny", str(image.path), pool="fast")
@@ -218,6 +223,7 @@ def test_a_frozen_guest_is_thawed_by_the_heir(fresh_lab: Lab, cluster: Orchestra
     assert thawed, "none died while the guest was frozen"
 
 
+@pytest.mark.thorough
 def test_a_drain_that_is_killed(fresh_lab: Lab) -> None:
     """A running VM that writes, and one that is off; the next process goes on where it ended."""
     lab = fresh_lab

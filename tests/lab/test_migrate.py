@@ -92,6 +92,7 @@ def test_ctrl_c_leaves_it_where_it_is(place: Place) -> None:
     place.check_on("h1")
 
 
+@pytest.mark.thorough
 def test_killed_at_several_moments(place: Place) -> None:
     """The hosts go on by themselves. The next process waits for them, or finds it there."""
     here, there = "h1", "h2"
@@ -168,6 +169,7 @@ def test_the_source_loses_its_power(place: Place) -> None:
     place.verify()
 
 
+@pytest.mark.thorough
 def test_qemu_dies_on_either_side(place: Place) -> None:
     _in_the_middle(place, lambda: place.lab.kill_qemu("h2", "writer"))
     place.check_on("h1")

@@ -128,7 +128,7 @@ def place(libvirt_system: str) -> Iterator[Place]:
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("name", KILLED)
+@pytest.mark.parametrize("name", much(KILLED, KILLED[::2]))
 def test_killed_at_every_point(name: str, place: Place) -> None:
     """The first points, then some. In memory, where time costs nothing, it is every one."""
     story = place.stories()[name]
