@@ -343,6 +343,7 @@ def _until(
 @pytest.mark.real
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.thorough
 def test_debian_is_seeded_by_cloud_init(boot: Boot, tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("debootstrap works as root only")
