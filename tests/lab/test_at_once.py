@@ -109,6 +109,7 @@ def test_a_vm_works_before_its_data_are_there(
     assert remains(fresh_lab, cluster) == []
 
 
+@pytest.mark.thorough
 def test_imports_that_are_killed(
     fresh_lab: Lab, cluster: Orchestrator, server: RangeServer
 ) -> None:

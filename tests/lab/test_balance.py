@@ -100,6 +100,7 @@ def loads(cluster: Orchestrator) -> dict[str, float]:
     return {} if document is None else decode(Loads, document.body).cores
 
 
+@pytest.mark.thorough
 def test_hosts_are_drained_and_evened_out_under_load(fresh_lab: Lab) -> None:
     lab = fresh_lab
     image = guest.build("tiny")

@@ -95,6 +95,7 @@ def _cancel(place: Place) -> None:
     place.cluster.task_cancel(task.id)
 
 
+@pytest.mark.thorough
 def test_either_half_dies(place: Place) -> None:
     problem = late_and_then(place, "h2", lambda: place.lab.kill_qemu("h2", "writer"))
     assert isinstance(problem, vorch.NotFound)
@@ -114,6 +115,7 @@ def test_either_half_dies(place: Place) -> None:
     place.verify()
 
 
+@pytest.mark.thorough
 def test_the_link_breaks_and_mends(place: Place) -> None:
     """It stands still meanwhile, and goes on by itself."""
     healed = threading.Event()

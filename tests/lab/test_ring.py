@@ -45,6 +45,7 @@ def really(lab: Lab) -> dict[str, str]:
     return dict(pairs)
 
 
+@pytest.mark.thorough
 def test_many_writers_go_round_and_a_host_is_emptied(fresh_lab: Lab) -> None:
     lab = fresh_lab
     acks = Acks(lab.spec.own_management)

@@ -139,6 +139,7 @@ def test_one_that_somebody_has_open_is_not_sent(fresh_lab: Lab) -> None:
         assert remains(lab, here) == leaks(there) == []
 
 
+@pytest.mark.thorough
 def test_sends_that_are_killed(fresh_lab: Lab, tmp_path: Path) -> None:
     """kill -9 all over: the heir finishes or undoes, and exactly one cluster has each VM."""
     lab = fresh_lab
