@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # One part of `make test`: its tests, and a second try for the few on real parts that failed.
 #
-# usage: [VORCH_PART=xen|others] packaging/test-part.sh WORKERS [WORDS FOR PYTEST ...]
+# usage: [VORCH_PART=xen|others] [VORCH_UNTIL=SECONDS] packaging/test-part.sh WORKERS [WORDS FOR PYTEST ...]
 #
 # An emulated guest may die of the emulator, and three labs on two cores make each other late. So whatever fails of the
 # tests that are marked `lab` or `real` is run once more, alone. What passes then is named in the last lines: it is a
@@ -19,6 +19,7 @@ unset VORCH_FAILED_TESTS VORCH_CRASHES
 most=10
 # The second try has an end, in seconds.
 longest=900
+shortest=120
 
 kept=$(mktemp)
 crashes=$(mktemp -d)
@@ -42,6 +43,9 @@ fi
 .venv/bin/python -m pytest -n 0 -q --collect-only -m 'not lab and not real' "${failed[@]}" >/dev/null 2>&1
 [ $? -eq 5 ] || exit "$status"
 
+left=$((${VORCH_UNTIL:-$(($(date +%s) + longest))} - $(date +%s)))
+[ "$left" -ge "$longest" ] || longest=$left
+[ "$longest" -ge "$shortest" ] || longest=$shortest
 echo "make test: ${#failed[@]} on real parts failed beside others; once more, alone"
 timeout --foreground --kill-after=60 "$longest" .venv/bin/python -m pytest -n 0 "${failed[@]}" || exit "$status"
 echo "make test: unsteady, to be looked into (failed beside others, passed alone):"
