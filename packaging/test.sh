@@ -14,13 +14,14 @@ shift
 found=0
 worst=0
 # When all of it is to be over, in seconds of the clock: second tries have what is left of it. What needs Xen takes 20 min.
-until=$(($(date +%s) + 4800))
+over=$(($(date +%s) + 4800))
 for part in others xen; do
-    many=$workers
-    # One worker, not none: if it dies of a library, the others' results stay.
-    [ "$part" = xen ] && many=1
-    [ "$part" = xen ] && reserved=0 || reserved=1200
-    VORCH_UNTIL=$((until - reserved)) VORCH_PART=$part packaging/test-part.sh "$many" "$@"
+    case $part in
+        others) many=$workers until=$((over - 1200)) ;;
+        # One worker, not none: if it dies of a library, the others' results stay.
+        xen) many=1 until=$over ;;
+    esac
+    VORCH_UNTIL=$until VORCH_PART=$part packaging/test-part.sh "$many" "$@"
     status=$?
     # 5: no test of that part was asked for.
     [ "$status" -eq 5 ] && continue

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
-from tests.thorough import much
+from tests.thorough import THOROUGH
 
 # `lab` and `fresh_lab`: a real cluster, one for the whole run.
 pytest_plugins = ["vorch.lab.pytest_plugin"]
@@ -96,15 +96,18 @@ def _is_wanted(item: pytest.Item) -> bool:
     part = os.environ.get("VORCH_PART", "")
     if part and (part == "xen") != item.nodeid.startswith(OF_XEN):
         return False
-    return item.get_closest_marker("thorough") is None or much(True, False)
+    return item.get_closest_marker("thorough") is None or THOROUGH
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    left_out = [item for item in items if not _is_wanted(item)]
+    wanted: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
+    for item in items:
+        (wanted if _is_wanted(item) else left_out).append(item)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if _is_wanted(item)]
+        items[:] = wanted
     for item in items:
         of_examples = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
         if of_examples and item.get_closest_marker("timeout") is None:

@@ -12,6 +12,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+THOROUGH = os.environ.get("VORCH_THOROUGH") == "1"
+
 
 def much(thorough: T, otherwise: T) -> T:
-    return thorough if os.environ.get("VORCH_THOROUGH") == "1" else otherwise
+    return thorough if THOROUGH else otherwise

@@ -24,6 +24,13 @@ def begin(act: Callable[[], T], *, name: str = "vorch-aside") -> Future[T]:
     return future
 
 
+def at_once(act: Callable[[], T]) -> Future[T]:
+    """The same where there are no threads: it is done when this returns."""
+    future: Future[T] = Future()
+    _tell(future, act)
+    return future
+
+
 def _tell(future: Future[T], act: Callable[[], T]) -> None:
     try:
         future.set_result(act())

@@ -7,12 +7,12 @@ plan is made aside, so that no look has to wait for it.
 from __future__ import annotations
 
 import dataclasses
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vorch.aside import at_once, begin
 from vorch.availability import Availability
 from vorch.codec import decode
 from vorch.config import Settings
@@ -190,22 +190,15 @@ class Autobalance:
     def _begin(
         self, policy: BalancePolicy, cluster: Cluster, ha: Availability, now: float
     ) -> Future[tuple[dict[str, Vm], BalancePlan]]:
-        future: Future[tuple[dict[str, Vm], BalancePlan]] = Future()
         cores = {} if self._measured is None else self._measured.cores
 
-        def make() -> None:
-            try:
-                future.set_result((cluster.vms, self._plan(policy, cluster, ha, cores, now)))
-            except BaseException as exc:  # noqa: BLE001 - raised where the plan is asked for
-                future.set_exception(exc)
-            if self._world.threads:
-                self._wake()
+        def make() -> tuple[dict[str, Vm], BalancePlan]:
+            return cluster.vms, self._plan(policy, cluster, ha, cores, now)
 
-        if self._world.threads:
-            # None that the end of the process would wait for.
-            threading.Thread(target=make, name="vorch-balance", daemon=True).start()
-        else:
-            make()
+        if not self._world.threads:
+            return at_once(make)
+        future = begin(make, name="vorch-balance")
+        future.add_done_callback(lambda _: self._wake())
         return future
 
     def _plan(

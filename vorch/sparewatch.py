@@ -6,11 +6,11 @@ to wait for it, and never for more than a small part of the time.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 
+from vorch.aside import begin
 from vorch.availability import Availability, Report
 from vorch.decide import spared
 from vorch.decide.ha_status import SPARE
@@ -73,20 +73,13 @@ class SpareWatch:
             self._take(self._standing(cluster, ha), 0.0, now)
             return
 
-        coming: Future[tuple[str, float]] = Future()
-
-        def run() -> None:
+        def run() -> tuple[str, float]:
             began = time.monotonic()
-            try:
-                says = self._standing(cluster, ha)
-                coming.set_result((says, time.monotonic() - began))
-            except BaseException as exc:  # noqa: BLE001 - raised where the answer is asked for
-                coming.set_exception(exc)
-            self._wake()
+            says = self._standing(cluster, ha)
+            return says, time.monotonic() - began
 
-        self._coming = coming
-        # None that the end of the process would wait for.
-        threading.Thread(target=run, name="vorch-spare", daemon=True).start()
+        self._coming = begin(run, name="vorch-spare")
+        self._coming.add_done_callback(lambda _: self._wake())
 
     def _standing(self, cluster: Cluster, ha: Availability) -> str:
         """By one at a time: no second look begins while one is under way."""

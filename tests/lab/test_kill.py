@@ -44,7 +44,7 @@ AT_ONCE = 4
 # lock that is gone, while the process waits in librbd's opening of an image).
 LIBRADOS_GAVE_UP = "what():  Invalid argument"
 # Drains of a guest that writes, which go one after the other.
-DRAINS = much(9, 3)
+DRAINS = 9
 
 
 def die(cluster: Orchestrator, story: str, point: int, *words: str) -> int | None:
@@ -214,7 +214,7 @@ def test_a_frozen_guest_is_thawed_by_the_heir(fresh_lab: Lab, cluster: Orchestra
     assert count is not None
     thawed = 0
     # From the freeze on; before it nothing has been done.
-    for point in range(2, count, max(1, (count - 2) // much(4, 2))):
+    for point in range(2, count, max(1, (count - 2) // 4)):
         assert die(cluster, "snapshot", point, "web", f"s{point}") is None
         thawed += ask("guest-fsfreeze-status") == "frozen"
         heir(cluster)

@@ -12,13 +12,12 @@ from tests.lab.acks import Acks
 from tests.lab.boots import plight, start_and_await
 from tests.lab.clusters import cluster_on, import_writer, slow_down, start_writer, verdict
 from tests.lab.remains import remains
-from tests.thorough import much
 from vorch import Orchestrator
 from vorch.lab import Lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(3600)]
 
-WRITERS = tuple(f"w{number:02}" for number in range(much(20, 7)))
+WRITERS = tuple(f"w{number:02}" for number in range(20))
 RING = {"h1": "h2", "h2": "h3", "h3": "h1"}
 # What lets two cores emulate so many: just enough memory to boot by BIOS, and a record of each in
 # so many seconds. Writing one a second they take most of the time that there is, and QEMU 7.2, when
@@ -27,7 +26,7 @@ RING = {"h1": "h2", "h2": "h3", "h3": "h1"}
 MEMORY_MIB = 128
 SECONDS = 3
 # So many may do so in one run, with a warning, when their kernels are plainly dead.
-FALLEN = much(2, 1)
+FALLEN = 2
 # Moves at the same time, one or two from each host.
 MOVES = 3
 # All of them beside whatever else the machine does.

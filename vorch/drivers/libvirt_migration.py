@@ -17,11 +17,13 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from vorch import domain_xml
+from vorch.aside import begin
 from vorch.drivers.libvirt_connection import Handle, code_of, libvirt
 from vorch.errors import StepFailed, TimedOut
 from vorch.model import MoveFigures, NumaCell, Source, Vm
@@ -404,25 +406,13 @@ class Call:
     """A call that blocks, in a thread of its own: a hung daemon must not keep this process."""
 
     def __init__(self, work: Callable[[], object]) -> None:
-        self._work = work
-        self._error: BaseException | None = None
-        self._done = threading.Event()
-        threading.Thread(target=self._run, name="vorch-migrate", daemon=True).start()
-
-    def _run(self) -> None:
-        try:
-            self._work()
-        except BaseException as exc:  # noqa: BLE001 raised again by `result`
-            self._error = exc
-        finally:
-            self._done.set()
+        self._future = begin(work, name="vorch-migrate")
 
     def over(self, timeout_s: float) -> bool:
-        return self._done.wait(timeout_s)
+        return bool(wait([self._future], timeout_s).done)
 
     def result(self) -> None:
-        if self._error is not None:
-            raise self._error
+        self._future.result()
 
 
 def broke_off(what: str) -> StepFailed:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import wait
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+from vorch.aside import begin
 from vorch.errors import Unreachable, VorchError
 from vorch.ports import Hypervisor, World
 
@@ -25,27 +27,16 @@ class _Call(Generic[T]):
 
     def __init__(self, name: str, act: Callable[[], T]) -> None:
         self.began = time.monotonic()
-        self.done = threading.Event()
-        self._act = act
-        self._answer: T | None = None
-        self._error: BaseException | None = None
-        threading.Thread(target=self._run, name=f"vorch-ask-{name}", daemon=True).start()
+        self._future = begin(act, name=f"vorch-ask-{name}")
 
-    def _run(self) -> None:
-        try:
-            self._answer = self._act()
-        except BaseException as exc:  # noqa: BLE001 - raised again where somebody waits for it
-            self._error = exc
-        finally:
-            self.done.set()
+    def over(self, timeout_s: float = 0.0) -> bool:
+        return bool(wait([self._future], timeout_s).done)
 
     def answer(self) -> T | VorchError:
-        if isinstance(self._error, VorchError):
-            return self._error
-        if self._error is not None:
-            raise self._error
-        answer: T = self._answer  # type: ignore[assignment]
-        return answer
+        try:
+            return self._future.result()
+        except VorchError as exc:
+            return exc
 
 
 class Hosts:
@@ -101,13 +92,13 @@ class Hosts:
         """An earlier call to it that was given up, if that still has not come back."""
         with self._lock:
             earlier = self._overdue.get(name)
-            if earlier is not None and earlier.done.is_set():
+            if earlier is not None and earlier.over():
                 del self._overdue[name]
                 return None
             return earlier
 
     def _answer(self, name: str, call: _Call[T], until: float) -> T | VorchError:
-        if not call.done.wait(max(0.0, until - time.monotonic())):
+        if not call.over(max(0.0, until - time.monotonic())):
             with self._lock:
                 self._overdue[name] = call
                 self._silent.add(name)
