@@ -17,7 +17,15 @@ from typing import Any
 import pytest
 
 import vorch
-from tests.contract.ceph import Ceph, ceph_of, ioctx_of, namespace_of, rados_state, the_lab
+from tests.contract.ceph import (
+    TIMEOUT_S,
+    Ceph,
+    ceph_of,
+    ioctx_of,
+    namespace_of,
+    rados_state,
+    the_lab,
+)
 from vorch.drivers import rados_state as driver
 from vorch.drivers.rados_connection import CephAddress, ceph_address, kept_cluster
 from vorch.drivers.rados_state import HEAD, MIGRATIONS, OBJECT, RadosState
@@ -322,6 +330,35 @@ def test_a_store_that_was_removed_is_not_made_anew_by_a_write(connect: Open, uri
         with pytest.raises(Unreachable, match="removed"):
             use()
     assert connect().read(["vm"]) == {}
+
+
+@on_a_lab
+def test_a_pool_that_was_made_anew_meanwhile(ceph: Ceph) -> None:
+    """An idle connection knows pools by the numbers that they had."""
+    import rados
+
+    pool = "again"
+    with rados.Rados(conffile=ceph.conf, rados_id="admin") as other:
+
+        def made() -> None:
+            other.create_pool(pool)
+            other.wait_for_latest_osdmap()
+
+        made()
+        idle = kept_cluster(ceph.conf, "admin", TIMEOUT_S)
+        try:
+            old = idle.ioctx(pool, "x").get_pool_id()
+            other.delete_pool(pool)
+            made()
+            uri = f"rados://{pool}/x?conf={ceph.conf}&id=admin"
+            with contextlib.closing(rados_state(uri)) as state:
+                put(state, "vm/a")
+            assert idle.ioctx(pool, "x").get_pool_id() != old
+            with contextlib.closing(rados_state(uri)) as state:
+                assert body(state, "vm/a") == {}
+        finally:
+            idle.release()
+            other.delete_pool(pool)
 
 
 @on_a_lab

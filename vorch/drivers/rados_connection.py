@@ -218,6 +218,12 @@ class RadosCluster:
                 self._ioctxs[(pool, namespace)] = found
             return found
 
+    def forget(self, pool: str) -> None:
+        """What is kept of it: the next use looks it up by its name."""
+        with self._lock:
+            for place in [place for place in self._ioctxs if place[0] == pool]:
+                abandon(self._ioctxs.pop(place))
+
     def drop(self, generation: int) -> None:
         """Give up a connection that is of no use any more (blocklisted); the next use makes one.
 

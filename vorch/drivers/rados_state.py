@@ -44,7 +44,15 @@ from vorch.drivers.rados_connection import (
     kept_cluster,
     translate,
 )
-from vorch.errors import BadConfig, Invalid, NoRoom, TimedOut, Unreachable, VorchError
+from vorch.errors import (
+    BadConfig,
+    Invalid,
+    NoRoom,
+    NotFound,
+    TimedOut,
+    Unreachable,
+    VorchError,
+)
 from vorch.ports import Change, Document, Lease
 
 DEFAULT_NAMESPACE = "vorch"
@@ -244,6 +252,7 @@ class RadosState:
     # -- opening
 
     def _bring_up_to_date(self) -> None:
+        looked_anew = False
         while True:
             entries = self._entries()
             found = self._parsed(entries).format if entries else 0
@@ -258,7 +267,15 @@ class RadosState:
                 else:
                     operation.omap_cmp(HEAD, entries[HEAD].decode())
                 # Another process may have been at it meanwhile: then look again.
-                self._send("make", operation, changes, expected=(errno.EEXIST, errno.ECANCELED))
+                try:
+                    self._send("make", operation, changes, expected=(errno.EEXIST, errno.ECANCELED))
+                except NotFound:
+                    if looked_anew:
+                        raise
+                    # The pool was removed and made anew, and this process, idle since, still went
+                    # by the number of the old one.
+                    looked_anew = True
+                    self._cluster.forget(self.pool)
 
     def _entries(self) -> dict[str, bytes]:
         """The head alone when it is of a format that needs no migration, else the whole omap."""
