@@ -49,7 +49,7 @@ debian_lab=(
     qemu-block-extra
 )
 # What the tests build their guest systems with; tests/house compares this with vorch.lab's own table.
-debian_guests=(debootstrap e2fsprogs mtools qemu-utils syslinux)
+debian_guests=(debootstrap e2fsprogs lz4 mtools qemu-utils syslinux)
 # The browser that looks at the page, and letters for it.
 debian_browser=(chromium fonts-dejavu-core)
 # Other programs that tests compare results with, or put into a guest.
@@ -67,7 +67,7 @@ fedora_run=(
     libvirt-daemon-kvm nftables qemu-img qemu-kvm swtpm swtpm-tools
 )
 fedora_lab=(ceph-common ceph-mgr ceph-mon ceph-osd ethtool ipmitool iputils openssh-clients python3-rados python3-rbd qemu-kvm-block-rbd)
-fedora_guests=(debootstrap dpkg e2fsprogs mtools qemu-img syslinux)
+fedora_guests=(debootstrap dpkg e2fsprogs lz4 mtools qemu-img syslinux)
 fedora_browser=(chromium dejavu-sans-fonts)
 fedora_tests=(ansible-core binutils busybox cpio genisoimage httpd xorriso)
 fedora_ci=(golang-github-prometheus nginx)

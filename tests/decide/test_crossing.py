@@ -145,6 +145,8 @@ def test_each_finding_has_its_level_and_the_exact_reason(
         (drivers(xen_blkfront="no", xen_netfront="no"), "kvm"),
         (dataclasses.replace(FIT, bios_starts=False), "xen"),
         (line("root=UUID=1 console=ttyS0 console=hvc0"), "xen"),
+        # A BIOS starts it, and its drivers are in its initramfs.
+        (kernel(unread="the kernel: LZ4", entries=None), "kvm"),
     ],
 )
 def test_what_is_of_no_matter_there_is_not_found(inside: Inside, runs: Runs) -> None:

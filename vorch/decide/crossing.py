@@ -172,8 +172,6 @@ def _loader(inside: Inside, vm: Vm, runs: Runs, boot: Boot | None) -> list[Findi
 
 def _of_kernel(kernel: Kernel, vm: Vm, runs: Runs) -> list[Finding]:
     found = []
-    if kernel.unread:
-        found.append(Finding(level="unread", why=kernel.unread))
     whose = f"its kernel {kernel.version or kernel.path}"
     entries = kernel.entries
     if not _by_bios(vm, runs) and entries is not None and vm.xen_kind not in entries:
@@ -183,6 +181,10 @@ def _of_kernel(kernel: Kernel, vm: Vm, runs: Runs) -> list[Finding]:
         found.append(Finding(level="error", why=why))
     for driver, need in _needed(vm, runs).items():
         found += _of_driver(kernel, driver, need, whose, runs)
+    # Where all that is needed was found without it, nobody has to know that it was not read.
+    missed = any(one.level == "unread" for one in found)
+    if kernel.unread and (missed or (entries is None and not _by_bios(vm, runs))):
+        found.insert(0, Finding(level="unread", why=kernel.unread))
     return found
 
 
