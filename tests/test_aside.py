@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from concurrent.futures import wait
 
 import pytest
 
@@ -72,23 +71,30 @@ def test_one_that_waits_takes_what_comes_and_none_is_started_for_it() -> None:
     assert len(now) <= 2
 
 
-def test_what_is_dropped_never_begins() -> None:
-    workers = Workers(1, name="test")
-    began, go_on = threading.Event(), threading.Event()
-    told = begin(lambda: began.wait(10))
+def test_the_end_lets_finish_what_is_at_work_and_no_more() -> None:
+    workers = Workers(2, name="test-end")
+    began, go_on, over = threading.Event(), threading.Event(), threading.Event()
 
     def first() -> None:
         began.set()
         go_on.wait(10)
+        over.set()
 
+    def threads() -> list[threading.Thread]:
+        return [one for one in threading.enumerate() if one.name == "test-end"]
+
+    idle = threading.Event()
     workers.submit(first)
-    wait([told], 10)
-    workers.submit(lambda: pytest.fail("it was dropped"))
-    workers.drop()
-    last = threading.Event()
-    workers.submit(last.set)
+    workers.submit(idle.set)
+    assert began.wait(10)
+    assert idle.wait(10)
+    workers.end()
+    workers.submit(lambda: pytest.fail("it was over"))
     go_on.set()
-    assert last.wait(10)
+    assert over.wait(10)
+    for one in threads():
+        one.join(10)
+    assert threads() == []
 
 
 def test_none_of_them_keeps_a_process_from_ending() -> None:

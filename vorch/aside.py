@@ -75,10 +75,13 @@ class Workers:
         self._waiting: deque[Callable[[], object]] = deque()
         self._threads = 0
         self._idle = 0
+        self._ended = False
 
     def submit(self, act: Callable[[], object]) -> None:
         """What it returns is of no interest, and what it raises is for `threading.excepthook`."""
         with self._news:
+            if self._ended:
+                return
             self._waiting.append(act)
             if len(self._waiting) > self._idle and self._threads < self._most:
                 self._threads += 1
@@ -86,19 +89,23 @@ class Workers:
             else:
                 self._news.notify()
 
-    def drop(self) -> None:
-        """What has not begun never does."""
+    def end(self) -> None:
+        """What has not begun never does; each goes home when it is done with what it has."""
         with self._news:
+            self._ended = True
             self._waiting.clear()
+            self._news.notify_all()
 
     def _work(self) -> None:
         try:
             while True:
                 with self._news:
                     self._idle += 1
-                    while not self._waiting:
+                    while not (self._waiting or self._ended):
                         self._news.wait()
                     self._idle -= 1
+                    if self._ended:
+                        return
                     act = self._waiting.popleft()
                 act()
         finally:

@@ -155,7 +155,7 @@ class Desk:
         self._over.set()
         with self._lock:
             futures = list(self._running.values())
-        self._workers.drop()
+        self._workers.end()
         return not wait_for(futures, timeout_s).not_done
 
     # -- inside

@@ -61,7 +61,10 @@ def ioctx_of(uri: str) -> Iterator[object]:
     address = ceph_address(uri)
     cluster = kept_cluster(address.conf, address.user, TIMEOUT_S)
     try:
-        yield cluster.ioctx(address.pool, address.namespace)
+        # Closed before the connection is: whoever has it in a variable still would hold that up.
+        with cluster.handle().open_ioctx(address.pool) as ioctx:
+            ioctx.set_namespace(address.namespace)
+            yield ioctx
     finally:
         cluster.release()
 
