@@ -31,7 +31,7 @@ OF_THE_MACHINE = (
 )
 
 
-# Whole machines are emulated for them. packaging/test.sh runs these last, and alone.
+# Whole machines are emulated for them. packaging/test.sh runs these beside what only reckons.
 OF_XEN = (
     "tests/lab/test_xen",
     "tests/lab/test_relocate.py",
@@ -52,6 +52,9 @@ class ByPlace(LoadScopeScheduling):  # type: ignore[misc]
     def _split_scope(self, nodeid: str) -> str:
         if _of_the_machine(nodeid):
             return "machine"
+        if nodeid.startswith(OF_XEN):
+            # Never two such labs at once.
+            return "xen"
         return nodeid.split("::", 1)[0]
 
     def _assign_work_unit(self, node: Any) -> None:
@@ -65,6 +68,7 @@ class ByPlace(LoadScopeScheduling):  # type: ignore[misc]
 # What takes minutes begins first, the longest before the others: else one worker is left with it
 # in the end, and the others with nothing.
 LONG = (
+    *OF_XEN,
     *OF_THE_MACHINE,
     "tests/lab/test_failover.py",
     "tests/lab/test_kill.py",
@@ -92,9 +96,16 @@ def _turn(nodeid: str) -> int:
 EXAMPLES_TIMEOUT_S = 600
 
 
+def _only_reckons(item: pytest.Item) -> bool:
+    """No guest, no Ceph, no browser: a processor is all that it wants."""
+    marks = {mark.name for mark in item.iter_markers()}
+    elsewhere = _of_the_machine(item.nodeid) or item.nodeid.startswith("tests/guest/")
+    return not (marks & {"lab", "real"} or elsewhere)
+
+
 def _is_wanted(item: pytest.Item) -> bool:
     part = os.environ.get("VORCH_PART", "")
-    if part and (part == "xen") != item.nodeid.startswith(OF_XEN):
+    if part and (part == "xen") != (item.nodeid.startswith(OF_XEN) or _only_reckons(item)):
         return False
     return item.get_closest_marker("thorough") is None or THOROUGH
 

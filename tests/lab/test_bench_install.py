@@ -72,6 +72,7 @@ def test_what_is_not_alike_is_refused_before_anything_is_installed(
     assert cluster.list() == ()
 
 
+@pytest.mark.thorough
 def test_both_start_what_was_cloned_and_the_report_says_that_they_are_not_alike(
     xen_lab: Lab, cluster: Orchestrator, tmp_path: Path
 ) -> None:

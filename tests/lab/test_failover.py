@@ -175,6 +175,7 @@ def test_a_bmc_that_works_ends_the_host_as_well(watched: Watched) -> None:
         )
 
 
+@pytest.mark.thorough
 def test_a_host_is_lost_while_another_one_is_kept_empty(watched: Watched) -> None:
     lost = home_of(watched, "w1")
     kept = next(host for host in watched.lab.spec.host_names if host != lost)

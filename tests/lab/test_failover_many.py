@@ -58,6 +58,7 @@ def test_many_writers_on_a_host_that_loses_its_power(fresh_lab: Lab, tmp_path: P
         watched.check_disks(names)
 
 
+@pytest.mark.thorough
 def test_two_of_five_hosts_at_once(tmp_path: Path) -> None:
     with watched_alone(tmp_path, "fiveha", hosts=5) as watched:
         watched.create(["w1"], "h1")

@@ -103,6 +103,7 @@ def cluster(fresh_lab: Lab) -> Iterator[Orchestrator]:
         yield made
 
 
+@pytest.mark.thorough
 def test_imports_that_are_killed(fresh_lab: Lab, cluster: Orchestrator, tmp_path: Path) -> None:
     for number, format_ in enumerate(("raw", "qcow2")):
         disk = tmp_path / f"disk.{format_}"

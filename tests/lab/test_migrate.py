@@ -114,6 +114,7 @@ def test_killed_at_several_moments(place: Place) -> None:
     place.verify()
 
 
+@pytest.mark.thorough
 def test_killed_before_it_began(place: Place) -> None:
     for delay_s in much((0.3, 0.6, 0.9, 1.2, 1.5), (0.3, 0.9, 1.2)):
         process = place.run("migrate", "writer", "h2" if place.recorded() == "h1" else "h1")

@@ -303,6 +303,7 @@ def row(lab: Lab, host: str) -> tuple[str, ...]:
     return next(one.vms for one in lab.status().hosts if one.name == host)
 
 
+@pytest.mark.thorough
 def test_what_a_host_cannot_close_keeps_it_cut_off(watched: Watched) -> None:
     """Without the way by ssh nobody can see that nothing is mapped there."""
     lab, cluster = watched.lab, watched.cluster

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.decide.room import judge
 from tests.decide.room.fleets import NO_DATA, data, fleets, guest, host
+from tests.thorough import much
 from vorch.decide.room.balance import (
     BalancePlan,
     Limits,
@@ -90,7 +91,7 @@ def test_every_step_fits_and_breaks_no_rule(fleet: Fleet, metric: Metric) -> Non
     assert plan.after.overfull <= plan.before.overfull
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=much(60, 20), deadline=None)
 @given(fleets(placed=True), st.sampled_from(METRICS))
 def test_a_second_run_plans_nothing(fleet: Fleet, metric: Metric) -> None:
     then = after(fleet, balance(fleet, metric=metric).moves)
@@ -142,7 +143,7 @@ def full(draw: st.DrawFn) -> Fleet:
     return Fleet(hosts=tuple(hosts), guests=tuple(many))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=much(150, 50), deadline=None)
 @given(full(), st.integers(0, 5), st.integers(0, 9), st.sampled_from(METRICS))
 def test_who_goes_round_by_a_third_host_counts_twice(
     fleet: Fleet, moves: int, gib: int, metric: Metric
