@@ -55,6 +55,9 @@ class Request:
     mirror: str = ""
     serve: str = ""
     suite: str = "bookworm"
+    # A folder with the kernel and initrd of Debian's installer, for another suite than the one
+    # whose installer this machine's archive has.
+    installer: Path | None = None
     # For import and clone.
     image: Path | None = None
     way_in: str = ""
@@ -63,6 +66,8 @@ class Request:
     timeout_s: float = TIMEOUT_S
     unlike: bool = False
     note: str = ""
+    # Where each run's consoles are kept, whole; None: nowhere.
+    consoles: Path | None = None
     cache: Path = field(default_factory=lambda: guest.default_cache() / "install")
 
 
@@ -102,8 +107,10 @@ class _Counted:
 class _Watched:
     """A VM's console and counters, followed by two threads until it is over."""
 
-    def __init__(self, found: Orchestrator, name: str, counted: _Counted) -> None:
-        self._found, self._name, self._counted = found, name, counted
+    def __init__(
+        self, found: Orchestrator, name: str, counted: _Counted, kept: Path | None
+    ) -> None:
+        self._found, self._name, self._counted, self._kept = found, name, counted, kept
         self.reader = marks.Reader()
         self.said = b""
         self._over = threading.Event()
@@ -137,6 +144,9 @@ class _Watched:
                     data = console.read(0.2)
                     if data:
                         self.said = (self.said + data)[-20000:]
+                        if self._kept:
+                            with self._kept.open("ab") as file:
+                                file.write(data)
                         self.reader.feed(data, time.monotonic())
                         with self._changed:
                             self._changed.notify_all()
@@ -278,6 +288,14 @@ def _check(request: Request) -> None:
             "cannot install the set 'short' from a mirror: it is an archive of its own, which"
             " comes with --serve ADDRESS"
         )
+    if request.installer is not None and "installer" not in installs:
+        raise Invalid("cannot use an installer without --method installer; add it, or leave it out")
+    if "installer" in installs and request.suite != media.DI_SUITE and request.installer is None:
+        raise Invalid(
+            f"cannot install {request.suite!r} by the installer of {media.DI_SUITE!r}, the one in"
+            " this machine's archive: it would find no parts of its own there; name the folder of"
+            " that suite's own (--installer)"
+        )
     if {"import", "clone"} & {*request.methods} and request.image is None:
         raise Invalid(
             "cannot import or clone without an image: name the file of one that starts by BIOS"
@@ -300,6 +318,8 @@ class Benchmark:
         self._short_kernel = ""
         self._templates: dict[str, str] = {}
         self._folder = Path()
+        # Of the run under way.
+        self._console: Path | None = None
 
     def run(self) -> Results:
         """All runs, interleaved. What fails spoils its run and no other."""
@@ -351,7 +371,9 @@ class Benchmark:
         if "debootstrap" in request.methods:
             self._media["debootstrap"] = media.debootstrap_medium(request.cache, self._say)
         if "installer" in request.methods:
-            self._media["installer"] = media.installer_medium(request.cache, self._say)
+            self._media["installer"] = media.installer_medium(
+                request.cache, self._say, request.installer
+            )
         if request.serve and self._media:
             address, _, port = request.serve.partition(":")
             if port and not port.isdecimal():
@@ -399,10 +421,14 @@ class Benchmark:
     # -- one run --------------------------------------------------------------------------------
 
     def _one(self, place: _Place, method: str, number: int) -> Run:
-        case = place.case(method)
+        request, case = self._request, place.case(method)
         self._say(f"run {number}: {method}, {case.title}, on {place.host} in {place.pool.name}")
         around = surroundings.Around(self._found, place.host, place.pool, self._look)
         name = f"{PREFIX}-{method[:6]}-{place.host}-{place.pool.name}"[:55].lower()
+        if request.consoles is not None:
+            request.consoles.mkdir(parents=True, exist_ok=True)
+            self._console = request.consoles / f"{name}-{number}.log"
+            self._console.unlink(missing_ok=True)
         fetched = self._mirror.fetched if self._mirror else 0
         began_at, counted = time.time(), _Counted()
         phases: tuple[marks.Phase, ...] = ()
@@ -468,7 +494,7 @@ class Benchmark:
             finally:
                 ended.set()
 
-        with _Watched(self._found, name, counted) as watched:
+        with _Watched(self._found, name, counted, self._console) as watched:
             began = time.monotonic()
             threading.Thread(target=install, daemon=True).start()
             try:
@@ -525,7 +551,7 @@ class Benchmark:
         counted: _Counted,
         until: float,
     ) -> tuple[marks.Phase, ...]:
-        with _Watched(self._found, name, counted) as watched:
+        with _Watched(self._found, name, counted, self._console) as watched:
             again = time.monotonic()
             self._found.start(name)
             watched.await_mark(marks.UP, until)

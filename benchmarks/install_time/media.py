@@ -47,8 +47,11 @@ MINBASE_MORE = (
     "openssh-server",
 )
 SETS = ("short", "minbase")
+DI_SUITE = "bookworm"
 DI_PACKAGE = "debian-installer-12-netboot-amd64"
 DI_FOLDER = "usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64"
+# Of a network boot: as they are named in that folder, and on every mirror.
+DI_FILES = ("linux", "initrd.gz")
 PARTS = ("kernel", "installer", "partitioning", "base", "packages")
 
 
@@ -182,39 +185,63 @@ def _tree(root: Path) -> Iterator[tuple[str, Path]]:
             yield path, file
 
 
-def installer_medium(cache: Path, say: Say) -> Medium:
-    """The distribution's installer, as its package for network boots has it."""
-    packages = guest.versions_of((DI_PACKAGE,))
-    if DI_PACKAGE not in packages:
+def installer_medium(cache: Path, say: Say, own: Path | None = None) -> Medium:
+    """The distribution's installer, as its package for network boots has it, or as in `own`."""
+    packages = {} if own else guest.versions_of((DI_PACKAGE,))
+    if not own and DI_PACKAGE not in packages:
         raise Unsupported(
             f"cannot install by Debian's installer: this machine's apt knows no {DI_PACKAGE!r};"
-            " it has to have Debian 12's archive, and its lists (apt-get update)"
+            " it has to have Debian 12's archive, and its lists (apt-get update), or name a folder"
+            " with an installer (--installer)"
         )
     digest = hashlib.sha256(repr([*packages.items(), *sorted(own_files().items())]).encode())
+    for name in DI_FILES if own else ():
+        assert own is not None
+        digest.update(_of_folder(own, name))
     finished = cache / f"debian-installer-{digest.hexdigest()[:12]}"
     if not finished.exists():
-        kernel, _ = kernel_package(say)
+        kernel = "" if own else kernel_package(say)[0]
         with _workshop(cache, kernel, say) as work:
-            say("fetching the distribution's installer")
-            work.fetch([DI_PACKAGE])
+            if own is None:
+                say("fetching the distribution's installer")
+                work.fetch([DI_PACKAGE])
+            folder = own or work.unpacked / DI_FOLDER
             shelf = work.scratch / "shelf"
             shelf.mkdir()
-            shutil.copy(work.unpacked / DI_FOLDER / "linux", shelf / "kernel")
-            packed = (work.unpacked / DI_FOLDER / "initrd.gz").read_bytes()
+            linux, packed = (_of_folder(folder, name) for name in DI_FILES)
+            _linux_release(linux)
+            (shelf / "kernel").write_bytes(linux)
             # Linux unpacks several archives, one after the other, each from a multiple of four.
             packed += bytes(-len(packed) % 4) + _hooks().compressed()
             (shelf / "initrd").write_bytes(packed)
             _settle(shelf, finished)
-    head = (finished / "kernel").read_bytes()
-    # Where a Linux kernel's header says that its version stands.
-    at = int.from_bytes(head[0x20E:0x210], "little") + 0x200
-    release = head[at : head.index(b" ", at)].decode()
     return Medium(
         kernel=finished / "kernel",
         initrd=finished / "initrd",
-        release=release,
+        release=_linux_release((finished / "kernel").read_bytes()),
         packages=packages,
     )
+
+
+def _of_folder(folder: Path, name: str) -> bytes:
+    try:
+        return (folder / name).read_bytes()
+    except OSError as exc:
+        raise Invalid(
+            f"cannot read {name!r} of the installer in {str(folder)!r}: {exc.strerror}; name the"
+            " folder of a network boot's files, with linux and initrd.gz in it"
+        ) from exc
+
+
+def _linux_release(kernel: bytes) -> str:
+    """Of a kernel for x86, where its header says that its version stands."""
+    if kernel[0x202:0x206] != b"HdrS":
+        raise Invalid(
+            "cannot install by that installer: its file 'linux' is no Linux kernel for x86; name"
+            " the folder of a network boot's files for amd64"
+        )
+    at = int.from_bytes(kernel[0x20E:0x210], "little") + 0x200
+    return kernel[at : kernel.index(b" ", at)].decode()
 
 
 def _hooks() -> guest.Archive:

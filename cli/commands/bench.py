@@ -109,6 +109,15 @@ def install(
     suite: Annotated[
         str, typer.Option("--suite", metavar="NAME", help="The release, with --mirror.")
     ] = "bookworm",
+    installer: Annotated[
+        str | None,
+        typer.Option(
+            "--installer",
+            metavar="FOLDER",
+            help="Debian's installer for that release: linux and initrd.gz of a network boot"
+            " (default: bookworm's, of this machine's archive).",
+        ),
+    ] = None,
     image: Annotated[
         str | None,
         typer.Option("--image", metavar="FILE", help="The disk image that is imported and cloned."),
@@ -169,12 +178,14 @@ def install(
         mirror=mirror,
         serve=serve,
         suite=suite,
+        installer=None if installer is None else Path(installer),
         image=None if image is None else Path(image),
         arguments=arguments,
         way_in=way_in,
         timeout_s=timeout,
         unlike=unlike,
         note=note,
+        consoles=Path(into) / "consoles",
     )
     say = _say()
     with session.cluster(True) as found:

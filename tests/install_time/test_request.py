@@ -36,6 +36,8 @@ def request(**changes: Any) -> Request:
         ({"serve": ""}, "without packages"),
         ({"mirror": "http://m/debian"}, "not both"),
         ({"serve": "", "mirror": "http://m/debian", "packages": "short"}, "--serve ADDRESS"),
+        ({"installer": IMAGE.parent}, "without --method installer"),
+        ({"methods": ("installer",), "suite": "trixie"}, "no parts of its own"),
         ({"methods": ("clone",)}, "without an image"),
         ({"methods": ("import",), "image": Path("/none")}, "no such file"),
     ],
@@ -50,6 +52,8 @@ def test_what_cannot_be_is_refused(changes: dict[str, Any], why: str) -> None:
     [
         *({}, {"packages": "short"}, {"serve": "", "mirror": "http://m/debian"}),
         {"methods": ("import", "clone"), "serve": "", "image": IMAGE},
+        {"methods": ("installer",), "suite": "trixie", "installer": IMAGE.parent},
+        {"methods": ("debootstrap",), "suite": "trixie"},
     ],
 )
 def test_what_can_be_is_not(changes: dict[str, Any]) -> None:

@@ -87,12 +87,15 @@ def test_both_start_what_was_cloned_and_the_report_says_that_they_are_not_alike(
     assert "This is no fair comparison" in files["report.html"].read_text()
 
 
-def test_a_system_is_installed_and_starts(xen_lab: Lab, cluster: Orchestrator) -> None:
+def test_a_system_is_installed_and_starts(
+    xen_lab: Lab, cluster: Orchestrator, tmp_path: Path
+) -> None:
     """On Xen as well with VORCH_THOROUGH=1: that takes minutes."""
     began = time.monotonic()
     hosts = much((KVM, XEN), (KVM,))
     pools = {f"disks-{host}": "" for host in hosts}
-    results = Benchmark(cluster, request(xen_lab, hosts=hosts, pools=pools), lambda _: None).run()
+    asked = request(xen_lab, hosts=hosts, pools=pools, consoles=tmp_path / "consoles")
+    results = Benchmark(cluster, asked, lambda _: None).run()
     took = time.monotonic() - began
     check(results, "debootstrap")
     for run in results.runs:
@@ -103,6 +106,11 @@ def test_a_system_is_installed_and_starts(xen_lab: Lab, cluster: Orchestrator) -
         assert 1 < run.amounts["guest_cpu_s"] < took
     assert results.runs[0].amounts["disk_written_bytes"] > 50 * 1024**2
     assert sum(run.seconds for run in results.runs) < took
+    # Whoever wants to know more has all that the guest said, from its first to its last mark.
+    consoles = [file.read_bytes() for file in (tmp_path / "consoles").iterdir()]
+    assert len(consoles) == len(results.runs)
+    for said in consoles:
+        assert said.index(b"mark kernel") < said.index(b"mark packages") < said.index(b"mark up")
     assert nothing_is_left(cluster)
 
 
