@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from vorch import Invalid
-from vorch_install_time.media import installer_medium
+from vorch_install_time.marks import PHASES, UP
+from vorch_install_time.media import installer_medium, own_files, preseed
 
 RELEASE = b"6.12.117+deb13-amd64"
 INITRD = gzip.compress(b"what the distribution made", mtime=0) + b"?"
@@ -63,3 +65,35 @@ def test_what_is_no_installer_is_refused(tmp_path: Path, folder: Path) -> None:
     (folder / "linux").unlink()
     with pytest.raises(Invalid, match=r"'linux' .* No such file.*initrd\.gz"):
         installer_medium(cache, lambda _: None, folder)
+
+
+def test_every_mark_is_said_at_the_end_of_its_part(tmp_path: Path) -> None:
+    """The hooks that the installer is given, run in the order in which it runs them."""
+    root, said = tmp_path / "root", tmp_path / "said"
+    mark = tmp_path / "mark"
+    mark.write_text(f'#!/bin/sh\necho "$1" >>{said}\n')
+    mark.chmod(0o755)
+    early = own_files()["di-early"].decode().replace("/vorch-bench/di-mark", str(mark))
+    for folder in ("/lib/partman", "/usr/lib"):
+        early = early.replace(f"hook {folder}", f"hook {root}{folder}")
+    # Whoever reads the console has some seconds to do so, which a test need not wait.
+    early = early.replace("sleep 4", ":")
+    subprocess.run(["sh", "-eu", "-c", early], check=True)
+
+    # Told by the preseed file itself, as partman's first step.
+    assert "partman/early_command string /vorch-bench/di-mark installer\n" in preseed(
+        "http://m/debian", "trixie", "/dev/vda"
+    )
+    subprocess.run([mark, "installer"], check=True)
+    for steps in ("lib/partman/finish.d", "usr/lib/base-installer.d", "usr/lib/finish-install.d"):
+        # The installer's own steps in its last part: late_command, initramfs, what unmounts.
+        names = {f"{steps}/07preseed", f"{steps}/10update-initramfs", f"{steps}/95umount"}
+        hooks = {str(file.relative_to(root)) for file in (root / steps).iterdir()}
+        order = sorted(names | hooks)
+        if steps.endswith("finish-install.d"):
+            assert [name in hooks for name in order] == [True, False, False, True, False]
+        for name in order:
+            if name in hooks:
+                subprocess.run([root / name], check=True)
+    marks = [end for _, end in PHASES["installer"] if end not in ("running", UP)]
+    assert said.read_text().split() == marks
