@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # One part of `make test`: its tests, and a second try for the few on real parts that failed.
 #
-# usage: [VORCH_PART=xen|others] [VORCH_UNTIL=SECONDS] packaging/test-part.sh WORKERS [WORDS FOR PYTEST ...]
+# usage: [VORCH_PART=xen|labs] [VORCH_UNTIL=SECONDS] packaging/test-part.sh WORKERS [WORDS FOR PYTEST ...]
 #
 # An emulated guest may die of the emulator, and three labs on two cores make each other late. So whatever fails of the
 # tests that are marked `lab` or `real` is run once more, alone. What passes then is named in the last lines: it is a

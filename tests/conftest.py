@@ -31,7 +31,7 @@ OF_THE_MACHINE = (
 )
 
 
-# Whole machines are emulated for them. packaging/test.sh runs these beside what only reckons.
+# Whole machines are emulated for them. packaging/test.sh runs these beside what needs no lab.
 OF_XEN = (
     "tests/lab/test_xen",
     "tests/lab/test_relocate.py",
@@ -96,16 +96,10 @@ def _turn(nodeid: str) -> int:
 EXAMPLES_TIMEOUT_S = 600
 
 
-def _only_reckons(item: pytest.Item) -> bool:
-    """No guest, no Ceph, no browser: a processor is all that it wants."""
-    marks = {mark.name for mark in item.iter_markers()}
-    elsewhere = _of_the_machine(item.nodeid) or item.nodeid.startswith("tests/guest/")
-    return not (marks & {"lab", "real"} or elsewhere)
-
-
 def _is_wanted(item: pytest.Item) -> bool:
     part = os.environ.get("VORCH_PART", "")
-    if part and (part == "xen") != (item.nodeid.startswith(OF_XEN) or _only_reckons(item)):
+    in_a_lab = item.get_closest_marker("lab") is not None
+    if part and (part == "labs") != (in_a_lab and not item.nodeid.startswith(OF_XEN)):
         return False
     return item.get_closest_marker("thorough") is None or THOROUGH
 

@@ -109,6 +109,7 @@ def writing_on(watched: Watched, host: str) -> None:
     watched.acks.await_more(3)
 
 
+@pytest.mark.thorough
 def test_a_host_without_the_hook_does_not_join_until_it_may_have_it(watched: Watched) -> None:
     lab, cluster = watched.lab, watched.cluster
     cluster.node_remove(X2)
