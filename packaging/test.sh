@@ -14,11 +14,11 @@ shift
 found=0
 worst=0
 # When all of it is to be over, in seconds of the clock: second tries have what is left of it.
-over=$(($(date +%s) + 4800))
+over=$(($(date +%s) + 4500))
 for part in xen labs; do
     case $part in
         # One worker is Xen's.
-        xen) many=2 until=$((over - 2100)) ;;
+        xen) many=2 until=$((over - 1800)) ;;
         labs) many=$workers until=$over ;;
     esac
     VORCH_UNTIL=$until VORCH_PART=$part packaging/test-part.sh "$many" "$@"
