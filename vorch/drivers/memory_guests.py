@@ -5,6 +5,7 @@ Nothing runs by itself. Whoever looks at a guest first brings it up to the prese
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -476,11 +477,14 @@ class MemoryConsole:
         self._host = guest.host
         self._boots = 0
         self._output = b""
+        # One thread reads while another writes, and what is put behind it must not be lost.
+        self._turn = threading.Lock()
         self._closed = False
 
     def read(self, timeout_s: float) -> bytes:
         wait(self._guest.clock, timeout_s, self._look)
-        output, self._output = self._output, b""
+        with self._turn:
+            output, self._output = self._output, b""
         if not output:
             self._check()
         return output
@@ -490,7 +494,7 @@ class MemoryConsole:
         guest.settle()
         if guest.booted and self._boots < guest.boots and self.open:
             self._boots = guest.boots
-            self._output += guest.prompt
+            self._say(guest.prompt)
         return bool(self._output) or not self.open
 
     def write(self, data: bytes) -> None:
@@ -503,10 +507,14 @@ class MemoryConsole:
         for byte in data:
             if byte in b"\r\n":
                 self._guest.typed += b"\n"
-                self._output += self._guest.prompt
+                self._say(self._guest.prompt)
             else:
                 self._guest.typed += bytes([byte])
-                self._output += bytes([byte])
+                self._say(bytes([byte]))
+
+    def _say(self, text: bytes) -> None:
+        with self._turn:
+            self._output += text
 
     def close(self) -> None:
         self._closed = True

@@ -6,6 +6,7 @@ It says what a viewer needs to hear, in the pixels that it asks for, and notes i
 from __future__ import annotations
 
 import struct
+import threading
 from collections.abc import Generator
 from typing import Literal
 
@@ -32,6 +33,8 @@ class MemoryDisplay:
         self._host = guest.host
         self._heard = b""
         self._output = b"RFB 003.008\n"
+        # One thread reads while another writes, and what is put behind it must not be lost.
+        self._turn = threading.Lock()
         self._closed = ""
         self._format = _OWN_FORMAT
         self._shown = False
@@ -40,20 +43,22 @@ class MemoryDisplay:
 
     def read(self, timeout_s: float) -> bytes:
         wait(self._guest.clock, timeout_s, lambda: bool(self._output) or bool(self._over()))
-        output, self._output = self._output, b""
+        with self._turn:
+            output, self._output = self._output, b""
         if not output:
             self._check()
         return output
 
     def write(self, data: bytes) -> None:
         self._check()
-        self._heard += data
-        while len(self._heard) >= self._wanted and not self._closed:
-            taken, self._heard = self._heard[: self._wanted], self._heard[self._wanted :]
-            try:
-                self._wanted = self._talk.send(taken)
-            except StopIteration:
-                self._closed = "the viewer said what is not RFB"
+        with self._turn:
+            self._heard += data
+            while len(self._heard) >= self._wanted and not self._closed:
+                taken, self._heard = self._heard[: self._wanted], self._heard[self._wanted :]
+                try:
+                    self._wanted = self._talk.send(taken)
+                except StopIteration:
+                    self._closed = "the viewer said what is not RFB"
 
     def close(self) -> None:
         self._closed = self._closed or "it was closed"

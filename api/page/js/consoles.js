@@ -115,8 +115,9 @@ export async function mount(root, ctx, seen) {
       if (MAY_CHANGE.has(error.code)) later(mine, tries, error.message); else stop(error.message);
       return;
     }
+    let viewer = null;
     try {
-      if (kind === "console") await terminalOf(mine); else await import("../vendor/novnc/core/rfb.js");
+      if (kind === "console") await terminalOf(mine); else viewer = (await import("../vendor/novnc/core/rfb.js")).default;
     } catch (error) {
       // A part of the page did not come: as little as a connection is that a reason to give up.
       if (mine === turn) later(mine, tries, error.message);
@@ -138,7 +139,8 @@ export async function mount(root, ctx, seen) {
       if (event.code === TAKEN && lasted < 2000 && tries < 2) later(mine, tries);
       else ended(mine, lasted > 5000 ? 0 : tries, event);
     });
-    if (kind === "console") speak(mine, socket); else await show(mine, socket);
+    // Nothing is waited for from here on: what a screen says first is said as soon as it is open.
+    if (kind === "console") speak(mine, socket); else show(mine, socket, viewer);
   }
 
   function ended(mine, tries, event) {
@@ -197,9 +199,7 @@ export async function mount(root, ctx, seen) {
 
   // ---- the screen
 
-  async function show(mine, from) {
-    const { default: RFB } = await import("../vendor/novnc/core/rfb.js");
-    if (mine !== turn) return;
+  function show(mine, from, RFB) {
     const place = h("div.console-screen");
     clear(stage, place);
     screen = new RFB(place, from, { shared: true });
