@@ -95,6 +95,7 @@ def objects(ioctx: Any) -> list[str]:
     ]
 
 
+@pytest.mark.thorough
 def test_nothing_is_left_of_clones_that_an_outage_hits(pool: tuple[Lab, Any, RbdImages]) -> None:
     import rbd
 

@@ -61,6 +61,7 @@ def large_writer(folder: Path, size_mib: int) -> int:
     return image.memory_mib
 
 
+@pytest.mark.thorough
 def test_a_vm_works_before_its_data_are_there(
     cluster: Orchestrator, server: RangeServer, fresh_lab: Lab, acks: Acks
 ) -> None:

@@ -26,6 +26,7 @@ def running_on(lab: Lab) -> dict[str, str]:
     return found
 
 
+@pytest.mark.thorough
 def test_vms_from_a_template_run_on_every_host(fresh_lab: Lab) -> None:
     lab, image = fresh_lab, guest.build("tiny")
     with cluster_on(lab) as cluster:
@@ -103,6 +104,7 @@ def test_a_host_that_was_made_anew_opens_disks_again(fresh_lab: Lab) -> None:
         assert running_on(lab) == {"web": "h1"}
 
 
+@pytest.mark.thorough
 def test_a_writer_made_by_vorch_loses_nothing_in_a_power_cut(fresh_lab: Lab) -> None:
     lab = fresh_lab
     with cluster_on(lab) as cluster:

@@ -155,6 +155,7 @@ def place(ground: tuple[Lab, Orchestrator]) -> Iterator[Place]:
         acks.close()
 
 
+@pytest.mark.thorough
 def test_a_guest_that_writes_moves_and_its_movers_are_killed(place: Place) -> None:
     """From Ceph to Ceph by another user, into a folder, and back; then by processes that die."""
     for pool in ("bulk", "folder", "fast"):

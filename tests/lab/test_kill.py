@@ -265,6 +265,7 @@ def _all_on(lab: Lab, cluster: Orchestrator, host: str) -> None:
     assert {one.name: one.vms for one in lab.status().hosts if one.vms} == {host: ("writer",)}
 
 
+@pytest.mark.thorough
 def test_the_look_at_remains_finds_them(fresh_lab: Lab, cluster: Orchestrator) -> None:
     """Else the tests above could not fail."""
     import rbd

@@ -155,6 +155,7 @@ def test_the_target_loses_its_power(place: Place) -> None:
     place.check_on("h2")
 
 
+@pytest.mark.thorough
 def test_the_source_loses_its_power(place: Place) -> None:
     _in_the_middle(place, lambda: place.lab.power_off("h1"))
     bare.eventually(lambda: PAUSED not in place.seen().values(), "the target has made up its mind")

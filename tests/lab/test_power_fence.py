@@ -79,6 +79,7 @@ def test_the_bmc_of_another_host_proves_nothing(fresh_lab: Lab) -> None:
     lab.heal()
 
 
+@pytest.mark.thorough
 def test_both_ways_at_once_and_a_bmc_that_hangs_keeps_nobody(fresh_lab: Lab) -> None:
     lab = fresh_lab
     with guarded(lab) as cluster:

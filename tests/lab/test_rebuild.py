@@ -40,6 +40,7 @@ def lose_the_state(cluster: Orchestrator) -> None:
     assert cluster.list() == ()
 
 
+@pytest.mark.thorough
 def test_a_lost_state_is_rebuilt_while_vms_run(fresh_lab: Lab) -> None:
     lab, image = fresh_lab, guest.build("tiny")
     with cluster_on(lab) as cluster:

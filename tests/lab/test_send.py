@@ -73,6 +73,7 @@ def domains(lab: Lab) -> list[str]:
     return found
 
 
+@pytest.mark.thorough
 def test_from_ceph_to_ceph_to_a_folder_and_back(fresh_lab: Lab, tmp_path: Path) -> None:
     lab = fresh_lab
     with (

@@ -154,6 +154,7 @@ def test_killed_at_every_point(name: str, place: Place) -> None:
     assert number > 2, "the verb was never killed on its way"
 
 
+@pytest.mark.thorough
 def test_an_install_is_killed_at_every_point(place: Place) -> None:
     """With an installer that really boots, writes the disk and reboots."""
     kernel, initrd = write_installer(guest_image("tiny"), QUICK, place.folder)
