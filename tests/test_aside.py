@@ -73,10 +73,12 @@ def test_one_that_waits_takes_what_comes_and_none_is_started_for_it() -> None:
 
 def test_the_end_lets_finish_what_is_at_work_and_no_more() -> None:
     workers = Workers(2, name="test-end")
-    began, go_on, over = threading.Event(), threading.Event(), threading.Event()
+    go_on, over = threading.Event(), threading.Event()
+    both_began = threading.Barrier(3)
+    too_late: list[str] = []
 
     def first() -> None:
-        began.set()
+        both_began.wait(10)
         go_on.wait(10)
         over.set()
 
@@ -85,16 +87,39 @@ def test_the_end_lets_finish_what_is_at_work_and_no_more() -> None:
 
     idle = threading.Event()
     workers.submit(first)
+    workers.submit(lambda: both_began.wait(10))
+    both_began.wait(10)
+    # This one's thread waits for the next.
     workers.submit(idle.set)
-    assert began.wait(10)
     assert idle.wait(10)
     workers.end()
-    workers.submit(lambda: pytest.fail("it was over"))
+    workers.submit(lambda: too_late.append("asked for when it was over"))
     go_on.set()
     assert over.wait(10)
     for one in threads():
         one.join(10)
     assert threads() == []
+    assert too_late == []
+
+
+def test_what_waits_when_it_ends_never_begins() -> None:
+    workers = Workers(1, name="test-drop")
+    began, go_on = threading.Event(), threading.Event()
+    too_late: list[str] = []
+
+    def first() -> None:
+        began.set()
+        go_on.wait(10)
+
+    workers.submit(first)
+    assert began.wait(10)
+    (thread,) = [one for one in threading.enumerate() if one.name == "test-drop"]
+    workers.submit(lambda: too_late.append("it was dropped"))
+    workers.end()
+    go_on.set()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert too_late == []
 
 
 def test_none_of_them_keeps_a_process_from_ending() -> None:
