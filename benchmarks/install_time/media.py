@@ -187,28 +187,28 @@ def _tree(root: Path) -> Iterator[tuple[str, Path]]:
 
 def installer_medium(cache: Path, say: Say, own: Path | None = None) -> Medium:
     """The distribution's installer, as its package for network boots has it, or as in `own`."""
-    packages = {} if own else guest.versions_of((DI_PACKAGE,))
-    if not own and DI_PACKAGE not in packages:
+    files = () if own is None else _netboot(own)
+    packages = guest.versions_of((DI_PACKAGE,)) if own is None else {}
+    if own is None and DI_PACKAGE not in packages:
         raise Unsupported(
             f"cannot install by Debian's installer: this machine's apt knows no {DI_PACKAGE!r};"
             " it has to have Debian 12's archive, and its lists (apt-get update), or name a folder"
             " with an installer (--installer)"
         )
     digest = hashlib.sha256(repr([*packages.items(), *sorted(own_files().items())]).encode())
-    for name in DI_FILES if own else ():
-        assert own is not None
-        digest.update(_of_folder(own, name))
+    for file in files:
+        digest.update(file)
     finished = cache / f"debian-installer-{digest.hexdigest()[:12]}"
     if not finished.exists():
-        kernel = "" if own else kernel_package(say)[0]
+        kernel = kernel_package(say)[0] if own is None else ""
         with _workshop(cache, kernel, say) as work:
             if own is None:
                 say("fetching the distribution's installer")
                 work.fetch([DI_PACKAGE])
-            folder = own or work.unpacked / DI_FOLDER
+                files = _netboot(work.unpacked / DI_FOLDER)
             shelf = work.scratch / "shelf"
             shelf.mkdir()
-            linux, packed = (_of_folder(folder, name) for name in DI_FILES)
+            linux, packed = files
             _linux_release(linux)
             (shelf / "kernel").write_bytes(linux)
             # Linux unpacks several archives, one after the other, each from a multiple of four.
@@ -223,14 +223,18 @@ def installer_medium(cache: Path, say: Say, own: Path | None = None) -> Medium:
     )
 
 
-def _of_folder(folder: Path, name: str) -> bytes:
-    try:
-        return (folder / name).read_bytes()
-    except OSError as exc:
-        raise Invalid(
-            f"cannot read {name!r} of the installer in {str(folder)!r}: {exc.strerror}; name the"
-            " folder of a network boot's files, with linux and initrd.gz in it"
-        ) from exc
+def _netboot(folder: Path) -> tuple[bytes, ...]:
+    """The files of a network boot that are in that folder."""
+    found = []
+    for name in DI_FILES:
+        try:
+            found.append((folder / name).read_bytes())
+        except OSError as exc:
+            raise Invalid(
+                f"cannot read {name!r} of the installer in {str(folder)!r}: {exc.strerror}; name"
+                " the folder of a network boot's files, with linux and initrd.gz in it"
+            ) from exc
+    return tuple(found)
 
 
 def _linux_release(kernel: bytes) -> str:
