@@ -460,6 +460,26 @@ class MemoryGuest:
         return f"\r\n{self.vm.name} login: ".encode()
 
 
+class Said:
+    """What a guest has said that nobody has read: one thread takes it while another adds to it."""
+
+    def __init__(self, first: bytes = b"") -> None:
+        self._data = first
+        self._turn = threading.Lock()
+
+    def __bool__(self) -> bool:
+        return bool(self._data)
+
+    def add(self, data: bytes) -> None:
+        with self._turn:
+            self._data += data
+
+    def take(self) -> bytes:
+        with self._turn:
+            data, self._data = self._data, b""
+        return data
+
+
 class MemoryConsole:
     """The Console port: a login prompt that echoes what is typed."""
 
@@ -476,15 +496,12 @@ class MemoryConsole:
         self._guest = guest
         self._host = guest.host
         self._boots = 0
-        self._output = b""
-        # One thread reads while another writes, and what is put behind it must not be lost.
-        self._turn = threading.Lock()
+        self._output = Said()
         self._closed = False
 
     def read(self, timeout_s: float) -> bytes:
         wait(self._guest.clock, timeout_s, self._look)
-        with self._turn:
-            output, self._output = self._output, b""
+        output = self._output.take()
         if not output:
             self._check()
         return output
@@ -494,7 +511,7 @@ class MemoryConsole:
         guest.settle()
         if guest.booted and self._boots < guest.boots and self.open:
             self._boots = guest.boots
-            self._say(guest.prompt)
+            self._output.add(guest.prompt)
         return bool(self._output) or not self.open
 
     def write(self, data: bytes) -> None:
@@ -507,14 +524,10 @@ class MemoryConsole:
         for byte in data:
             if byte in b"\r\n":
                 self._guest.typed += b"\n"
-                self._say(self._guest.prompt)
+                self._output.add(self._guest.prompt)
             else:
                 self._guest.typed += bytes([byte])
-                self._say(bytes([byte]))
-
-    def _say(self, text: bytes) -> None:
-        with self._turn:
-            self._output += text
+                self._output.add(bytes([byte]))
 
     def close(self) -> None:
         self._closed = True

@@ -6,11 +6,10 @@ It says what a viewer needs to hear, in the pixels that it asks for, and notes i
 from __future__ import annotations
 
 import struct
-import threading
 from collections.abc import Generator
 from typing import Literal
 
-from vorch.drivers.memory_guests import MemoryGuest
+from vorch.drivers.memory_guests import MemoryGuest, Said
 from vorch.drivers.memory_time import wait
 from vorch.errors import Unreachable
 
@@ -32,9 +31,7 @@ class MemoryDisplay:
         self._guest = guest
         self._host = guest.host
         self._heard = b""
-        self._output = b"RFB 003.008\n"
-        # One thread reads while another writes, and what is put behind it must not be lost.
-        self._turn = threading.Lock()
+        self._output = Said(b"RFB 003.008\n")
         self._closed = ""
         self._format = _OWN_FORMAT
         self._shown = False
@@ -43,22 +40,20 @@ class MemoryDisplay:
 
     def read(self, timeout_s: float) -> bytes:
         wait(self._guest.clock, timeout_s, lambda: bool(self._output) or bool(self._over()))
-        with self._turn:
-            output, self._output = self._output, b""
+        output = self._output.take()
         if not output:
             self._check()
         return output
 
     def write(self, data: bytes) -> None:
         self._check()
-        with self._turn:
-            self._heard += data
-            while len(self._heard) >= self._wanted and not self._closed:
-                taken, self._heard = self._heard[: self._wanted], self._heard[self._wanted :]
-                try:
-                    self._wanted = self._talk.send(taken)
-                except StopIteration:
-                    self._closed = "the viewer said what is not RFB"
+        self._heard += data
+        while len(self._heard) >= self._wanted and not self._closed:
+            taken, self._heard = self._heard[: self._wanted], self._heard[self._wanted :]
+            try:
+                self._wanted = self._talk.send(taken)
+            except StopIteration:
+                self._closed = "the viewer said what is not RFB"
 
     def close(self) -> None:
         self._closed = self._closed or "it was closed"
@@ -78,14 +73,14 @@ class MemoryDisplay:
         """Yields how many bytes it wants next, and is sent them."""
         if (yield 12)[:8] != b"RFB 003.":
             return
-        self._output += b"\x01\x01"  # one way to log in: none
+        self._output.add(b"\x01\x01")  # one way to log in: none
         if (yield 1) != b"\x01":
             return
-        self._output += bytes(4)
+        self._output.add(bytes(4))
         yield 1
         name = self._guest.vm.name.encode()
-        self._output += struct.pack(">HH", WIDTH, HEIGHT) + _OWN_FORMAT
-        self._output += struct.pack(">I", len(name)) + name
+        self._output.add(struct.pack(">HH", WIDTH, HEIGHT) + _OWN_FORMAT)
+        self._output.add(struct.pack(">I", len(name)) + name)
         while True:
             kind = (yield 1)[0]
             if kind not in _FIXED_BYTES:
@@ -103,7 +98,7 @@ class MemoryDisplay:
             if kind == 0:
                 self._format, self._shown = body[3:], False
             elif kind == 3 and not (body[0] and self._shown):
-                self._output += self._picture()
+                self._output.add(self._picture())
                 self._shown = True
             elif kind == 4 and body[0]:
                 self._guest.keys += (struct.unpack(">B2xI", body)[1],)
