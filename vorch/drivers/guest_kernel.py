@@ -120,10 +120,19 @@ def image_of(kernel: bytes) -> bytes:
     """What a kernel is when it is unpacked."""
     if kernel[0x202:0x206] != b"HdrS":
         return kernel
-    setup = (kernel[0x1F1] or 4) + 1
-    offset, length = struct.unpack_from("<II", kernel, 0x248)
-    start = setup * 512 + offset
-    return unpacked(kernel[start : start + length])
+    return unpacked(payload_of(kernel))
+
+
+def setup_bytes(bzimage: bytes) -> int:
+    """How long its 16-bit part is; the rest stands behind it."""
+    return ((bzimage[0x1F1] or 4) + 1) * 512
+
+
+def payload_of(bzimage: bytes) -> bytes:
+    """What it unpacks when it is started, as it is packed."""
+    offset, length = struct.unpack_from("<II", bzimage, 0x248)
+    start = setup_bytes(bzimage) + offset
+    return bzimage[start : start + length]
 
 
 def entries_of_image(kernel: bytes, image: bytes) -> frozenset[Entry]:

@@ -16,6 +16,17 @@
         .set PRESENT, 0x03              # and to be written to
         .set LARGE,   0x83              # a page of 2 MiB
 
+        .macro  length                  # into ECX: 15 there means that more of it follows
+        cmpl    $15, %ecx
+        jne     2f
+1:      movzbl  (%esi), %eax
+        incl    %esi
+        addl    %eax, %ecx
+        cmpl    $255, %eax
+        je      1b
+2:
+        .endm
+
         .text
         .globl _start
         .code32
@@ -40,15 +51,7 @@ sequence:
         incl    %esi
         movl    %edx, %ecx
         shrl    $4, %ecx
-        cmpl    $15, %ecx
-        jne     literals
-more_literals:
-        movzbl  (%esi), %eax
-        incl    %esi
-        addl    %eax, %ecx
-        cmpl    $255, %eax
-        je      more_literals
-literals:
+        length
         rep movsb
         cmpl    %ebx, %esi
         jae     block                   # a block ends with bytes as they are
@@ -56,15 +59,7 @@ literals:
         addl    $2, %esi
         movl    %edx, %ecx
         andl    $15, %ecx
-        cmpl    $15, %ecx
-        jne     match
-more_match:
-        movzbl  (%esi), %eax
-        incl    %esi
-        addl    %eax, %ecx
-        cmpl    $255, %eax
-        je      more_match
-match:
+        length
         addl    $4, %ecx
         movl    %esi, %eax
         movl    %edi, %esi

@@ -8,12 +8,12 @@ that use the 16-bit entry (a BIOS's, and QEMU's own): UEFI and Xen want the imag
 
 from __future__ import annotations
 
-import lzma
 import struct
 import subprocess
 
+from vorch.drivers import guest_kernel
+
 # Of the boot protocol's header, where they stand: Documentation/arch/x86/boot.rst of Linux.
-_SETUP_SECTORS = 0x1F1
 _SIZE_IN_16 = 0x1F4
 _MAGIC = 0x202
 _ENTRY_32 = 0x214
@@ -44,13 +44,8 @@ START = bytes.fromhex(
 
 
 def fast_kernel(bzimage: bytes) -> bytes | None:
-    setup = (bzimage[_SETUP_SECTORS] + 1) * 512
-    place, length = struct.unpack_from("<II", bzimage, _PAYLOAD)
-    payload = bzimage[setup + place : setup + place + length]
-    if bzimage[_MAGIC : _MAGIC + 4] != b"HdrS" or not payload.startswith(_XZ):
-        return None
-    # Behind it stands how large it was.
-    memory = _as_loaded(lzma.LZMADecompressor().decompress(payload))
+    plain = plain_kernel(bzimage)
+    memory = None if plain is None else _as_loaded(plain)
     if memory is None:
         return None
     start = bytearray(START.ljust(PAGE, b"\0"))
@@ -60,7 +55,7 @@ def fast_kernel(bzimage: bytes) -> bytes | None:
     body += bytes(-len(body) % 16)
     if LOADED + len(body) > KERNEL:
         return None
-    header = bytearray(bzimage[:setup])
+    header = bytearray(bzimage[: guest_kernel.setup_bytes(bzimage)])
     struct.pack_into("<I", header, _SIZE_IN_16, len(body) // 16)
     struct.pack_into("<I", header, _ENTRY_32, LOADED)
     # There is but one place for it, and neither a 64-bit entry, nor UEFI's, nor what is unpacked by
@@ -72,10 +67,17 @@ def fast_kernel(bzimage: bytes) -> bytes | None:
     return bytes(header) + body
 
 
-def _as_loaded(elf: bytes) -> bytearray | None:
-    """The kernel as it stands in memory, from KERNEL on."""
-    if elf[:5] != b"\x7fELF\x02":
+def plain_kernel(bzimage: bytes) -> bytes | None:
+    """The ELF file inside of a bzImage of Debian's; None: it is packed in another way."""
+    payload = guest_kernel.payload_of(bzimage)
+    if bzimage[_MAGIC : _MAGIC + 4] != b"HdrS" or not payload.startswith(_XZ):
         return None
+    plain = guest_kernel.unpacked(payload)
+    return plain if plain.startswith(b"\x7fELF\x02") else None
+
+
+def _as_loaded(elf: bytes) -> bytearray | None:
+    """The kernel as it stands in memory, from KERNEL on; None: it is linked for another place."""
     (entry,) = struct.unpack_from("<Q", elf, 24)
     (table,) = struct.unpack_from("<Q", elf, 32)
     (count,) = struct.unpack_from("<H", elf, 56)

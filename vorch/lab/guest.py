@@ -551,9 +551,9 @@ class Workshop:
         kernel = self.unpacked / "boot" / f"vmlinuz-{self.release}"
         initramfs = self.scratch / "initrd"
         initramfs.write_bytes(archive.compressed())
-        fast = self.scratch / "fast"
+        fast, plain = self.scratch / "fast", kernel.read_bytes()
         # One that is made in another way starts as it is.
-        fast.write_bytes(fast_kernel.fast_kernel(kernel.read_bytes()) or kernel.read_bytes())
+        fast.write_bytes(fast_kernel.fast_kernel(plain) or plain)
         files = {
             "vmlinuz": kernel,
             "fast": fast,

@@ -13,7 +13,6 @@ import argparse
 import gzip
 import hashlib
 import importlib.resources
-import lzma
 import os
 import shutil
 import subprocess
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Literal
 
 from vorch.lab import guest, processes, xen_machine
+from vorch.lab.fast_kernel import plain_kernel
 from vorch.lab.guest import Archive, GuestBuildError, Report, Workshop
 
 # Every program that the build and the hosts run, besides those of a guest's build.
@@ -295,7 +295,13 @@ class _Yard:
             )
         (self.shelf / "xen").write_bytes(gzip.decompress(packed.read_bytes()))
         linux = self.work.unpacked / "boot" / f"vmlinuz-{self.work.release}"
-        (self.shelf / "vmlinux").write_bytes(plain_kernel(linux.read_bytes()))
+        plain = plain_kernel(linux.read_bytes())
+        if plain is None:
+            raise GuestBuildError(
+                "cannot build a Xen host: the kernel is not packed with xz; the recipe does not fit"
+                " this release of Debian"
+            )
+        (self.shelf / "vmlinux").write_bytes(plain)
         archive = Archive()
         for folder in ("bin", "dev", "disk", "lib/modules", "proc", "sys"):
             archive.folder(folder)
@@ -386,19 +392,6 @@ def _freeze(place: xen_machine.Place, state: Path) -> None:
             )
         time.sleep(0.2)
     xen_machine.orders(place.monitor, ("quit", {}))
-
-
-def plain_kernel(packed: bytes) -> bytes:
-    """The ELF file inside a bzImage of Debian's."""
-    at = packed.find(b"\xfd7zXZ\0")
-    if at >= 0:
-        plain = lzma.LZMADecompressor().decompress(packed[at:])
-        if plain.startswith(b"\x7fELF"):
-            return plain
-    raise GuestBuildError(
-        "cannot build a Xen host: the kernel is not packed with xz; the recipe does not fit this"
-        " release of Debian"
-    )
 
 
 def _last_words(log: Path) -> str:
