@@ -93,14 +93,20 @@ class Cancelling:
             except BaseException as exc:  # noqa: BLE001 it is looked at by the test
                 self.raised.append(exc)
 
-    def __call__(self, act: Callable[[Orchestrator], object]) -> Task:
+    def __call__(self, verb: str, act: Callable[[Orchestrator], object]) -> Task:
         before = {task.id for task in self.cluster.task_list()}
         thread = threading.Thread(target=self._run, args=(act,))
         thread.start()
         try:
-            task = eventually(
-                lambda: [one for one in self.cluster.task_list() if one.id not in before], bool
-            )[0]
+            # What a connection finds changed of its hosts is written down as a task, too.
+            (task,) = eventually(
+                lambda: [
+                    one
+                    for one in self.cluster.task_list()
+                    if one.verb == verb and one.id not in before
+                ],
+                bool,
+            )
             eventually(self._on_its_way, bool)
             self.cluster.task_cancel(task.id)
         finally:
@@ -111,7 +117,7 @@ class Cancelling:
 
 def test_a_cancelled_import_leaves_nothing(cluster: Orchestrator, trickle: str) -> None:
     cancelling = Cancelling(cluster)
-    task = cancelling(lambda mine: mine.image_import(PREFIX + "slow", trickle))
+    task = cancelling("image import", lambda mine: mine.image_import(PREFIX + "slow", trickle))
     assert [type(one) for one in cancelling.raised] == [Cancelled]
     assert task.state.value == "cancelled"
     assert cancelling.seen == sorted(cancelling.seen)
@@ -141,7 +147,7 @@ def test_a_full_clone_tells_its_progress_and_cancelled_leaves_nothing(
     cluster.create(source, image="large", networks=())
     before = set(files_of(folder_of(cluster) / "disks"))
     cancelling = Cancelling(cluster)
-    task = cancelling(lambda mine: mine.clone(source, copy))
+    task = cancelling("clone", lambda mine: mine.clone(source, copy))
     assert [type(one) for one in cancelling.raised] == [Cancelled], cancelling.seen
     assert task.state.value == "cancelled"
     assert leaks(cluster) == []
