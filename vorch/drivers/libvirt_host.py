@@ -106,8 +106,12 @@ class LibvirtHost:
         timeout_s: float = OPEN_TIMEOUT_S,
     ) -> None:
         self.node = node
+        # Who lets hosts be slower to answer lets them be silent for longer in the same measure.
+        patience = max(1.0, timeout_s / OPEN_TIMEOUT_S)
         self.connection = Connection(
-            node.uri, open_timeout_s=timeout_s, keepalive_count=self.KEEPALIVE_COUNT
+            node.uri,
+            open_timeout_s=timeout_s,
+            keepalive_count=round(self.KEEPALIVE_COUNT * patience),
         )
         self._events = LibvirtEvents(self.connection)
         self._clock = clock
