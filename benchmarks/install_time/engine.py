@@ -25,6 +25,7 @@ from .results import Case, Results, Run
 Say = Callable[[str], None]
 
 SAMPLE_EVERY_S = 2.0
+SIGNALS_HEARD_S = 1.0
 LOOK_EVERY_S = 0.15
 PREFIX = "bench"
 # What an image's first start needs where nobody says more.
@@ -498,7 +499,9 @@ class Benchmark:
             began = time.monotonic()
             threading.Thread(target=install, daemon=True).start()
             try:
-                ended.wait()
+                # A signal in the moment before a wait is heard when that wait is over.
+                while not ended.wait(SIGNALS_HEARD_S):
+                    pass
             except BaseException:
                 # Ctrl-C ends this thread's wait; the installer in the other one is told of it.
                 self._cancel(name)
