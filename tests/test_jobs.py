@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import re
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -219,6 +220,32 @@ def test_more_than_can_wait_are_refused(cluster: Orchestrator) -> None:
         gate.open.set()
         desk.close(10)
     assert len(cluster.job_list()) == 2
+
+
+def test_an_end_waits_for_what_is_at_work_and_not_for_what_has_not_begun(
+    cluster: Orchestrator,
+) -> None:
+    gate = Gate()
+    cluster.executor.hook = gate
+    desk = Desk(cluster, at_once=1)
+    first = desk.take("create", {"name": "a", "disk_gib": 1}, who="ann")
+    assert gate.reached.wait(20)
+    second = desk.take("create", {"name": "b", "disk_gib": 1}, who="ann")
+    told: list[Job] = []
+    waiter = threading.Thread(target=lambda: told.append(desk.wait(second.id, 100)))
+    waiter.start()
+    threading.Timer(0.2, gate.open.set).start()
+    began = time.monotonic()
+    # The second is left to whoever recovers.
+    assert not desk.close(100)
+    waiter.join(50)
+    assert time.monotonic() - began < 50
+    assert cluster.job_show(first.id).state is JobState.DONE
+    assert [one.state for one in told] == [JobState.RUNNING]
+    assert second.id not in jobs_module.held
+    assert [one.name for one in cluster.list()] == ["a"]
+    cluster.recover()
+    assert cluster.job_show(second.id).over
 
 
 def test_old_jobs_and_their_keys_are_cleared_away(cluster: Orchestrator) -> None:

@@ -125,7 +125,7 @@ class Desk:
             future = self._running.get(job_id)
         if future is not None:
             wait_for([future], timeout_s)
-            if future.done():
+            if future.done() and not future.cancelled():
                 return future.result()
             return self._cluster.job_show(job_id)
         # Of another process, or over.
@@ -150,13 +150,17 @@ class Desk:
     def close(self, timeout_s: float = 0.0) -> bool:
         """Take no more, and wait for those at work; whether all are over.
 
-        What is not is carried on by whoever recovers, when this process has ended.
+        What is not, as what has not begun, is carried on by whoever recovers.
         """
         self._over.set()
         with self._lock:
-            futures = list(self._running.values())
+            left = dict(self._running)
+        never = [job_id for job_id, future in left.items() if future.cancel()]
+        for job_id in never:
+            left.pop(job_id).set_running_or_notify_cancel()
+            self._let_go(job_id)
         self._workers.end()
-        return not wait_for(futures, timeout_s).not_done
+        return not wait_for(left.values(), timeout_s).not_done and not never
 
     # -- inside
 
@@ -213,6 +217,8 @@ class Desk:
         one: Acting,
         future: Future[Job],
     ) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
         clock = self._cluster.world.clock
         try:
             with acting(one):
