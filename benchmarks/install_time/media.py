@@ -163,8 +163,9 @@ def _initrd(work: guest.Workshop) -> guest.Archive:
     archive.link("lib/x86_64-linux-gnu", "../usr/lib/x86_64-linux-gnu")
     own = own_files()
     archive.file("init", own["init"], 0o755)
-    for name in ("short", "finish-short", "finish-minbase", "first", "up", "up.service"):
+    for name in ("short", "minbase", "finish-short", "finish-minbase", "first", "up", "up.service"):
         archive.file(f"lib/{name}", own[name], 0o755)
+    archive.file("usr/sbin/chroot", own["chroot"], 0o755)
     archive.file("lib/net-event", own["net-event"], 0o755)
     archive.file("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
     archive.file("etc/group", "root:x:0:\n")
