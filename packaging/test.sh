@@ -35,11 +35,9 @@ export PYTHONPYCACHEPREFIX=$compiled
 found=0
 worst=0
 for part in ${VORCH_PARTS:-xen labs}; do
-    many=$workers
-    # One worker is Xen's.
-    [ "$part" != xen ] || many=2
+    # In the first, one worker is Xen's.
     VORCH_PART=$part VORCH_FAILED_TESTS=$kept VORCH_CRASHES=$crashes \
-        .venv/bin/python -m pytest -n "$many" --durations=30 --durations-min=20 "$@"
+        .venv/bin/python -m pytest -n "$workers" --durations=30 --durations-min=20 "$@"
     status=$?
     # 5: no test of that part was asked for.
     [ "$status" -eq 5 ] && continue
