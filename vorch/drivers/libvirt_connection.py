@@ -38,7 +38,16 @@ except ImportError as exc:
         package="libvirt-python",
     ) from exc
 
-__all__ = ["Connection", "Handle", "code_of", "leave_behind", "libvirt", "reason_of", "translate"]
+__all__ = [
+    "Connection",
+    "Handle",
+    "code_of",
+    "leave_behind",
+    "libvirt",
+    "reason_of",
+    "silences_borne",
+    "translate",
+]
 
 T = TypeVar("T")
 # libvirt-python carries no types: connections, domains and the like are known by their names only.
@@ -231,6 +240,11 @@ class _Opening:
             self._forgotten = True
             if self.handle is not None:
                 self.handle.close()
+
+
+def silences_borne(usual: int, timeout_s: float) -> int:
+    """Who lets hosts be slower to answer lets them be silent for longer in the same measure."""
+    return round(usual * max(1.0, timeout_s / OPEN_TIMEOUT_S))
 
 
 class Connection:

@@ -32,6 +32,7 @@ from vorch.drivers.libvirt_connection import (
     code_of,
     libvirt,
     reason_of,
+    silences_borne,
 )
 from vorch.drivers.libvirt_console import SocketConsole, StreamConsole
 from vorch.drivers.libvirt_events import LibvirtEvents
@@ -106,12 +107,10 @@ class LibvirtHost:
         timeout_s: float = OPEN_TIMEOUT_S,
     ) -> None:
         self.node = node
-        # Who lets hosts be slower to answer lets them be silent for longer in the same measure.
-        patience = max(1.0, timeout_s / OPEN_TIMEOUT_S)
         self.connection = Connection(
             node.uri,
             open_timeout_s=timeout_s,
-            keepalive_count=round(self.KEEPALIVE_COUNT * patience),
+            keepalive_count=silences_borne(self.KEEPALIVE_COUNT, timeout_s),
         )
         self._events = LibvirtEvents(self.connection)
         self._clock = clock
