@@ -26,6 +26,7 @@ CABLES: tuple[Cable, ...] = ("management", "storage")
 TLS_PORT = 16514
 # Generous: both cores may be busy with somebody else's cluster.
 START_TIMEOUT_S = 60.0
+LOOKS_AT_QEMU = 3
 # How long the kernel may take to clear away the namespaces of the dead.
 CLEARED_TIMEOUT_S = 10.0
 # In a host's own mount namespace.
@@ -291,8 +292,15 @@ class LabHost:
                 f"cannot start {self.name}: its libvirtd does not listen after"
                 f" {START_TIMEOUT_S:g} s; vorch lab logs {self.name}{self.spec.option}"
             )
-        # The first question after a start has libvirt look at every QEMU there is.
-        self._inside("virsh", "--quiet", "--connect", "qemu:///system", "version")
+        # The first question after a start has libvirt look at every QEMU there is. Where one of
+        # them is too late with an answer it finds none, and looks again when it is asked again.
+        for more in reversed(range(LOOKS_AT_QEMU)):
+            try:
+                self._inside("virsh", "--quiet", "--connect", "qemu:///system", "version")
+                return
+            except StepFailed:
+                if not more:
+                    raise
 
     def _listens(self) -> bool:
         # Asked inside the host: its cable may be cut. In hexadecimal, state 0A is LISTEN.
