@@ -154,13 +154,15 @@ class Desk:
         """
         self._over.set()
         with self._lock:
-            left = dict(self._running)
-        never = [job_id for job_id, future in left.items() if future.cancel()]
+            begun = {job_id: one for job_id, one in self._running.items() if not one.cancel()}
+            never = self._running.keys() - begun.keys()
+            for job_id in never:
+                # Whoever waits for it is told.
+                self._running[job_id].set_running_or_notify_cancel()
         for job_id in never:
-            left.pop(job_id).set_running_or_notify_cancel()
             self._let_go(job_id)
         self._workers.end()
-        return not wait_for(left.values(), timeout_s).not_done and not never
+        return not wait_for(begun.values(), timeout_s).not_done and not never
 
     # -- inside
 
@@ -217,8 +219,10 @@ class Desk:
         one: Acting,
         future: Future[Job],
     ) -> None:
-        if not future.set_running_or_notify_cancel():
-            return
+        with self._lock:
+            if future.cancelled():
+                return
+            future.set_running_or_notify_cancel()
         clock = self._cluster.world.clock
         try:
             with acting(one):
