@@ -118,10 +118,16 @@ def states(lab: Lab) -> list[str]:
         " $(virsh qemu-monitor-command --hmp $vm 'info status')"
         " $(virsh domblkerror $vm) $(virsh domblkstat --human $vm vda); done"
     )
-    return [
-        f"{host}: {subprocess.run(lab.command(host, ['sh', '-c', lines]), capture_output=True)}"
+    said = [
+        subprocess.run(
+            lab.command(host, ["sh", "-c", lines]),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ).stdout
         for host in HOSTS
     ]
+    return [f"{host}: {words}" for host, words in zip(HOSTS, said, strict=True)]
 
 
 @pytest.mark.parametrize("lost", ["monitor", "osds"])

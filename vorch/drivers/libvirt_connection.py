@@ -259,7 +259,7 @@ class Connection:
     ) -> None:
         self.uri = uri
         self.open_timeout_s = open_timeout_s
-        self._keepalive_count = keepalive_count
+        self._keepalive_count = silences_borne(keepalive_count, open_timeout_s)
         parts = urlsplit(uri)
         # Files and addresses of this machine are the host's own.
         self.local = not parts.netloc

@@ -32,7 +32,6 @@ from vorch.drivers.libvirt_connection import (
     code_of,
     libvirt,
     reason_of,
-    silences_borne,
 )
 from vorch.drivers.libvirt_console import SocketConsole, StreamConsole
 from vorch.drivers.libvirt_events import LibvirtEvents
@@ -108,9 +107,7 @@ class LibvirtHost:
     ) -> None:
         self.node = node
         self.connection = Connection(
-            node.uri,
-            open_timeout_s=timeout_s,
-            keepalive_count=silences_borne(self.KEEPALIVE_COUNT, timeout_s),
+            node.uri, open_timeout_s=timeout_s, keepalive_count=self.KEEPALIVE_COUNT
         )
         self._events = LibvirtEvents(self.connection)
         self._clock = clock
